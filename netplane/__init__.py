@@ -1,0 +1,1 @@
+"""Everything about packets on one node: drivers, addresses, DNS, VIPs, the routing mesh."""

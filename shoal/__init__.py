@@ -1,0 +1,1 @@
+"""The front door: shoald, the shoal CLI and the playground."""

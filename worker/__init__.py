@@ -1,0 +1,1 @@
+"""One node's work: agent, task state machine, runtime, images, volumes, logs."""
