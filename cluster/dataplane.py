@@ -1,0 +1,115 @@
+"""What every node must know of the cluster's networks: the records that managers send and netplane applies.
+
+They hold addresses, not tasks: the network plane knows nothing of scheduling. Each record has a key; the
+dispatcher sends only those that changed.
+"""
+
+from enum import StrEnum
+
+from cluster.objects import Record, Subnet
+
+
+class Protocol(StrEnum):
+    """Transport protocols that can be published."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    SCTP = "sctp"
+
+
+class NetworkRecord(Record, frozen=True):
+    """A network that the node takes part in. Key: `id`."""
+
+    id: str
+    name: str
+    driver: str  # overlay, bridge, macvlan
+    subnets: tuple[Subnet, ...] = ()
+    vni: int = 0
+    mtu: int = 0  # 0: derived from the underlay
+    internal: bool = False
+    ingress: bool = False
+    attachable: bool = False
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class PeerRecord(Record, frozen=True):
+    """Another node (or this one). Key: `node_id`."""
+
+    node_id: str
+    address: str  # data-path address, the VXLAN tunnel's end
+    addresses: dict[str, str] = {}  # network id → that node's own address in the network ("a.b.c.d/prefix")
+
+
+class EndpointRecord(Record, frozen=True):
+    """A task's place in a network. Key: (`network_id`, `task_id`)."""
+
+    network_id: str
+    task_id: str
+    task_name: str
+    service_id: str
+    node_id: str
+    address: str  # "a.b.c.d/prefix"
+    aliases: tuple[str, ...] = ()  # names that resolve to the service, from the task's attachment
+    serving: bool = True  # False: reachable by address, but gets no new connection and no DNS answer
+
+
+class PublishedPort(Record, frozen=True):
+    """A port published on every node."""
+
+    protocol: Protocol
+    published: int
+    target: int
+
+
+class ServiceRecord(Record, frozen=True):
+    """A service in a network. Key: (`network_id`, `service_id`)."""
+
+    network_id: str
+    service_id: str
+    name: str
+    aliases: tuple[str, ...] = ()
+    vip: str = ""  # "a.b.c.d/prefix"; empty: dnsrr
+    ports: tuple[PublishedPort, ...] = ()  # only in the ingress network's record
+
+
+AnyDataplaneRecord = NetworkRecord | PeerRecord | EndpointRecord | ServiceRecord
+
+
+class DataplaneChanges(Record, frozen=True):
+    """A batch to be applied as one. `full` replaces all that the node knew.
+
+    Removals are keys: network id, node id, (network id, task id), (network id, service id).
+    """
+
+    full: bool = False
+    networks: tuple[NetworkRecord, ...] = ()
+    peers: tuple[PeerRecord, ...] = ()
+    endpoints: tuple[EndpointRecord, ...] = ()
+    services: tuple[ServiceRecord, ...] = ()
+    removed_networks: tuple[str, ...] = ()
+    removed_peers: tuple[str, ...] = ()
+    removed_endpoints: tuple[tuple[str, str], ...] = ()
+    removed_services: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """True when there is nothing to apply."""
+        return not self.full and not any(
+            (
+                self.networks,
+                self.peers,
+                self.endpoints,
+                self.services,
+                self.removed_networks,
+                self.removed_peers,
+                self.removed_endpoints,
+                self.removed_services,
+            )
+        )
+
+
+def mac_for(address: str) -> str:
+    """The MAC of an IPv4 address in an overlay: 02:42 and the four bytes, so that no one must be asked."""
+    octets = address.partition("/")[0].split(".")
+    return "02:42:" + ":".join(f"{int(octet):02x}" for octet in octets)

@@ -1,0 +1,276 @@
+"""The cluster's objects: identity, version, timestamps, spec (what the user wants), status (what is).
+
+Frozen: a change is a new object (`msgspec.structs.replace`). Timestamps are nanoseconds since the epoch.
+`version` is the Raft index of the object's last write; a write names the version it read.
+"""
+
+from typing import ClassVar
+
+import msgspec
+
+from cluster.spec import (
+    ClusterSpec,
+    ConfigSpec,
+    EndpointSpec,
+    GenericResource,
+    NetworkSpec,
+    NodeSpec,
+    Platform,
+    PortConfig,
+    Resources,
+    SecretSpec,
+    ServiceSpec,
+    TaskSpec,
+)
+from cluster.states import NodeState, Role, TaskState, UpdateState
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of stored and sent data that has no Engine name of its own."""
+
+
+class StoreObject(Record, frozen=True):
+    """What every stored object carries."""
+
+    kind: ClassVar[str]
+    id: str
+    version: int = 0
+    created_at: int = 0
+    updated_at: int = 0
+
+
+# --- node ---------------------------------------------------------------------------------------------
+
+
+class EngineDescription(Record, frozen=True):
+    """The node daemon: its version and labels (`engine.labels.*` in constraints)."""
+
+    version: str = ""
+    labels: dict[str, str] = {}
+    plugins: tuple[tuple[str, str], ...] = ()  # (type, name), for example ("Network", "overlay")
+
+
+class NodeDescription(Record, frozen=True):
+    """What a node says of itself."""
+
+    hostname: str = ""
+    platform: Platform = Platform()
+    resources: Resources = Resources()
+    engine: EngineDescription = EngineDescription()
+    csi: tuple[str, ...] = ()
+
+
+class NodeStatus(Record, frozen=True):
+    """What the managers believe of a node. `address` is the one it is reached at."""
+
+    state: NodeState = NodeState.UNKNOWN
+    message: str = ""
+    address: str = ""
+
+
+class ManagerStatus(Record, frozen=True):
+    """A manager's Raft address. Leadership and reachability are read from Raft, not stored."""
+
+    address: str = ""  # "ip:port"
+
+
+class NodeTLSInfo(Record, frozen=True):
+    """Whose certificate the node holds; PEM root, DER issuer."""
+
+    trust_root: str = ""
+    issuer_subject: bytes = b""
+    issuer_public_key: bytes = b""
+
+
+class Node(StoreObject, frozen=True):
+    """A machine in the cluster. `role` is what its certificate says; `spec.role` what it should be."""
+
+    kind: ClassVar[str] = "node"
+    spec: NodeSpec = NodeSpec()
+    description: NodeDescription = NodeDescription()
+    status: NodeStatus = NodeStatus()
+    role: Role = Role.WORKER
+    manager_status: ManagerStatus | None = None
+    data_path_address: str = ""  # where VXLAN frames for this node go
+    attachments: dict[str, str] = {}  # network id → this node's own address in it (the ingress address)
+    tls: NodeTLSInfo = NodeTLSInfo()
+
+
+# --- service ------------------------------------------------------------------------------------------
+
+
+class VirtualIP(Record, frozen=True):
+    """A service's address in one network, as "a.b.c.d/prefix"; empty in dnsrr mode."""
+
+    network_id: str
+    address: str = ""
+
+
+class Endpoint(Record, frozen=True):
+    """How a service is reached, as allocated."""
+
+    spec: EndpointSpec = EndpointSpec()
+    ports: tuple[PortConfig, ...] = ()
+    virtual_ips: tuple[VirtualIP, ...] = ()
+
+
+class UpdateStatus(Record, frozen=True):
+    """Where an update stands."""
+
+    state: UpdateState
+    started_at: int = 0
+    completed_at: int = 0
+    message: str = ""
+
+
+class JobStatus(Record, frozen=True):
+    """A job's iteration; rises with ForceUpdate."""
+
+    job_iteration: int = 0
+    last_execution: int = 0
+
+
+class Service(StoreObject, frozen=True):
+    """A service. `spec_version` is the Raft index at which the spec last changed."""
+
+    kind: ClassVar[str] = "service"
+    spec: ServiceSpec = ServiceSpec()
+    previous_spec: ServiceSpec | None = None
+    spec_version: int = 0
+    previous_spec_version: int = 0
+    endpoint: Endpoint | None = None  # None until allocated
+    update_status: UpdateStatus | None = None
+    job_status: JobStatus | None = None
+    registry_auth: str = ""  # X-Registry-Auth given with the spec, base64url JSON; never shown
+
+
+# --- task ---------------------------------------------------------------------------------------------
+
+
+class ContainerStatus(Record, frozen=True):
+    """The container of a task."""
+
+    container_id: str = ""
+    pid: int = 0
+    exit_code: int = 0
+
+
+class TaskStatus(Record, frozen=True):
+    """What is known of a task. `message` says what happens; `error` why it could not."""
+
+    state: TaskState = TaskState.NEW
+    timestamp: int = 0
+    message: str = ""
+    error: str = ""
+    container: ContainerStatus | None = None
+    ports: tuple[PortConfig, ...] = ()  # host-mode ports as bound
+    healthy: bool = True  # False while a health check fails: keeps the task out of the balancer
+    applied_by: str = ""  # node id of the manager or agent that wrote it
+
+
+class NetworkAttachment(Record, frozen=True):
+    """A task's place in one network; addresses as "a.b.c.d/prefix"."""
+
+    network_id: str
+    addresses: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    driver_opts: dict[str, str] = {}
+
+
+class Task(StoreObject, frozen=True):
+    """One run of a service's container on a node; never restarted, only replaced.
+
+    `slot` numbers replicas from 1; a global service's tasks have slot 0 and are told apart by node.
+    """
+
+    kind: ClassVar[str] = "task"
+    service_id: str = ""
+    service_name: str = ""
+    service_labels: dict[str, str] = {}
+    slot: int = 0
+    node_id: str = ""
+    spec: TaskSpec = TaskSpec()
+    spec_version: int = 0
+    status: TaskStatus = TaskStatus()
+    desired_state: TaskState = TaskState.NEW
+    networks: tuple[NetworkAttachment, ...] = ()
+    endpoint: Endpoint | None = None  # the service's endpoint when the task was made
+    job_iteration: int | None = None
+    generic_resources: tuple[GenericResource, ...] = ()
+    registry_auth: str = ""
+
+    @property
+    def name(self) -> str:
+        """`service.slot.id`, or `service.node.id` for a global service."""
+        return f"{self.service_name}.{self.slot or self.node_id}.{self.id}"
+
+
+# --- network ------------------------------------------------------------------------------------------
+
+
+class Subnet(Record, frozen=True):
+    """An allocated subnet, all in CIDR or plain address form."""
+
+    subnet: str
+    gateway: str = ""
+    ip_range: str = ""
+    reserved: dict[str, str] = {}
+
+
+class Network(StoreObject, frozen=True):
+    """A cluster-wide network. `subnets` and `vni` are empty until allocated."""
+
+    kind: ClassVar[str] = "network"
+    spec: NetworkSpec = NetworkSpec()
+    driver: str = "overlay"
+    subnets: tuple[Subnet, ...] = ()
+    vni: int = 0
+    predefined: bool = False  # bridge, host, none: node-local networks that services may name
+
+
+# --- secret, config, cluster --------------------------------------------------------------------------
+
+
+class Secret(StoreObject, frozen=True):
+    """A secret."""
+
+    kind: ClassVar[str] = "secret"
+    spec: SecretSpec = SecretSpec()
+
+
+class Config(StoreObject, frozen=True):
+    """A config."""
+
+    kind: ClassVar[str] = "config"
+    spec: ConfigSpec = ConfigSpec()
+
+
+class JoinTokens(Record, frozen=True):
+    """The current join tokens."""
+
+    worker: str = ""
+    manager: str = ""
+
+
+class RootCA(Record, frozen=True):
+    """The cluster's certificate authority: PEM certificate and key, and the certificate's SHA-256."""
+
+    certificate: bytes = b""
+    key: bytes = b""
+    digest: str = ""
+    join_tokens: JoinTokens = JoinTokens()
+
+
+class Cluster(StoreObject, frozen=True):
+    """Settings and secrets of the cluster; exactly one exists, named `default`."""
+
+    kind: ClassVar[str] = "cluster"
+    spec: ClusterSpec = ClusterSpec()
+    root_ca: RootCA = RootCA()
+    default_address_pool: tuple[str, ...] = ("10.0.0.0/8",)
+    subnet_size: int = 24
+    data_path_port: int = 4789
+    removed_nodes: tuple[str, ...] = ()  # node ids whose certificates are no longer honoured
+
+
+AnyObject = Node | Service | Task | Network | Secret | Config | Cluster
