@@ -1,0 +1,1 @@
+"""Images: fetched from registries or archives, verified by digest, unpacked once, shared by containers."""
