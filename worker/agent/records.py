@@ -1,4 +1,4 @@
-"""The network records that this node knows, kept so that they can be saved and applied again after a restart."""
+"""The network records that this node knows, to be saved, and applied again after a restart."""
 
 from cluster.dataplane import (
     DataplaneChanges,
