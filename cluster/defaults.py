@@ -1,0 +1,174 @@
+"""What SwarmKit fills in for what a spec leaves out. Durations in nanoseconds, sizes in bytes.
+
+A spec is stored as the user gave it; controllers ask here for the value in force, and `insertDefaults` shows
+a service with all of them (SwarmKit api/defaults/service.go, dockerd's own for the cluster).
+"""
+
+import msgspec
+
+from cluster.seams import SECOND
+from cluster.spec import (
+    CAConfig,
+    ClusterSpec,
+    ContainerSpec,
+    DispatcherConfig,
+    DNSConfig,
+    EncryptionConfig,
+    EndpointSpec,
+    OrchestrationConfig,
+    PortConfig,
+    RaftConfig,
+    ReplicatedMode,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    TaskDefaults,
+    UpdateConfig,
+)
+
+STOP_GRACE_PERIOD = 10 * SECOND
+RESTART_CONDITION = "any"
+RESTART_DELAY = 5 * SECOND
+UPDATE_PARALLELISM = 1
+UPDATE_MONITOR = 5 * SECOND
+UPDATE_FAILURE_ACTION = "pause"
+UPDATE_ORDER = "stop-first"
+TASK_HISTORY_LIMIT = 5
+HEARTBEAT_PERIOD = 5 * SECOND
+NODE_CERT_EXPIRY = 90 * 24 * 3600 * SECOND
+MIN_NODE_CERT_EXPIRY = 3600 * SECOND
+MAX_SECRET_SIZE = 500 * 1024
+MAX_CONFIG_SIZE = 1000 * 1024
+
+DEFAULT_UPDATE = UpdateConfig(
+    parallelism=UPDATE_PARALLELISM,
+    failure_action=UPDATE_FAILURE_ACTION,
+    monitor=UPDATE_MONITOR,
+    order=UPDATE_ORDER,
+)
+
+
+def restart_policy(policy: RestartPolicy | None) -> RestartPolicy:
+    """The restart policy in force: every field set, `max_attempts` 0 for no bound, `window` 0 for ever."""
+    policy = policy or RestartPolicy()
+    return RestartPolicy(
+        condition=policy.condition or RESTART_CONDITION,
+        delay=RESTART_DELAY if policy.delay is None else policy.delay,
+        max_attempts=policy.max_attempts or 0,
+        window=policy.window or 0,
+    )
+
+
+def update_config(config: UpdateConfig | None) -> UpdateConfig:
+    """The update (or rollback) settings in force: every field set."""
+    if config is None:
+        return DEFAULT_UPDATE
+    return msgspec.structs.replace(
+        config,
+        failure_action=config.failure_action or UPDATE_FAILURE_ACTION,
+        monitor=UPDATE_MONITOR if config.monitor is None else config.monitor,
+        order=config.order or UPDATE_ORDER,
+    )
+
+
+def stop_grace_period(container: ContainerSpec | None) -> int:
+    """Nanoseconds between the stop signal and SIGKILL."""
+    if container is None or container.stop_grace_period is None:
+        return STOP_GRACE_PERIOD
+    return container.stop_grace_period
+
+
+def task_history_limit(spec: ClusterSpec) -> int:
+    """How many ended tasks a slot keeps."""
+    config = spec.orchestration
+    if config is None or config.task_history_retention_limit is None:
+        return TASK_HISTORY_LIMIT
+    return config.task_history_retention_limit
+
+
+def node_cert_expiry(spec: ClusterSpec) -> int:
+    """Lifetime of a node certificate in nanoseconds."""
+    return (spec.ca_config.node_cert_expiry if spec.ca_config else 0) or NODE_CERT_EXPIRY
+
+
+def stored_service(spec: ServiceSpec) -> ServiceSpec:
+    """The spec as it is stored: the few values that readers rely on are made explicit.
+
+    The docker CLI sends `Replicated: {}` and later dies on a service without Replicas, so 1 is written.
+    """
+    mode = spec.mode
+    if not any((mode.global_, mode.replicated_job, mode.global_job)) and (
+        mode.replicated is None or mode.replicated.replicas is None
+    ):
+        mode = ServiceMode(replicated=ReplicatedMode(replicas=1))
+    elif (job := mode.replicated_job) is not None:
+        concurrent = job.max_concurrent or 1
+        total = concurrent if job.total_completions is None else job.total_completions
+        mode = ServiceMode(
+            replicated_job=msgspec.structs.replace(job, max_concurrent=concurrent, total_completions=total)
+        )
+    template = spec.task_template
+    if template.networks is None and spec.networks is not None:
+        template = msgspec.structs.replace(template, networks=spec.networks)  # the old place, API < 1.25
+    endpoint = spec.endpoint_spec
+    if endpoint is not None:
+        ports = None if endpoint.ports is None else [_stored_port(port) for port in endpoint.ports]
+        endpoint = EndpointSpec(mode=endpoint.mode or "vip", ports=ports)
+    return msgspec.structs.replace(
+        spec,
+        labels=spec.labels or {},
+        mode=mode,
+        task_template=msgspec.structs.replace(template, runtime=template.runtime or "container"),
+        networks=None,
+        endpoint_spec=endpoint,
+    )
+
+
+def _stored_port(port: PortConfig) -> PortConfig:
+    return msgspec.structs.replace(
+        port, protocol=port.protocol or "tcp", publish_mode=port.publish_mode or "ingress"
+    )
+
+
+def with_defaults(spec: ServiceSpec) -> ServiceSpec:
+    """The spec with every default in force shown, for `insertDefaults`."""
+    spec = stored_service(spec)
+    template = spec.task_template
+    container = template.container_spec
+    if container is not None:
+        container = msgspec.structs.replace(
+            container,
+            stop_grace_period=stop_grace_period(container),
+            dns_config=container.dns_config or DNSConfig(),
+        )
+    template = msgspec.structs.replace(
+        template, container_spec=container, restart_policy=restart_policy(template.restart_policy)
+    )
+    job = spec.mode.replicated_job is not None or spec.mode.global_job is not None
+    return msgspec.structs.replace(
+        spec,
+        task_template=template,
+        update_config=spec.update_config if job else update_config(spec.update_config),
+        rollback_config=spec.rollback_config if job else update_config(spec.rollback_config),
+        endpoint_spec=spec.endpoint_spec or EndpointSpec(mode="vip"),
+    )
+
+
+def stored_cluster(spec: ClusterSpec) -> ClusterSpec:
+    """The cluster's settings with every default made explicit, as GET /swarm shows them."""
+    raft = spec.raft or RaftConfig()
+    return msgspec.structs.replace(
+        spec,
+        name=spec.name or "default",
+        labels=spec.labels or {},
+        orchestration=OrchestrationConfig(task_history_retention_limit=task_history_limit(spec)),
+        raft=msgspec.structs.replace(raft, keep_old_snapshots=raft.keep_old_snapshots or 0),
+        dispatcher=DispatcherConfig(
+            heartbeat_period=(spec.dispatcher.heartbeat_period if spec.dispatcher else 0) or HEARTBEAT_PERIOD
+        ),
+        ca_config=msgspec.structs.replace(
+            spec.ca_config or CAConfig(), node_cert_expiry=node_cert_expiry(spec)
+        ),
+        encryption_config=spec.encryption_config or EncryptionConfig(),
+        task_defaults=spec.task_defaults or TaskDefaults(),
+    )
