@@ -1,0 +1,68 @@
+"""The `shoald` command."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cluster.errors import ShoalError
+from shoal.daemon import config as settings
+from shoal.daemon import logs
+from shoal.daemon.pidfile import PidFile
+
+log = logging.getLogger("shoal.daemon")
+
+_FLAGS_TO_FIELDS = {
+    "host": "hosts",
+    "label": "labels",
+    "insecure_registry": "insecure_registries",
+    "registry_mirror": "registry_mirrors",
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-H", "--host", multiple=True, help="Socket to serve the API on: unix://PATH or tcp://ADDR:PORT"
+)
+@click.option("--data-root", help="Directory of persistent state (/var/lib/shoal)")
+@click.option("--exec-root", help="Directory of state that a reboot may lose (/run/shoal)")
+@click.option("-p", "--pidfile", help="Path of the daemon's PID file")
+@click.option("-l", "--log-level", type=click.Choice(settings.LOG_LEVELS), help="How much to log")
+@click.option("--log-format", type=click.Choice(settings.LOG_FORMATS), help="Form of the log lines")
+@click.option("--config-file", type=click.Path(path_type=Path), help="JSON file with settings")
+@click.option("--label", multiple=True, help="Engine label, key=value")
+@click.option("--insecure-registry", multiple=True, help="Registry or CIDR to use without verified TLS")
+@click.option("--registry-mirror", multiple=True, help="Mirror of the default registry")
+@click.option("--tls", is_flag=True, default=None, help="Serve TCP with TLS; implied by --tlsverify")
+@click.option("--tlsverify", is_flag=True, default=None, help="Serve TCP with TLS and verify clients")
+@click.option("--tlscacert", help="Trust client certificates signed by this CA only")
+@click.option("--tlscert", help="The server's certificate")
+@click.option("--tlskey", help="The server's key")
+@click.option("--allow-insecure-tcp", is_flag=True, default=None, help="Serve TCP off loopback without TLS")
+@click.option("--cgroup-parent", help="Parent cgroup of all containers (/shoal)")
+@click.option("--default-runtime", help="OCI runtime: crun (default) or runc")
+@click.version_option(package_name="shoal", prog_name="shoald")
+def main(config_file: Path | None, **flags: Any) -> None:
+    """Shoal's node daemon: runs containers and serves the Docker Engine API."""
+    given = {_FLAGS_TO_FIELDS.get(k, k): v for k, v in flags.items() if v is not None and v != ()}
+    try:
+        config = settings.load(given, config_file)
+    except ShoalError as error:
+        click.echo(f"shoald: {error}", err=True)
+        sys.exit(2)
+    logs.configure(config.log_level, config.log_format)
+    from shoal.daemon.daemon import Daemon  # after the flags, so that --help answers at once
+
+    try:
+        with PidFile(Path(config.pidfile)):
+            asyncio.run(Daemon(config).run())
+    except ShoalError as error:
+        log.critical("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

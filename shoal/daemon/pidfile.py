@@ -1,0 +1,38 @@
+"""One daemon at a time: a PID file that is locked for as long as the daemon lives."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from cluster.errors import Conflict
+
+
+class PidFile:
+    """Context manager. The lock, not the number, says whether a daemon runs, so a stale file is harmless."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> "PidFile":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            pid = os.read(self._descriptor, 32).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            raise Conflict(
+                f"another shoald (pid {pid}) holds {self._path}: stop it, or pass another --pidfile, "
+                "--data-root and --exec-root"
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
