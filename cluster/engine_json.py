@@ -105,11 +105,8 @@ def spec_json(value: Any) -> Any:
         result: Json = dict(_ALWAYS.get(type(value), ()))
         for name, key, default in _fields(type(value)):
             field = getattr(value, name)
-            if field is None:
-                continue
-            if field != default or (key in result and field not in ("", {}, [])):
-                result[key] = spec_json(field)
-            elif isinstance(field, msgspec.Struct) and key in result:
+            given = field is not None and field != default
+            if given or (key in result and field not in (None, "", {}, [])):
                 result[key] = spec_json(field)
         return result
     if isinstance(value, list | tuple):

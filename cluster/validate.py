@@ -1,0 +1,423 @@
+"""Is a spec meant as written? Checked before every write, with Docker's words, so that a 4xx changes nothing.
+
+Only what can be known from the spec alone: whether a network exists or a port is taken is the store's matter.
+Messages follow SwarmKit's controlapi; where it says nothing, they say what is wrong and what to do.
+"""
+
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Iterable
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from typing import Any
+
+import msgspec
+
+from cluster.defaults import MAX_CONFIG_SIZE, MAX_SECRET_SIZE, MIN_NODE_CERT_EXPIRY
+from cluster.errors import Conflict, Forbidden, InvalidArgument, NotImplementedHere
+from cluster.objects import Network, Service
+from cluster.spec import (
+    IPAM,
+    ClusterSpec,
+    ConfigSpec,
+    ContainerSpec,
+    EndpointSpec,
+    Labels,
+    Limits,
+    Mount,
+    NetworkSpec,
+    PortConfig,
+    Resources,
+    SecretSpec,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+
+MAX_REPLICAS = 100_000  # bounds what one request can make the managers hold
+PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
+_INT64 = 1 << 63
+_MAX_IMAGE = 1024  # characters; distribution's bound for the name alone is 255
+_MIN_CPUS = 1_000_000  # a thousandth of a core
+_MIN_MEMORY = 4 << 20
+_MAY_BE_NEGATIVE = {"swap_bytes", "memory_swappiness", "oom_score_adj", "soft", "hard"}
+_SERVICE_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]*[a-zA-Z0-9])?")
+_RESOURCE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?")
+_NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_CONSTRAINT_OPERATOR = re.compile(r"==|!=")
+_CONSTRAINT_KEY = re.compile(r"[a-z_][a-z0-9\-_.]+", re.IGNORECASE)
+_CONSTRAINT_VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE)
+_MOUNT_TYPES = ("bind", "volume", "tmpfs")
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_IMAGE = re.compile(
+    rf"(?:(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?/)?{_COMPONENT}(?:/{_COMPONENT})*"
+    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
+    re.ASCII,
+)
+
+
+# --- services -------------------------------------------------------------------------------------------
+
+
+def check_service(spec: ServiceSpec) -> None:
+    """A spec for POST /services/create. Raises InvalidArgument or NotImplementedHere."""
+    check_values(spec)
+    if not spec.name:
+        raise InvalidArgument("meta: name must be provided")
+    if len(spec.name) > 63:
+        raise InvalidArgument("name must be 63 characters or fewer")
+    if not _SERVICE_NAME.fullmatch(spec.name):
+        raise InvalidArgument(f"name must be valid as a DNS name component: {spec.name!r} is not")
+    _check_task(spec.task_template)
+    _check_mode(spec)
+    _check_update("update", spec.update_config)
+    _check_update("rollback", spec.rollback_config)
+    _check_endpoint(spec.endpoint_spec)
+
+
+def check_service_update(old: Service, spec: ServiceSpec) -> None:
+    """A spec for POST /services/{id}/update: besides, what may not change."""
+    check_service(spec)
+    if spec.name != old.spec.name:
+        raise NotImplementedHere("renaming services is not supported")
+    if mode_word(spec) != mode_word(old.spec):
+        raise NotImplementedHere("service mode change is not allowed")
+
+
+def mode_word(spec: ServiceSpec) -> str:
+    """The mode's name, as the `mode` filter spells it."""
+    mode = spec.mode
+    if mode.global_ is not None:
+        return "global"
+    if mode.replicated_job is not None:
+        return "replicated-job"
+    return "global-job" if mode.global_job is not None else "replicated"
+
+
+def _check_mode(spec: ServiceSpec) -> None:
+    mode = spec.mode
+    given = [
+        m for m in (mode.replicated, mode.global_, mode.replicated_job, mode.global_job) if m is not None
+    ]
+    if len(given) > 1:
+        raise InvalidArgument("must specify only one service mode")
+    if mode.replicated_job is not None or mode.global_job is not None:
+        raise NotImplementedHere("job services are not supported yet: use mode replicated or global")
+    replicas = mode.replicated.replicas if mode.replicated else None
+    if replicas is not None and replicas > MAX_REPLICAS:
+        raise InvalidArgument(f"replicas must be at most {MAX_REPLICAS}")
+
+
+def _check_task(task: TaskSpec) -> None:
+    if task.runtime not in ("", "container"):
+        raise NotImplementedHere(f"task runtime {task.runtime!r} is not supported: only container is")
+    if task.container_spec is None:
+        raise InvalidArgument("TaskSpec: missing runtime: ContainerSpec must be given")
+    _check_container(task.container_spec)
+    if task.resources is not None:
+        for amount in (task.resources.limits, task.resources.reservations):
+            if amount is not None:
+                _check_amount(amount)
+    if (policy := task.restart_policy) is not None and policy.condition not in (
+        "",
+        "none",
+        "on-failure",
+        "any",
+    ):
+        raise InvalidArgument(f'invalid RestartCondition: "{policy.condition}" (none, on-failure, any)')
+    if (placement := task.placement) is not None:
+        check_constraints(placement.constraints or ())
+        for preference in placement.preferences or ():
+            descriptor = preference.spread.spread_descriptor if preference.spread else ""
+            if not descriptor.lower().startswith(
+                ("node.labels.", "engine.labels.", "node.hostname", "node.id")
+            ):
+                raise InvalidArgument(
+                    f"placement preference {descriptor!r} must spread over a node or engine label"
+                )
+    for network in task.networks or ():
+        if not network.target:
+            raise InvalidArgument("network attachment: a target network must be given")
+
+
+def _check_container(container: ContainerSpec) -> None:
+    if not container.image:
+        raise InvalidArgument("ContainerSpec: image reference must be provided")
+    if len(container.image) > _MAX_IMAGE or not _IMAGE.fullmatch(container.image):
+        raise InvalidArgument(f'ContainerSpec: "{container.image}" is not a valid repository/tag')
+    for variable in container.env or ():
+        if not variable.partition("=")[0]:
+            raise InvalidArgument(f"invalid environment variable: {variable!r}")
+    if not -1000 <= container.oom_score_adj <= 1000:
+        raise InvalidArgument("invalid OomScoreAdj: must be between -1000 and 1000")
+    targets: set[str] = set()
+    for mount in container.mounts or ():
+        _check_mount(mount)
+        if mount.target in targets:
+            raise InvalidArgument(f"ContainerSpec: duplicate mount point: {mount.target}")
+        targets.add(mount.target)
+    for secret in container.secrets or ():
+        if not secret.secret_id and not secret.secret_name:
+            raise InvalidArgument("malformed secret reference: SecretID or SecretName must be given")
+    for config in container.configs or ():
+        if not config.config_id and not config.config_name:
+            raise InvalidArgument("malformed config reference: ConfigID or ConfigName must be given")
+    files = [reference.file.name for reference in container.secrets or () if reference.file]
+    if len(set(files)) != len(files):
+        raise InvalidArgument("duplicate secret target paths")
+    health = container.healthcheck
+    if health is not None and health.test and health.test[0] not in ("NONE", "CMD", "CMD-SHELL", ""):
+        raise InvalidArgument(
+            f"Healthcheck.Test must begin with NONE, CMD or CMD-SHELL, not {health.test[0]!r}"
+        )
+
+
+def _check_mount(mount: Mount) -> None:
+    kind = mount.type
+    if kind not in _MOUNT_TYPES:
+        raise InvalidArgument(f'invalid mount type "{kind}": one of {", ".join(_MOUNT_TYPES)}')
+    if not mount.target.startswith("/"):
+        wrong = "must not be empty" if not mount.target else f"must be an absolute path: {mount.target!r}"
+        raise InvalidArgument(f'invalid mount config for type "{kind}": field Target {wrong}')
+    if kind == "bind" and not mount.source.startswith("/"):
+        wrong = "must not be empty" if not mount.source else f"must be an absolute path: {mount.source!r}"
+        raise InvalidArgument(f'invalid mount config for type "bind": field Source {wrong}')
+    if kind == "tmpfs" and mount.source:
+        raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
+
+
+def _check_amount(amount: Limits | Resources) -> None:
+    if 0 < amount.nano_cpus < _MIN_CPUS:
+        raise InvalidArgument(f"invalid cpu value {amount.nano_cpus / 1e9:g}: Must be at least 0.001")
+    if 0 < amount.memory_bytes < _MIN_MEMORY:
+        raise InvalidArgument(f"invalid memory value {amount.memory_bytes}: Must be at least 4MiB")
+
+
+def check_constraints(constraints: Iterable[str]) -> None:
+    """Placement constraints `key==value` or `key!=value` (SwarmKit manager/constraint)."""
+    for text in constraints:
+        operator = _CONSTRAINT_OPERATOR.search(text)
+        if operator is None:
+            raise InvalidArgument(f"constraint expected one operator from ==, !=: {text!r}")
+        key, value = text[: operator.start()].strip(), text[operator.end() :].strip()
+        if not _CONSTRAINT_KEY.fullmatch(key):
+            raise InvalidArgument(f"key '{key}' is invalid")
+        if not _CONSTRAINT_VALUE.fullmatch(value):
+            raise InvalidArgument(f"value '{value}' is invalid")
+
+
+def _check_update(which: str, config: UpdateConfig | None) -> None:
+    if config is None:
+        return
+    actions = ("", "continue", "pause", "rollback") if which == "update" else ("", "continue", "pause")
+    if config.failure_action not in actions:
+        raise InvalidArgument(f"unrecognized {which} failure action {config.failure_action}")
+    if config.order not in ("", "stop-first", "start-first"):
+        raise InvalidArgument(f"unrecognized {which} order {config.order}")
+    if not 0 <= config.max_failure_ratio <= 1:
+        raise InvalidArgument(f"TaskSpec: {which}-maxfailureratio cannot be less than 0 or bigger than 1")
+
+
+def _check_endpoint(endpoint: EndpointSpec | None) -> None:
+    if endpoint is None:
+        return
+    if endpoint.mode not in ("", "vip", "dnsrr"):
+        raise InvalidArgument(f'invalid resolution mode: "{endpoint.mode}" (vip, dnsrr)')
+    published: set[tuple[str, int]] = set()
+    for port in endpoint.ports or ():
+        _check_port(port)
+        if endpoint.mode == "dnsrr" and port.publish_mode != "host":
+            raise InvalidArgument(
+                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode"
+            )
+        if not port.published_port:
+            continue
+        key = (port.protocol or "tcp", port.published_port)
+        if key in published:
+            raise InvalidArgument(
+                f"EndpointSpec: duplicate published ports provided: {key[1]}/{key[0]} is published twice"
+            )
+        published.add(key)
+
+
+def _check_port(port: PortConfig) -> None:
+    if port.protocol not in ("", "tcp", "udp", "sctp"):
+        raise InvalidArgument(f'invalid protocol "{port.protocol}" (tcp, udp, sctp)')
+    if port.publish_mode not in ("", "ingress", "host"):
+        raise InvalidArgument(f'invalid publish mode "{port.publish_mode}" (ingress, host)')
+    if not 1 <= port.target_port <= 65535 or not 0 <= port.published_port <= 65535:
+        raise InvalidArgument(
+            f"invalid port {port.published_port}:{port.target_port}: "
+            "TargetPort must be 1-65535, PublishedPort 0 (any) to 65535"
+        )
+
+
+# --- networks -------------------------------------------------------------------------------------------
+
+
+def check_network(spec: NetworkSpec) -> None:
+    """A spec for POST /networks/create of a swarm-scoped network."""
+    check_values(spec)
+    check_labels(spec.labels)
+    if spec.name in PREDEFINED_NETWORKS:
+        raise Forbidden(f"operation is not permitted on predefined {spec.name} network")
+    if not spec.name or len(spec.name) > 255 or not _NETWORK_NAME.fullmatch(spec.name):
+        raise InvalidArgument(
+            f"invalid network name {spec.name!r}: letters, digits, '_', '.', '-', beginning with a letter or digit"
+        )
+    if spec.driver not in ("", "overlay"):
+        raise NotImplementedHere(
+            f"swarm-scoped networks of driver {spec.driver!r} are not supported: use overlay"
+        )
+    if spec.enable_ipv6:
+        raise NotImplementedHere("IPv6 overlay networks are not supported yet: leave EnableIPv6 out")
+    if spec.config_only or (spec.config_from is not None and spec.config_from.network):
+        raise NotImplementedHere("config-only networks are not supported with swarm scope")
+    if spec.ingress and spec.attachable:
+        raise InvalidArgument("ingress network cannot be attachable")
+    if spec.ingress and spec.internal:
+        raise InvalidArgument("ingress network cannot be internal")
+    _check_ipam(spec.ipam)
+
+
+def _check_ipam(ipam: IPAM | None) -> None:
+    if ipam is None:
+        return
+    if ipam.driver not in ("", "default"):
+        raise NotImplementedHere(f"IPAM driver {ipam.driver!r} is not supported: use default")
+    seen: list[IPv4Network] = []
+    for config in ipam.config or ():
+        if not config.subnet:
+            if config.gateway or config.ip_range:
+                raise InvalidArgument("invalid network config: a gateway or IP range needs a subnet")
+            continue
+        subnet = _network(config.subnet, "subnet")
+        if any(subnet.overlaps(other) for other in seen):
+            raise Forbidden(f"Pool overlaps with other one on this address space: {config.subnet}")
+        seen.append(subnet)
+        if config.ip_range and not _network(config.ip_range, "ip-range").subnet_of(subnet):
+            raise InvalidArgument(f"no matching subnet for ip-range {config.ip_range}")
+        for address in (config.gateway, *(config.auxiliary_addresses or {}).values()):
+            if address and _address(address) not in subnet:
+                raise InvalidArgument(f"no matching subnet for gateway or auxiliary address {address}")
+
+
+def check_subnets_free(spec: NetworkSpec, others: Iterable[Network]) -> None:
+    """Refuse subnets that another network has (Forbidden, as dockerd's libnetwork answers)."""
+    wanted = [_network(c.subnet, "subnet") for c in (spec.ipam or IPAM()).config or () if c.subnet]
+    if not wanted:
+        return
+    for other in others:
+        configured = (config.subnet for config in (other.spec.ipam or IPAM()).config or () if config.subnet)
+        for taken in {*configured, *(subnet.subnet for subnet in other.subnets)}:
+            if any(subnet.overlaps(_network(taken, "subnet")) for subnet in wanted):
+                raise Forbidden(
+                    f"Pool overlaps with other one on this address space: {taken} of {other.spec.name}"
+                )
+
+
+def _network(text: str, what: str) -> IPv4Network:
+    try:
+        return IPv4Network(text, strict=False)
+    except (AddressValueError, NetmaskValueError, ValueError) as error:
+        raise InvalidArgument(f"invalid network config: invalid {what} {text}: {error}") from error
+
+
+def _address(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text.partition("/")[0])
+    except AddressValueError as error:
+        raise InvalidArgument(f"invalid network config: invalid address {text}: {error}") from error
+
+
+# --- secrets, configs, cluster --------------------------------------------------------------------------
+
+
+def check_secret(spec: SecretSpec) -> None:
+    """A spec for POST /secrets/create."""
+    check_values(spec)
+    _check_resource_name(spec.name)
+    check_labels(spec.labels)
+    if spec.driver is not None:
+        raise NotImplementedHere("secret drivers are not supported: give the data itself")
+    _check_data("secret", spec.data, MAX_SECRET_SIZE)
+
+
+def check_config(spec: ConfigSpec) -> None:
+    """A spec for POST /configs/create."""
+    check_values(spec)
+    _check_resource_name(spec.name)
+    check_labels(spec.labels)
+    _check_data("config", spec.data, MAX_CONFIG_SIZE)
+
+
+def _check_resource_name(name: str) -> None:
+    if not name or len(name) > 64 or not _RESOURCE_NAME.fullmatch(name):
+        raise InvalidArgument(
+            "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, "
+            "and the start and end character must be [a-zA-Z0-9]"
+        )
+
+
+def _check_data(what: str, data: str, limit: int) -> None:
+    try:
+        size = len(b64decode(data, altchars=b"-_" if "-" in data or "_" in data else None, validate=True))
+    except (Base64Error, ValueError) as error:
+        raise InvalidArgument(f"{what} data must be base64: {error}") from error
+    if not 0 < size < limit:
+        raise InvalidArgument(f"{what} data must be larger than 0 and less than {limit} bytes")
+
+
+def check_cluster(spec: ClusterSpec) -> None:
+    """A spec for POST /swarm/update."""
+    check_values(spec, negative={"task_history_retention_limit"})
+    if spec.name not in ("", "default"):
+        raise InvalidArgument('swarm spec must be named "default"')
+    check_labels(spec.labels)
+    expiry = spec.ca_config.node_cert_expiry if spec.ca_config else 0
+    if expiry and expiry < MIN_NODE_CERT_EXPIRY:
+        raise InvalidArgument("minimum certificate expiry time is: 1h0m0s")
+    if spec.ca_config and (spec.ca_config.external_cas or spec.ca_config.signing_ca_cert):
+        raise NotImplementedHere("external CAs and CA rotation are not supported yet")
+    if spec.encryption_config and spec.encryption_config.auto_lock_managers:
+        raise NotImplementedHere("autolock is not supported yet: leave AutoLockManagers false")
+
+
+# --- all ------------------------------------------------------------------------------------------------
+
+
+def check_labels(labels: Labels | None) -> None:
+    """Labels have a key."""
+    if labels and "" in labels:
+        raise InvalidArgument("invalid label: the key must not be empty")
+
+
+def check_values(value: Any, name: str = "", *, negative: set[str] = _MAY_BE_NEGATIVE) -> None:
+    """Refuse what no Go client could send or no kernel could take: negative or huge numbers, NUL bytes."""
+    if isinstance(value, msgspec.Struct):
+        for field in value.__struct_fields__:
+            check_values(getattr(value, field), field, negative=negative)
+    elif isinstance(value, bool) or value is None:
+        return
+    elif isinstance(value, int):
+        if not -_INT64 <= value < _INT64 or (value < 0 and name not in negative):
+            raise InvalidArgument(
+                f"{name.replace('_', ' ')}: {value} is out of range, it must not be negative"
+            )
+    elif isinstance(value, str):
+        if "\0" in value:
+            raise InvalidArgument(f"{name.replace('_', ' ')} must not contain a NUL character")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_values(key, name)
+            check_values(item, name, negative=negative)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_values(item, name, negative=negative)
+
+
+def check_name_free(kind: str, name: str, taken: bool) -> None:
+    """Conflict (409) when an object of this kind has the name."""
+    if taken:
+        raise Conflict(f"name conflicts with an existing object: {kind} {name} already exists")
