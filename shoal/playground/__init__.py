@@ -1,0 +1,1 @@
+"""A multi-host cluster on one Linux machine: every host is a set of namespaces with its own `shoald`."""
