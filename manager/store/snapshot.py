@@ -1,0 +1,131 @@
+"""The state as a stream of bytes: how a manager's state reaches its disk, and a manager that lags.
+
+The stream is a sequence of frames: a length (4 bytes, big endian) and the msgpack of `[kind, [item, …]]`,
+items in creation order. The first frame's kind is "header", the last one's "end" with the number of items,
+so that a stream cut short is noticed. Readers need not see it in the chunks in which it was written.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from cluster.errors import ShoalError
+from cluster.objects import StoreObject
+from manager.store.entry import SCHEMA, UnknownSchema
+from manager.store.persistent import PersistentMap
+from manager.store.tables import KINDS, Table
+from manager.store.view import View
+
+HEADER = "header"
+OUTCOMES = "outcomes"
+END = "end"
+_ITEMS_PER_FRAME = 64
+_LENGTH = struct.Struct(">I")
+_decoders = {kind: msgspec.msgpack.Decoder(list[cls]) for kind, cls in KINDS.items()}  # type: ignore[valid-type]
+
+
+class DamagedSnapshot(ShoalError):
+    """The stream is not a whole snapshot; the state was left as it was."""
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """What became of a proposal: applied at `index`, or refused with an error of class `refused`."""
+
+    index: int
+    refused: str = ""
+    message: str = ""
+
+
+class Header(msgspec.Struct, frozen=True):
+    """The first frame's item."""
+
+    schema: int
+    index: int
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What a snapshot held."""
+
+    view: View
+    outcomes: dict[str, Outcome]
+
+
+def write(view: View, outcomes: list[tuple[str, Outcome]]) -> Iterator[bytes]:
+    """The chunks of a snapshot, encoded as they are asked for: reading them in another thread is safe."""
+    encoder = msgspec.msgpack.Encoder()
+    count = 0
+
+    def frame(kind: str, items: list[Any]) -> bytes:
+        body = encoder.encode((kind, items))
+        return _LENGTH.pack(len(body)) + body
+
+    def frames(kind: str, items: Iterable[Any]) -> Iterator[bytes]:
+        nonlocal count
+        group: list[Any] = []
+        for item in items:
+            group.append(item)
+            if len(group) == _ITEMS_PER_FRAME:
+                count += len(group)
+                yield frame(kind, group)
+                group = []
+        if group:
+            count += len(group)
+            yield frame(kind, group)
+
+    yield frame(HEADER, [Header(SCHEMA, view.index)])
+    for kind in KINDS:
+        yield from frames(kind, view.table(kind).objects.values())
+    yield from frames(OUTCOMES, outcomes)
+    yield frame(END, [count])
+
+
+def read(index: int, chunks: Iterable[bytes]) -> Restored:
+    """The state that the chunks hold. Raises DamagedSnapshot, UnknownSchema."""
+    objects: dict[str, dict[str, StoreObject]] = {kind: {} for kind in KINDS}
+    outcomes: dict[str, Outcome] = {}
+    count = 0
+    ended = False
+    try:
+        for kind, items in _frames(chunks):
+            if kind == HEADER:
+                header = msgspec.msgpack.decode(items, type=list[Header])[0]
+                if header.schema > SCHEMA:
+                    raise UnknownSchema(
+                        f"the snapshot has schema {header.schema}, this manager knows {SCHEMA}: upgrade it"
+                    )
+            elif kind == END:
+                ended = msgspec.msgpack.decode(items, type=list[int]) == [count]
+            elif kind == OUTCOMES:
+                pairs = msgspec.msgpack.decode(items, type=list[tuple[str, Outcome]])
+                outcomes.update(pairs)
+                count += len(pairs)
+            else:
+                group: list[StoreObject] = _decoders[kind].decode(items)
+                objects[kind].update((obj.id, obj) for obj in group)
+                count += len(group)
+    except (msgspec.MsgspecError, struct.error, KeyError, IndexError) as error:
+        raise DamagedSnapshot(f"the snapshot is damaged: {error}") from error
+    if not ended:
+        raise DamagedSnapshot("the snapshot is cut short")
+    tables = {kind: Table.of(kind, PersistentMap(objects[kind])) for kind in KINDS}
+    return Restored(View(index, tables), outcomes)
+
+
+def _frames(chunks: Iterable[bytes]) -> Iterator[tuple[str, msgspec.Raw]]:
+    decoder = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        start = 0
+        while len(buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            end = start + _LENGTH.size + length
+            if len(buffer) < end:
+                break
+            yield decoder.decode(bytes(buffer[start + _LENGTH.size : end]))
+            start = end
+        del buffer[:start]
+    if buffer:
+        raise DamagedSnapshot("the snapshot is cut short")
