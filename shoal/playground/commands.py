@@ -9,8 +9,9 @@ from typing import NoReturn
 import click
 
 from shoal.cli.output import FORMATS, say, table
+from shoal.playground.boxes import default_daemon
 from shoal.playground.layout import CLIENT, CLIENT_ADDRESS, REGISTRY_NAME, Settings, default_directory
-from shoal.playground.playground import Playground, default_daemon
+from shoal.playground.playground import Playground
 
 _directory = click.option(
     "--dir",

@@ -3,31 +3,24 @@
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-import shoal
-from cluster.errors import Conflict, InvalidArgument, NotFound, ShoalError, Unavailable
+from cluster.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from shoal.cli.client import Engine
 from shoal.playground import cgroups, formation, processes, underlay
-from shoal.playground.layout import CLIENT, UNDERLAY, Host, Layout, Settings, daemon_command, hosts_file
-from shoal.playground.supervisor import STOP_SECONDS, DaemonStatus, Order
-
-ANSWER_SECONDS = 30.0
-"""How long a daemon may take to answer after its start."""
+from shoal.playground.boxes import Boxes, base_environment
+from shoal.playground.layout import CLIENT, UNDERLAY, Host, Layout, Settings
 
 _LOCK_SECONDS = 60.0
-_PACKAGE_ROOT = Path(shoal.__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -40,32 +33,6 @@ class HostState:
     pid: int
     """Process 1 of the host as the machine sees it; 0 when off."""
     cut_from: tuple[str, ...]
-
-
-def default_daemon() -> tuple[str, ...]:
-    """The `shoald` of this installation."""
-    script = Path(sys.executable).with_name("shoald")
-    if script.exists():
-        return (str(script),)
-    return (sys.executable, "-c", "import sys; from shoal.daemon.main import main; sys.exit(main())")
-
-
-def _environment() -> dict[str, str]:
-    """What processes in a host see of our environment; they must find the same `shoal` as we."""
-    kept = {
-        name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ", "TERM", "COLUMNS") if name in os.environ
-    }
-    system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    inherited = os.environ.get("PYTHONPATH")
-    return kept | {
-        "HOME": "/root",
-        "PATH": f"{Path(sys.executable).parent}:{system}",
-        "PYTHONPATH": os.pathsep.join([str(_PACKAGE_ROOT), *([inherited] if inherited else [])]),
-    }
-
-
-def _started_since(starts: int, status: DaemonStatus) -> bool:
-    return status.starts > starts
 
 
 class Playground:
@@ -82,6 +49,7 @@ class Playground:
         """
         self.layout = Layout(directory)
         self._say = say
+        self._boxes = Boxes(self.layout)
 
     # -- what there is -----------------------------------------------------------------------------
 
@@ -166,13 +134,13 @@ class Playground:
             self._write(self.layout.settings, msgspec.json.encode(settings))
             hosts = self.layout.hosts(settings.hosts)
             self._say(f"starting {settings.hosts} hosts in {self.layout.directory}")
-            self._start_boxes([UNDERLAY, CLIENT, *(host.name for host in hosts)], settings)
+            self._boxes.make([UNDERLAY, CLIENT, *(host.name for host in hosts)], settings)
             pids = processes.inits(self.layout.directory)
             underlay.prepare_router(pids[UNDERLAY])
             underlay.ip_batch(pids[UNDERLAY], underlay.bridge_commands())
-            self._plug([None, *hosts], pids)
+            self._boxes.plug([None, *hosts], pids)
             underlay.apply_cuts(pids[UNDERLAY], underlay.load_cuts(self.layout.cuts))
-            self._start_daemons(hosts, pids)
+            self._boxes.start_daemons(hosts, pids)
             if settings.managers:
                 formation.form(hosts, settings.managers, self._say)
 
@@ -241,11 +209,11 @@ class Playground:
             if UNDERLAY not in pids:
                 raise Unavailable("the playground is down: start it with `shoal playground up`")
             cgroups.remove(f"{self.layout.cgroup}/{name}")
-            self._start_boxes([name], self.settings())
+            self._boxes.make([name], self.settings())
             pids = processes.inits(self.layout.directory)
             underlay.ip_batch(pids[UNDERLAY], [underlay.unplug_command(name)], force=True)
-            self._plug([host], pids)
-            self._start_daemons([host], pids)
+            self._boxes.plug([host], pids)
+            self._boxes.start_daemons([host], pids)
 
     def restart_daemon(self, name: str) -> None:
         """Stop a host's daemon in an orderly way, if it runs, and start it again; its containers go on.
@@ -255,7 +223,7 @@ class Playground:
         """
         host = self.host(name)
         with self._locked():
-            self._start_daemons([host], self._running(name))
+            self._boxes.start_daemons([host], self._running(name))
 
     def stop_daemon(self, name: str) -> None:
         """Stop a host's daemon in an orderly way; its containers go on.
@@ -265,10 +233,7 @@ class Playground:
         """
         host = self.host(name)
         with self._locked():
-            pids = self._running(name)
-            if self._daemon_status(host).pid:
-                os.kill(pids[name], signal.SIGUSR1)
-                self._await_status(host, lambda status: status.pid == 0)
+            self._boxes.stop_daemon(host, self._running(name)[name])
 
     def command(self, box: str, command: Sequence[str]) -> list[str]:
         """The command line that runs `command` in a host or in the client.
@@ -286,7 +251,7 @@ class Playground:
 
     def environment(self, box: str) -> dict[str, str]:
         """The environment for a command in a host or in the client."""
-        return _environment() | ({"DOCKER_HOST": self.host(box).docker_host} if box != CLIENT else {})
+        return base_environment() | ({"DOCKER_HOST": self.host(box).docker_host} if box != CLIENT else {})
 
     def join_cgroup(self, box: str) -> None:
         """Move the calling process into a host's cgroup: what it starts there counts as the host's."""
@@ -356,79 +321,6 @@ class Playground:
             raise Conflict(f"{name} is off; start it with `shoal playground start {name}`")
         return pids
 
-    def _start_boxes(self, names: Sequence[str], settings: Settings) -> None:
-        """Make hosts (and the other namespaces), all at once."""
-        hosts = self.layout.hosts(settings.hosts)
-        starting = []
-        for name in names:
-            home = self.layout.home(name)
-            home.mkdir(exist_ok=True)
-            daemon: tuple[str, ...] = ()
-            if name not in (UNDERLAY, CLIENT):
-                host = self.layout.host(name)
-                daemon = tuple(daemon_command(settings, host))
-                (home / "daemon.status").unlink(missing_ok=True)
-            etc = {"hostname": f"{name}\n", "hosts": hosts_file(name, hosts), "resolv.conf": _RESOLV_CONF}
-            order = Order(
-                cgroup=f"{self.layout.cgroup}/{name}",
-                etc=etc,
-                daemon=daemon,
-                environment=_environment(),
-                log=str(home / "shoald.log"),
-                status=str(home / "daemon.status"),
-            )
-            process = subprocess.Popen(
-                [sys.executable, "-m", processes.MODULE, str(self.layout.directory), name],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C ends this command, not the hosts
-            )
-            starting.append((process, msgspec.json.encode(order)))
-        problems = []
-        for process, order_bytes in starting:
-            _, errors = process.communicate(order_bytes)
-            if process.returncode != 0:
-                problems.append(errors.decode(errors="replace").strip())
-        if problems:
-            raise ShoalError("; ".join(problems))
-
-    def _plug(self, hosts: Sequence[Host | None], pids: dict[str, int]) -> None:
-        """Connect hosts (None is the client) with the underlay."""
-        commands = []
-        for host in hosts:
-            name = host.name if host else CLIENT
-            commands += underlay.plug_commands(name, pids[name])
-        underlay.ip_batch(pids[UNDERLAY], commands)
-        for host in hosts:
-            underlay.ip_batch(pids[host.name if host else CLIENT], underlay.host_commands(host))
-
-    def _start_daemons(self, hosts: Sequence[Host], pids: dict[str, int]) -> None:
-        """(Re)start the daemons and wait until they answer."""
-        before = {host.name: self._daemon_status(host).starts for host in hosts}
-        for host in hosts:
-            os.kill(pids[host.name], signal.SIGHUP)
-        for host in hosts:
-            self._await_status(host, partial(_started_since, before[host.name]))
-        formation.wait_answering(hosts, ANSWER_SECONDS, self._daemon_end)
-
-    def _daemon_status(self, host: Host) -> DaemonStatus:
-        try:
-            return msgspec.json.decode((host.home / "daemon.status").read_bytes(), type=DaemonStatus)
-        except FileNotFoundError:
-            return DaemonStatus(starts=0)
-
-    def _daemon_end(self, host: Host) -> str | None:
-        return self._daemon_status(host).exit or None
-
-    def _await_status(self, host: Host, wanted: Callable[[DaemonStatus], bool]) -> None:
-        deadline = time.monotonic() + STOP_SECONDS + 5.0
-        while not wanted(self._daemon_status(host)):
-            if time.monotonic() > deadline:
-                raise ShoalError(f"the supervisor of {host.name} does not react; see {host.log}")
-            time.sleep(0.01)
-
     def _write(self, path: Path, content: bytes) -> None:
         fresh = path.with_suffix(".new")
         fresh.write_bytes(content)
@@ -454,8 +346,3 @@ class Playground:
                         ) from None
                     time.sleep(0.05)
             yield
-
-
-_RESOLV_CONF = (
-    "# The playground has no way out to the Internet; names are in /etc/hosts.\nnameserver 192.0.2.1\n"
-)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -116,7 +117,7 @@ class Daemon:
         fresh.replace(path)
 
 
-def supervise(order: Order) -> None:
+def supervise(order: Order) -> NoReturn:
     """Serve signals until the host loses power. Never returns."""
     daemon = Daemon(order)
     while True:
@@ -144,11 +145,8 @@ def _let_go_of_caller() -> None:
     os.close(null)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Make the host, leave its process 1 behind, and return 0 once it stands."""
-    _, name = arguments
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+def _make(order: Order, name: str) -> str:
+    """Make the host in a child, its process 1. Returns an empty string once it stands, else what went wrong."""
     cgroups.create(order.cgroup)
     cgroups.join(order.cgroup, leaf=False)
     namespaces.unshare()
@@ -160,15 +158,27 @@ def main(arguments: Sequence[str]) -> int:
             _become_host(order, name)
         except OSError as error:
             os.write(writing, str(error).encode())
-            return 1
+            os._exit(1)
         _let_go_of_caller()
         os.write(writing, b"ready")
         os.close(writing)
         supervise(order)
     os.close(writing)
     answer = b"".join(iter(lambda: os.read(reading, 4096), b"")).decode()
-    if answer != "ready":
-        sys.stderr.write(f"{name} could not be made: {answer or 'its process 1 died'}\n")
+    return "" if answer == "ready" else answer or "its process 1 died"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the host, leave its process 1 behind, and return 0 once it stands."""
+    _, name = arguments
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    try:
+        problem = _make(order, name)
+    except OSError as error:
+        problem = str(error)
+    if problem:
+        sys.stderr.write(f"{name} could not be made: {problem}\n")
         return 1
     return 0
 
