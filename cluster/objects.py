@@ -177,6 +177,18 @@ class NetworkAttachment(Record, frozen=True):
     driver_opts: dict[str, str] = {}
 
 
+class RestartHistory(Record, frozen=True):
+    """How often a slot was restarted under its present spec; the replacement carries it on.
+
+    `times` (ns since the epoch) are kept only as far as the policy's window needs them; `streak` counts
+    the latest runs that ended soon after they began.
+    """
+
+    count: int = 0
+    streak: int = 0
+    times: tuple[int, ...] = ()
+
+
 class Task(StoreObject, frozen=True):
     """One run of a service's container on a node; never restarted, only replaced.
 
@@ -198,6 +210,9 @@ class Task(StoreObject, frozen=True):
     job_iteration: int | None = None
     generic_resources: tuple[GenericResource, ...] = ()
     registry_auth: str = ""
+    running_at: int = 0  # leader's clock when it was first known to run; 0: not yet
+    not_before: int = 0  # a replacement's desired state rises from ready to running no sooner (restart delay)
+    restarts: RestartHistory = RestartHistory()
 
     @property
     def name(self) -> str:
