@@ -46,7 +46,8 @@ class WebSocketChannel:
             reason = frame.extra or frame.data if frame.type is aiohttp.WSMsgType.CLOSE else frame.type.name
             raise SessionClosed(f"the manager closed the session: {reason}")
         try:
-            return self._decoder.decode(frame.data)
+            message: ManagerMessage = self._decoder.decode(frame.data)
+            return message
         except msgspec.MsgspecError as error:
             raise SessionClosed(f"the manager sent a frame that this version can't read: {error}") from error
 

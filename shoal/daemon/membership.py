@@ -1,0 +1,111 @@
+"""This node's membership of a cluster, on disk: who it is, where its managers are, its certificate.
+
+data-root/swarm/state.json                  what follows
+data-root/swarm/certificates/node.crt …     certificate, key (0600), root CA
+data-root/swarm/worker/                     the agent's memory
+data-root/swarm/raft/                       the manager's journal and snapshots
+"""
+
+import os
+import shutil
+import ssl
+from pathlib import Path
+
+import msgspec
+
+from cluster.identity import Identity
+from cluster.messages import ManagerAddress
+from cluster.states import Role
+
+
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node knows of its place in a cluster. Addresses are "ip:port" unless they say otherwise."""
+
+    node_id: str
+    cluster_id: str
+    role: Role
+    listen_address: str
+    advertise_address: str
+    data_path_address: str  # an IP
+    data_path_port: int = 4789
+    managers: tuple[ManagerAddress, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """The node's own IP, as other nodes reach it."""
+        return self.advertise_address.rpartition(":")[0].strip("[]")
+
+
+class MembershipStore:
+    """The directory data-root/swarm."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.certificates = root / "certificates"
+        self.worker = root / "worker"
+        self.raft = root / "raft"
+        self._state = root / "state.json"
+
+    def load(self) -> Membership | None:
+        """The membership, or None when this node is in no cluster."""
+        try:
+            return msgspec.json.decode(self._state.read_bytes(), type=Membership)
+        except FileNotFoundError:
+            return None
+
+    def save(self, membership: Membership) -> None:
+        """Write it, synced: it is what a restart goes by."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write(self._state, msgspec.json.format(msgspec.json.encode(membership)))
+
+    def identity(self) -> Identity:
+        """The node's certificate, key and root CA."""
+        return Identity(
+            certificate=(self.certificates / "node.crt").read_bytes(),
+            key=(self.certificates / "node.key").read_bytes(),
+            root_ca=(self.certificates / "ca.crt").read_bytes(),
+        )
+
+    def save_identity(self, identity: Identity) -> None:
+        """Write certificate and key so that a crash leaves the old pair or the new one.
+
+        The key goes first under another name: a certificate without its key would lock the node out.
+        """
+        self.certificates.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write(self.certificates / "ca.crt", identity.root_ca)
+        _write(self.certificates / "node.key", identity.key)
+        _write(self.certificates / "node.crt", identity.certificate)
+
+    def client_context(self) -> ssl.SSLContext:
+        """TLS towards managers: this node's certificate, the cluster's root; the caller checks names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False  # nodes are known by the certificate's subject, not by a DNS name
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(self.certificates / "ca.crt")
+        context.load_cert_chain(self.certificates / "node.crt", self.certificates / "node.key")
+        return context
+
+    def forget(self) -> None:
+        """The node left: remove everything."""
+        shutil.rmtree(self.root, ignore_errors=False) if self.root.exists() else None
+
+    def forget_raft(self) -> None:
+        """The node is no longer a manager: its copy of the cluster's state goes."""
+        if self.raft.exists():
+            shutil.rmtree(self.raft)
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
