@@ -264,7 +264,7 @@ def check_network(spec: NetworkSpec) -> None:
         raise Forbidden(f"operation is not permitted on predefined {spec.name} network")
     if not spec.name or len(spec.name) > 255 or not _NETWORK_NAME.fullmatch(spec.name):
         raise InvalidArgument(
-            f"invalid network name {spec.name!r}: letters, digits, '_', '.', '-', beginning with a letter or digit"
+            f"invalid network name {spec.name!r}: letters, digits, _ . - only, first a letter or digit"
         )
     if spec.driver not in ("", "overlay"):
         raise NotImplementedHere(

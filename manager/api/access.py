@@ -1,0 +1,76 @@
+"""What the API needs of the manager that serves it: the seam between HTTP and the manager's parts."""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple, Protocol
+
+from aiohttp import web
+
+from cluster.messages import LogChunk
+from cluster.objects import Cluster
+from cluster.seams import Clock, Random
+from manager.store import Store, View
+
+NO_LEADER = (
+    "The swarm does not have a leader. It's possible that too few managers are online. "
+    "Make sure more than half of the managers are online."
+)
+
+
+class Managers(NamedTuple):
+    """Raft's own view of the managers, by node id."""
+
+    leader: str
+    members: frozenset[str]
+    reachable: frozenset[str]
+
+
+class LogQuery(NamedTuple):
+    """Which logs. `since`, `until` in ns since the epoch (0: open); `tail` lines of each task (-1: all)."""
+
+    task_ids: tuple[str, ...]
+    follow: bool = False
+    since: int = 0
+    until: int = 0
+    tail: int = -1
+    stdout: bool = True
+    stderr: bool = True
+
+
+class Access(Protocol):
+    """The manager, as the API's handlers see it."""
+
+    node_id: str
+    store: Store
+    clock: Clock
+    rng: Random
+
+    def leading(self) -> bool:
+        """Whether this manager leads, as far as it knows."""
+
+    async def confirmed(self) -> View:
+        """The state, at least as new as any write acknowledged before the call. Raises Unavailable."""
+
+    async def managers(self) -> Managers:
+        """Who leads and who can be reached, from the leader. Raises Unavailable."""
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """The leader's answer to this request. Raises Unavailable."""
+
+    def logs(self, query: LogQuery) -> AsyncIterator[LogChunk]:
+        """Logs from the agents; only on the leader."""
+
+    async def remove_member(self, node_id: str) -> None:
+        """Take a manager out of Raft; only on the leader. Raises ShoalError when quorum would be lost."""
+
+    def known_leader(self) -> str:
+        """The leader's node id as known here, without asking; empty when there is none."""
+
+
+ACCESS: web.AppKey[Access] = web.AppKey("access", Access)
+
+
+def cluster_of(view: View) -> Cluster:
+    """The cluster object; exists on every manager that has joined."""
+    cluster = view.cluster()
+    assert cluster is not None
+    return cluster

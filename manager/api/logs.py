@@ -1,0 +1,105 @@
+"""/services/{id}/logs and /tasks/{id}/logs: lines from every node, in Docker's multiplexed frames."""
+
+import struct
+from urllib.parse import quote_plus
+
+from aiohttp import web
+
+from cluster.engine_json import rfc3339
+from cluster.errors import InvalidArgument, ShoalError
+from cluster.messages import LogChunk
+from cluster.objects import Task
+from cluster.seams import SECOND
+from manager.api.access import ACCESS, LogQuery
+from manager.api.lookup import find_service, find_task
+from manager.api.request import api_version, flag
+
+_FRAME = struct.Struct(">BxxxL")
+_SYSTEM_ERROR = 3  # the stream of an error that comes after the answer has begun
+
+
+async def service_logs(request: web.Request) -> web.StreamResponse:
+    """GET /services/{id}/logs."""
+    view = await request.app[ACCESS].confirmed()
+    service = find_service(view, request.match_info["id"])
+    return await _stream(request, [task for task in view.tasks_of_service(service.id) if task.node_id])
+
+
+async def task_logs(request: web.Request) -> web.StreamResponse:
+    """GET /tasks/{id}/logs."""
+    view = await request.app[ACCESS].confirmed()
+    task = find_task(view, request.match_info["id"])
+    return await _stream(request, [task] if task.node_id else [])
+
+
+async def _stream(request: web.Request, tasks: list[Task]) -> web.StreamResponse:
+    query = log_query(request, tuple(task.id for task in tasks))
+    by_id = {task.id: task for task in tasks}
+    raw = bool(tasks) and all(task.spec.container_spec and task.spec.container_spec.tty for task in tasks)
+    timestamps, details = flag(request, "timestamps"), flag(request, "details")
+    multiplexed = api_version(request) >= (1, 42) and not raw
+    kind = "multiplexed" if multiplexed else "raw"
+    response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}-stream"})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    if not tasks:
+        return response
+    try:
+        async for chunk in request.app[ACCESS].logs(query):
+            task = by_id.get(chunk.task_id)
+            if task is not None:
+                line = _line(chunk, task, timestamps=timestamps, details=details)
+                await response.write(line if raw else _FRAME.pack(chunk.stream, len(line)) + line)
+    except ShoalError as error:
+        text = f"error from daemon in stream: {error}\n".encode()
+        await response.write(_FRAME.pack(_SYSTEM_ERROR, len(text)) + text)
+    return response
+
+
+def _line(chunk: LogChunk, task: Task, *, timestamps: bool, details: bool) -> bytes:
+    """One line as dockerd writes it: timestamp, then details, then the text."""
+    prefix = _go_time(chunk.timestamp) + " " if timestamps else ""
+    if details:
+        attributes = (
+            ("com.docker.swarm.node.id", task.node_id),
+            ("com.docker.swarm.service.id", task.service_id),
+            ("com.docker.swarm.task.id", task.id),
+        )
+        prefix += ",".join(f"{key}={quote_plus(value)}" for key, value in attributes) + " "
+    return prefix.encode() + chunk.data
+
+
+def _go_time(nanoseconds: int) -> str:
+    """Log timestamps keep all nine digits, so that columns line up."""
+    seconds, fraction = divmod(nanoseconds, SECOND)
+    return f"{rfc3339(seconds * SECOND)[:-1]}.{fraction:09d}Z"
+
+
+def log_query(request: web.Request, task_ids: tuple[str, ...]) -> LogQuery:
+    """Which logs the request asks for."""
+    stdout, stderr = flag(request, "stdout"), flag(request, "stderr")
+    if not stdout and not stderr:
+        raise InvalidArgument("Bad parameters: you must choose at least one stream")
+    tail = request.query.get("tail", "all") or "all"
+    if tail != "all" and not (tail.isascii() and tail.isdigit() and len(tail) < 19):
+        tail = "all"  # as dockerd: anything else is all
+    return LogQuery(
+        task_ids=task_ids,
+        follow=flag(request, "follow"),
+        since=_timestamp(request, "since"),
+        until=_timestamp(request, "until"),
+        tail=-1 if tail == "all" else int(tail),
+        stdout=stdout,
+        stderr=stderr,
+    )
+
+
+def _timestamp(request: web.Request, name: str) -> int:
+    """A Unix time with up to nine decimals, in ns; 0 when not given."""
+    text = request.query.get(name, "")
+    if text in ("", "0"):
+        return 0
+    seconds, _, fraction = text.partition(".")
+    if not (seconds + fraction).isascii() or not (seconds + fraction).isdigit() or len(seconds) > 12:
+        raise InvalidArgument(f"invalid value for {name}: {text!r} is not a Unix timestamp")
+    return int(seconds or "0") * SECOND + int(fraction[:9].ljust(9, "0") or "0")

@@ -1,0 +1,79 @@
+"""Reading requests and writing answers as dockerd does."""
+
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from cluster.errors import InvalidArgument
+
+T = TypeVar("T")
+_TRUE = frozenset({"1", "true", "t", "yes", "on"})
+_encoder = msgspec.json.Encoder()
+
+
+def answer(value: Any, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    return web.Response(body=_encoder.encode(value), status=status, content_type="application/json")
+
+
+async def body(request: web.Request, cls: type[T]) -> T:
+    """The request's JSON as a typed value. As in Go, null is the same as leaving a field out."""
+    raw = await request.read()
+    try:
+        value = msgspec.json.decode(raw) if raw.strip() else {}
+        return msgspec.convert(_without_nulls(value), cls)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise InvalidArgument(f"invalid request body: {error}") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """A boolean query parameter: 1, true, True, on; anything else is false."""
+    return request.query.get(name, "").strip().lower() in _TRUE
+
+
+def version(request: web.Request, what: str) -> int:
+    """The `version` query parameter that every update must carry."""
+    text = request.query.get("version", "")
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        raise InvalidArgument(
+            f"invalid {what} version '{text}': give the Version.Index that the {what} was read at"
+        )
+    return int(text)
+
+
+def api_version(request: web.Request) -> tuple[int, int]:
+    """The API version that the client speaks."""
+    text = request.match_info.get("api_version", "")
+    if not text:
+        return MAX_VERSION
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)
+
+
+MIN_VERSION = (1, 24)
+MAX_VERSION = (1, 50)
+
+
+def check_api_version(request: web.Request) -> None:
+    """Refuse clients that are too old or too new, with dockerd's words."""
+    given = api_version(request)
+    text = request.match_info.get("api_version", "")
+    if given < MIN_VERSION:
+        raise InvalidArgument(
+            f"client version {text} is too old. Minimum supported API version is "
+            f"{MIN_VERSION[0]}.{MIN_VERSION[1]}, please upgrade your client to a newer version"
+        )
+    if given > MAX_VERSION:
+        raise InvalidArgument(
+            f"client version {text} is too new. "
+            f"Maximum supported API version is {MAX_VERSION[0]}.{MAX_VERSION[1]}"
+        )

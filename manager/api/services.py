@@ -1,0 +1,221 @@
+"""/services: create, list, inspect, update, roll back, delete."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import replace
+
+from cluster.defaults import stored_service
+from cluster.engine_json import service_json
+from cluster.errors import InvalidArgument, OutOfSequence
+from cluster.ids import new_id
+from cluster.objects import Config, Network, Secret, Service, Task, UpdateStatus
+from cluster.spec import NetworkAttachmentConfig, ServiceSpec
+from cluster.states import TaskState, UpdateState
+from cluster.validate import check_service, check_service_update, mode_word
+from manager.api.access import ACCESS
+from manager.api.filters import parse_filters
+from manager.api.lookup import find_network, find_service
+from manager.api.request import answer, body, flag, version
+from manager.store import Transaction, View
+
+_FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
+_PORT_WORDS = {"ingress": "an ingress", "host": "a host-published"}
+_MODES = ("replicated", "global", "replicated-job", "global-job")
+
+
+async def list_services(request: web.Request) -> web.Response:
+    """GET /services."""
+    filters = parse_filters(request, _FILTERS)
+    modes = filters.words("mode", _MODES)
+    view = await request.app[ACCESS].confirmed()
+    services = [
+        service
+        for service in view.all(Service)
+        if filters.prefix("id", service.id)
+        and filters.prefix("name", service.spec.name)
+        and filters.labels(service.spec.labels)
+        and filters.exact("runtime", service.spec.task_template.runtime or "container")
+        and (not modes or mode_word(service.spec) in modes)
+    ]
+    with_status = flag(request, "status")
+    return answer(
+        [service_json(s, status=_status(view, s) if with_status else None) for s in services],
+    )
+
+
+async def inspect_service(request: web.Request) -> web.Response:
+    """GET /services/{id}."""
+    view = await request.app[ACCESS].confirmed()
+    service = find_service(view, request.match_info["id"])
+    return answer(service_json(service, insert_defaults=flag(request, "insertDefaults")))
+
+
+def _status(view: View, service: Service) -> tuple[int, int, int]:
+    """Running, desired and completed tasks."""
+    tasks = view.tasks_of_service(service.id)
+    wanted = [task for task in tasks if task.desired_state <= TaskState.RUNNING]
+    running = sum(task.status.state is TaskState.RUNNING for task in wanted)
+    completed = sum(task.status.state is TaskState.COMPLETE for task in tasks)
+    mode = service.spec.mode
+    desired = len(wanted) if mode.replicated is None else mode.replicated.replicas or 0
+    return running, desired, completed
+
+
+async def create_service(request: web.Request) -> web.Response:
+    """POST /services/create."""
+    access = request.app[ACCESS]
+    spec = await body(request, ServiceSpec)
+    check_service(spec)
+    auth = registry_auth(request)
+    id = new_id(access.rng)
+
+    def create(tx: Transaction) -> None:
+        resolved = resolve(tx, stored_service(spec))
+        check_ports_free(tx.all(Service), id, resolved)
+        tx.create(Service(id=id, spec=resolved, registry_auth=auth))
+
+    await access.store.update_retrying(create)
+    return answer({"ID": id, "Warnings": None}, status=201)
+
+
+async def update_service(request: web.Request) -> web.Response:
+    """POST /services/{id}/update, also `rollback=previous`."""
+    access = request.app[ACCESS]
+    index = version(request, "service")
+    rollback = request.query.get("rollback", "")
+    if rollback not in ("", "none", "previous"):
+        raise InvalidArgument(f"unrecognized rollback option {rollback}")
+    auth_from = request.query.get("registryAuthFrom", "")
+    if auth_from not in ("", "spec", "previous-spec"):
+        raise InvalidArgument(f"unsupported registryAuthFrom {auth_from!r}: spec or previous-spec")
+    spec = await body(request, ServiceSpec)
+    auth = registry_auth(request)
+    what = request.match_info["id"]
+
+    def update(tx: Transaction) -> None:
+        service = find_service(tx, what)
+        if service.version != index:
+            raise OutOfSequence()
+        changed = rolled_back(service, access.clock.now()) if rollback == "previous" else None
+        if changed is None:
+            check_service_update(service, spec)
+            changed = respecified(service, resolve(tx, stored_service(spec)))
+        check_ports_free(tx.all(Service), service.id, changed.spec)
+        tx.update(replace(changed, registry_auth=auth or service.registry_auth))
+
+    await access.store.update(update)
+    return answer({"Warnings": None})
+
+
+async def delete_service(request: web.Request) -> web.Response:
+    """DELETE /services/{id}."""
+    what = request.match_info["id"]
+
+    def delete(tx: Transaction) -> None:
+        tx.delete(Service, find_service(tx, what).id)
+
+    await request.app[ACCESS].store.update_retrying(delete)
+    return web.Response()
+
+
+def respecified(service: Service, spec: ServiceSpec) -> Service:
+    """The service with a new spec; the old one becomes the one to roll back to."""
+    return replace(
+        service,
+        spec=spec,
+        previous_spec=service.spec,
+        previous_spec_version=service.spec_version,
+        update_status=None,
+    )
+
+
+def rolled_back(service: Service, now: int) -> Service:
+    """The service with its previous spec; the present one becomes the previous. `now` in ns."""
+    if service.previous_spec is None:
+        raise InvalidArgument(f"service {service.spec.name} does not have a previous spec")
+    return replace(
+        service,
+        spec=service.previous_spec,
+        spec_version=service.previous_spec_version,
+        previous_spec=service.spec,
+        previous_spec_version=service.spec_version,
+        update_status=UpdateStatus(
+            state=UpdateState.ROLLBACK_STARTED, started_at=now, message="manually requested rollback"
+        ),
+    )
+
+
+def resolve(view: View, spec: ServiceSpec) -> ServiceSpec:
+    """The spec with networks named by id; refuses references to what doesn't exist."""
+    template = spec.task_template
+    container = template.container_spec
+    for secret in (container.secrets if container else None) or ():
+        if view.get(Secret, secret.secret_id) is None:
+            raise InvalidArgument(f"secret {secret.secret_name or secret.secret_id} not found")
+    for config in (container.configs if container else None) or ():
+        if view.get(Config, config.config_id) is None:
+            raise InvalidArgument(f"config {config.config_name or config.config_id} not found")
+    if template.networks is None:
+        return spec
+    networks = [_resolve_network(view, attachment) for attachment in template.networks]
+    if len({network.target for network in networks}) != len(networks):
+        raise InvalidArgument("a network is given twice: each may be attached once")
+    return replace(spec, task_template=replace(template, networks=networks))
+
+
+def _resolve_network(view: View, attachment: NetworkAttachmentConfig) -> NetworkAttachmentConfig:
+    network: Network = find_network(view, attachment.target)
+    if network.spec.ingress:
+        raise InvalidArgument(
+            f'Service cannot be explicitly attached to the ingress network "{network.spec.name}"'
+        )
+    return replace(attachment, target=network.id)
+
+
+def check_ports_free(services: Iterable[Service], id: str, spec: ServiceSpec) -> None:
+    """Refuse a published port that another service has: a port is either ingress or host mode, not both."""
+    wanted = {
+        (port.protocol, port.published_port): port.publish_mode
+        for port in (spec.endpoint_spec.ports if spec.endpoint_spec else None) or ()
+        if port.published_port
+    }
+    if not wanted:
+        return
+    for other in services:
+        if other.id == id:
+            continue
+        given = (other.spec.endpoint_spec.ports if other.spec.endpoint_spec else None) or ()
+        allocated = other.endpoint.ports if other.endpoint else ()
+        for port in (*given, *allocated):
+            mode = wanted.get((port.protocol, port.published_port))
+            if mode is not None and "ingress" in (mode, port.publish_mode):
+                raise InvalidArgument(
+                    f"port '{port.published_port}' is already in use by service '{other.spec.name}' "
+                    f"({other.id}) as {_PORT_WORDS.get(port.publish_mode, 'a published')} port"
+                )
+
+
+def registry_auth(request: web.Request) -> str:
+    """The X-Registry-Auth header: base64url JSON, kept as given; empty when it carries nothing."""
+    given = request.headers.get("X-Registry-Auth", "").strip()
+    if not given:
+        return ""
+    try:
+        decoded = msgspec.json.decode(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)))
+    except (msgspec.MsgspecError, binascii.Error, ValueError) as error:
+        raise InvalidArgument("invalid X-Registry-Auth header: it must be base64url-encoded JSON") from error
+    if not isinstance(decoded, dict):
+        raise InvalidArgument("invalid X-Registry-Auth header: it must hold a JSON object")
+    return given if decoded else ""
+
+
+def up_to_date(view: View, task: Task) -> bool:
+    """Whether the task runs its service's present spec; false when the service is gone."""
+    service = view.get(Service, task.service_id)
+    return service is not None and (
+        task.spec_version == service.spec_version or task.spec == service.spec.task_template
+    )

@@ -1,0 +1,109 @@
+"""/swarm: the cluster's settings and join tokens. (init, join and leave are the node daemon's.)"""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import replace
+
+from cluster.defaults import stored_cluster
+from cluster.engine_json import cluster_json
+from cluster.errors import NotImplementedHere, OutOfSequence
+from cluster.identity import ca_issuer, new_join_token
+from cluster.objects import Cluster, JoinTokens, Node
+from cluster.spec import ClusterSpec
+from cluster.states import Role
+from cluster.validate import check_cluster
+from manager.api.access import ACCESS, NO_LEADER, Access, cluster_of
+from manager.api.request import answer, body, flag, version
+from manager.store import Transaction, View
+
+
+async def inspect_swarm(request: web.Request) -> web.Response:
+    """GET /swarm, with the join tokens."""
+    cluster = cluster_of(await request.app[ACCESS].confirmed())
+    return answer(cluster_json(cluster, issuer=ca_issuer(cluster.root_ca.certificate)))
+
+
+async def update_swarm(request: web.Request) -> web.Response:
+    """POST /swarm/update: settings, and rotation of the join tokens."""
+    access = request.app[ACCESS]
+    index = version(request, "swarm")
+    if flag(request, "rotateManagerUnlockKey"):
+        raise NotImplementedHere("autolock is not supported yet, so there is no unlock key to rotate")
+    spec = await body(request, ClusterSpec)
+    check_cluster(spec)
+
+    def update(tx: Transaction) -> None:
+        cluster = cluster_of(tx)
+        if cluster.version != index:
+            raise OutOfSequence()
+        tokens, root = cluster.root_ca.join_tokens, cluster.root_ca.certificate
+        if flag(request, "rotateWorkerToken"):
+            tokens = JoinTokens(worker=new_join_token(root, access.rng), manager=tokens.manager)
+        if flag(request, "rotateManagerToken"):
+            tokens = JoinTokens(worker=tokens.worker, manager=new_join_token(root, access.rng))
+        changed = replace(cluster, spec=merged(cluster.spec, spec))
+        tx.update(replace(changed, root_ca=replace(cluster.root_ca, join_tokens=tokens)))
+
+    await access.store.update(update)
+    return web.Response()
+
+
+def merged(old: ClusterSpec, new: ClusterSpec) -> ClusterSpec:
+    """The settings with those that were given replaced; what is left out stays."""
+    changes: dict[str, Any] = {}
+    for field in msgspec.structs.fields(ClusterSpec):
+        given, before = getattr(new, field.name), getattr(old, field.name)
+        if given is None or field.name == "name":
+            continue
+        if isinstance(given, msgspec.Struct) and isinstance(before, msgspec.Struct):
+            inner = {
+                f.name: getattr(given, f.name)
+                for f in msgspec.structs.fields(type(given))
+                if getattr(given, f.name) != f.default
+            }
+            given = replace(before, **inner)
+        changes[field.name] = given
+    return stored_cluster(replace(old, **changes))
+
+
+async def unlock_key(request: web.Request) -> web.Response:
+    """GET /swarm/unlockkey: empty, as dockerd answers without autolock."""
+    await request.app[ACCESS].confirmed()
+    return answer({"UnlockKey": ""})
+
+
+async def swarm_info(request: web.Request) -> web.Response:
+    """GET /internal/info: the Swarm part of GET /info, for the node daemon. Answers without a leader too."""
+    access = request.app[ACCESS]
+    return answer(info(access, access.store.view()))
+
+
+def info(access: Access, view: View) -> dict[str, Any]:
+    """What this manager knows of the cluster, for `docker info`."""
+    cluster = view.cluster()
+    nodes = list(view.all(Node))
+    managers = [node for node in nodes if node.role is Role.MANAGER and node.manager_status is not None]
+    own = view.get(Node, access.node_id)
+    result: dict[str, Any] = {
+        "NodeID": access.node_id,
+        "NodeAddr": own.manager_status.address.rpartition(":")[0] if own and own.manager_status else "",
+        "LocalNodeState": "active" if cluster is not None else "pending",
+        "ControlAvailable": cluster is not None,
+        "Error": "" if access.known_leader() else NO_LEADER,
+        "RemoteManagers": [
+            {"NodeID": node.id, "Addr": node.manager_status.address}
+            for node in managers
+            if node.manager_status
+        ],
+        "Nodes": len(nodes),
+        "Managers": len(managers),
+    }
+    if cluster is not None:
+        result["Cluster"] = _described(cluster)
+    return result
+
+
+def _described(cluster: Cluster) -> dict[str, Any]:
+    return cluster_json(cluster, issuer=ca_issuer(cluster.root_ca.certificate), tokens=False)

@@ -1,0 +1,88 @@
+"""/tasks: list and inspect."""
+
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from cluster.engine_json import task_json
+from cluster.errors import InvalidArgument
+from cluster.objects import Network, Node, Service, Task
+from cluster.states import TaskState
+from manager.api.access import ACCESS
+from manager.api.filters import Filters, parse_filters
+from manager.api.lookup import find_task
+from manager.api.request import answer
+from manager.api.services import up_to_date
+from manager.store import View
+
+_FILTERS = frozenset({"desired-state", "id", "label", "name", "node", "service", "_up-to-date", "runtime"})
+_DESIRED = {
+    "running": TaskState.RUNNING,
+    "shutdown": TaskState.SHUTDOWN,
+    "accepted": TaskState.ACCEPTED,
+    "ready": TaskState.READY,
+    "complete": TaskState.COMPLETE,
+    "remove": TaskState.REMOVE,
+}
+
+
+async def list_tasks(request: web.Request) -> web.Response:
+    """GET /tasks."""
+    filters = parse_filters(request, _FILTERS)
+    desired = {_DESIRED[word] for word in filters.words("desired-state", _DESIRED)}
+    fresh = filters.boolean("_up-to-date")
+    view = await request.app[ACCESS].confirmed()
+    tasks = [
+        task
+        for task in _candidates(view, filters)
+        if filters.prefix("id", task.id)
+        and filters.prefix("name", task.name, task.service_name)
+        and filters.labels(task.service_labels)
+        and filters.exact("runtime", task.spec.runtime or "container")
+        and (not desired or task.desired_state in desired)
+        and (fresh is None or up_to_date(view, task) == fresh)
+    ]
+    return answer([task_json(task, lambda id: view.get(Network, id)) for task in tasks])
+
+
+async def inspect_task(request: web.Request) -> web.Response:
+    """GET /tasks/{id}."""
+    view = await request.app[ACCESS].confirmed()
+    task = find_task(view, request.match_info["id"])
+    return answer(task_json(task, lambda id: view.get(Network, id)))
+
+
+def _candidates(view: View, filters: Filters) -> Iterable[Task]:
+    """Tasks of the services and nodes asked for, from the indexes; what doesn't exist has none."""
+    nodes = _node_ids(view, filters.get("node")) if "node" in filters else None
+    if "service" in filters:
+        found = [t for id in _service_ids(view, filters.get("service")) for t in view.tasks_of_service(id)]
+        return [task for task in found if nodes is None or task.node_id in nodes]
+    if nodes is not None:
+        return [task for id in nodes for task in view.tasks_on_node(id)]
+    return view.all(Task)
+
+
+def _service_ids(view: View, values: Iterable[str]) -> list[str]:
+    ids: dict[str, None] = {}
+    for value in values:
+        named = view.get(Service, value) or view.by_name(Service, value)
+        for match in [named] if named else view.by_prefix(Service, value):
+            ids[match.id] = None
+        if named is None:
+            ids[value] = None  # a removed service's tasks may still be there
+    return list(ids)
+
+
+def _node_ids(view: View, values: Iterable[str]) -> list[str]:
+    ids: dict[str, None] = {}
+    for value in values:
+        if not value:
+            raise InvalidArgument("invalid filter 'node=': give a node id or hostname")
+        if view.get(Node, value) is not None:
+            ids[value] = None
+            continue
+        for node in view.all(Node):
+            if node.description.hostname == value or node.id.startswith(value):
+                ids[node.id] = None
+    return list(ids)
