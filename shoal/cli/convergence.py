@@ -1,0 +1,110 @@
+"""How far a service is on its way to what was asked for, judged from what the Engine API says. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from cluster.states import TaskState
+from shoal.cli.client import Json
+
+STEPS = ("new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running")
+"""The states that a task passes on its way to running."""
+
+_STOPPED_UPDATES = ("paused", "rollback_paused", "rollback_completed")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The newest task of one slot (or, of a global service, of one node)."""
+
+    name: str
+    state: str
+    node: str
+    error: str
+
+    @property
+    def steps(self) -> int:
+        """How many of STEPS it has made; none when it has failed."""
+        return STEPS.index(self.state) + 1 if self.state in STEPS else 0
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """A service's way at one instant."""
+
+    wanted: int
+    running: int
+    slots: tuple[Slot, ...]
+    updating: bool
+    stopped: str
+    """Why the update or roll-back will go no further, or empty."""
+
+    @property
+    def done(self) -> bool:
+        """True when everything wanted runs and no update is under way."""
+        return self.running >= self.wanted and not self.updating and not self.stopped
+
+
+def _slot_key(task: Json) -> tuple[int, str]:
+    slot = int(task.get("Slot") or 0)
+    return (slot, "" if slot else str(task.get("NodeID", "")))
+
+
+def _rank(task: Json) -> tuple[bool, str]:
+    return (task.get("DesiredState") in ("running", "ready"), str(task.get("CreatedAt", "")))
+
+
+def measure(service: Json, tasks: Iterable[Json], nodes: Mapping[str, Json]) -> Convergence:
+    """Where the service stands.
+
+    Args:
+        service: as GET /services/{id} or, better, GET /services?status=true answers.
+        tasks: its tasks that are of its present specification (filter `_up-to-date`).
+        nodes: all nodes, by id.
+    """
+    newest: dict[tuple[int, str], Json] = {}
+    latest_error: dict[tuple[int, str], tuple[str, str]] = {}
+    for task in tasks:
+        key = _slot_key(task)
+        if key not in newest or _rank(task) > _rank(newest[key]):
+            newest[key] = task
+        if message := (task["Status"].get("Err") or ""):
+            latest_error[key] = max(
+                latest_error.get(key, ("", "")), (str(task.get("CreatedAt", "")), message)
+            )
+    live = {key: task for key, task in newest.items() if _rank(task)[0] or not _task_retired(task)}
+    slots = tuple(
+        _slot(key, task, nodes, latest_error.get(key, ("", ""))[1]) for key, task in sorted(live.items())
+    )
+    update = service.get("UpdateStatus") or {}
+    state = update.get("State", "")
+    return Convergence(
+        wanted=_wanted(service, len(slots)),
+        running=sum(slot.state == "running" for slot in slots),
+        slots=slots,
+        updating=state in ("updating", "rollback_started"),
+        stopped=f"{state}: {update.get('Message', '')}" if state in _STOPPED_UPDATES else "",
+    )
+
+
+def _task_retired(task: Json) -> bool:
+    return task.get("DesiredState") in ("shutdown", "remove")
+
+
+def _slot(key: tuple[int, str], task: Json, nodes: Mapping[str, Json], error: str) -> Slot:
+    node = nodes.get(str(task.get("NodeID", "")), {})
+    hostname = str((node.get("Description") or {}).get("Hostname", ""))
+    state = str(task["Status"]["State"])
+    if state == TaskState.RUNNING.word and task.get("DesiredState") not in ("running", None):
+        state = "shutdown"
+    if node and node["Status"]["State"] == "down":
+        state, error = "pending", f"node {hostname} is down"
+    return Slot(
+        str(key[0]) if key[0] else hostname or key[1], state, hostname, "" if state == "running" else error
+    )
+
+
+def _wanted(service: Json, tasks: int) -> int:
+    replicated = (service["Spec"].get("Mode") or {}).get("Replicated")
+    if replicated is not None:
+        return int(replicated.get("Replicas", 1))
+    return int((service.get("ServiceStatus") or {}).get("DesiredTasks", tasks))

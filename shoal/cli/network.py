@@ -1,0 +1,105 @@
+"""`shoal network …`"""
+
+import click
+
+from cluster.errors import InvalidArgument
+from shoal.cli import service_flags
+from shoal.cli.client import Json
+from shoal.cli.output import print_json, table
+from shoal.cli.session import ID_WIDTH, Session, format_option, pass_session
+
+
+@click.group()
+def network() -> None:
+    """Networks between containers."""
+
+
+@network.command()
+@click.argument("name")
+@click.option("-d", "--driver", default="bridge", show_default=True, help="bridge, overlay, macvlan.")
+@click.option("--subnet", "subnets", multiple=True, help="A subnet, such as 10.7.0.0/24; repeatable.")
+@click.option("--gateway", "gateways", multiple=True, help="The gateway of the subnet at the same place.")
+@click.option("--ip-range", "ranges", multiple=True, help="The part to take addresses from.")
+@click.option("--attachable", is_flag=True, help="Containers outside services may attach.")
+@click.option("--internal", is_flag=True, help="No way out.")
+@click.option("--ingress", is_flag=True, help="The network of the routing mesh.")
+@click.option("-l", "--label", "labels", multiple=True, help="A label: NAME=VALUE; repeatable.")
+@click.option("-o", "--opt", "options", multiple=True, help="A driver option: NAME=VALUE; repeatable.")
+@pass_session
+def create(
+    session: Session,
+    name: str,
+    driver: str,
+    subnets: tuple[str, ...],
+    gateways: tuple[str, ...],
+    ranges: tuple[str, ...],
+    attachable: bool,
+    internal: bool,
+    ingress: bool,
+    labels: tuple[str, ...],
+    options: tuple[str, ...],
+) -> None:
+    """Create a network."""
+    body: Json = {
+        "Name": name,
+        "Driver": driver,
+        "Attachable": attachable,
+        "Internal": internal,
+        "Ingress": ingress,
+        "Labels": service_flags.pairs(labels, "--label"),
+        "Options": service_flags.pairs(options, "--opt"),
+        "IPAM": {"Driver": "default", "Config": ipam(subnets, gateways, ranges)},
+    }
+    click.echo(session.engine.post("/networks/create", body)["Id"])
+
+
+def ipam(subnets: tuple[str, ...], gateways: tuple[str, ...], ranges: tuple[str, ...]) -> list[Json]:
+    """The address configuration of the flags, which belong together by their order.
+
+    Raises:
+        InvalidArgument: there are more gateways or ranges than subnets.
+    """
+    if max(len(gateways), len(ranges)) > len(subnets):
+        raise InvalidArgument("each --gateway and --ip-range needs its --subnet")
+    configs: list[Json] = [{"Subnet": subnet} for subnet in subnets]
+    for config, gateway in zip(configs, gateways, strict=False):
+        config["Gateway"] = gateway
+    for config, part in zip(configs, ranges, strict=False):
+        config["IPRange"] = part
+    return configs
+
+
+@network.command(name="ls")
+@format_option
+@click.option("-q", "--quiet", is_flag=True, help="Only ids.")
+@pass_session
+def list_networks(session: Session, form: str, quiet: bool) -> None:
+    """List networks."""
+    networks = sorted(session.engine.get("/networks"), key=lambda n: str(n["Name"]))
+    if quiet:
+        for found in networks:
+            click.echo(found["Id"])
+    elif form == "json":
+        print_json(networks)
+    else:
+        rows = [[n["Id"][:ID_WIDTH], n["Name"], n["Driver"], n["Scope"]] for n in networks]
+        table(["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows)
+
+
+@network.command()
+@click.argument("names", metavar="NETWORK…", nargs=-1, required=True)
+@click.option("-v", "--verbose", is_flag=True, help="With services and tasks.")
+@pass_session
+def inspect(session: Session, names: tuple[str, ...], verbose: bool) -> None:
+    """Show networks in full, as JSON."""
+    print_json([session.engine.get(f"/networks/{name}", verbose=verbose) for name in names])
+
+
+@network.command()
+@click.argument("names", metavar="NETWORK…", nargs=-1, required=True)
+@pass_session
+def rm(session: Session, names: tuple[str, ...]) -> None:
+    """Remove networks."""
+    for name in names:
+        session.engine.delete(f"/networks/{name}")
+        click.echo(name)

@@ -1,0 +1,279 @@
+"""`shoal service …`"""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from cluster.errors import InvalidArgument
+from shoal.cli import service_spec
+from shoal.cli.client import EngineError, Json
+from shoal.cli.logs import log_options, stream_service_logs
+from shoal.cli.output import print_json, say, table
+from shoal.cli.progress import wait_for_service
+from shoal.cli.session import ID_WIDTH, Session, format_option, pass_session
+from shoal.cli.tasks import show_tasks
+
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _options(*options: _Decorator) -> _Decorator:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _many(name: str, help: str, short: str | None = None) -> _Decorator:
+    return click.option(*([short] if short else []), f"--{name}", multiple=True, help=f"{help}; repeatable.")
+
+
+def _scalar_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags that create and update have in common, one value each."""
+    short = {"user": "-u", "workdir": "-w", "tty": "-t"}
+    for flag, (_, convert) in reversed(service_spec.SCALAR_FLAGS.items()):
+        name = f"--{flag.replace('_', '-')}"
+        if convert is bool:
+            option = click.option(
+                *([short[flag]] if flag in short else []), f"{name}/--no-{name[2:]}", default=None
+            )
+        else:
+            kind = {int: click.INT, float: click.FLOAT}.get(convert, click.STRING)
+            option = click.option(*([short[flag]] if flag in short else []), name, type=kind, default=None)
+        command = option(command)
+    return command
+
+
+_wait_options = _options(
+    click.option("-d", "--detach", is_flag=True, help="Don't wait until it is as asked for."),
+    click.option("-q", "--quiet", is_flag=True, help="Wait without showing progress."),
+)
+
+
+@click.group()
+def service() -> None:
+    """Services: containers that the cluster keeps running."""
+
+
+@service.command(context_settings={"allow_interspersed_args": False})
+@click.argument("image")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--name", help="A name; the cluster chooses one otherwise.")
+@click.option("--replicas", type=click.IntRange(min=0), help="How many tasks (default 1).")
+@click.option("--mode", type=click.Choice(["replicated", "global"]), help="Global: one task on every node.")
+@_options(
+    _many("publish", "A port to open on every node: 8080:80", "-p"),
+    _many("env", "An environment variable: NAME=VALUE", "-e"),
+    _many("label", "A label of the service: NAME=VALUE", "-l"),
+    _many("container-label", "A label of the containers: NAME=VALUE"),
+    _many("network", "A network to attach to"),
+    _many("mount", "A mount: type=volume,source=data,target=/data"),
+    _many("constraint", "Where tasks may run: node.labels.zone==a"),
+    _many("placement-pref", "How tasks spread: spread=node.labels.zone"),
+    _many("cap-add", "A capability to add"),
+    _many("cap-drop", "A capability to take away"),
+    _many("host", "A further line of /etc/hosts: name:address"),
+    _many("dns", "A name server"),
+)
+@click.option("--entrypoint", help="The program, in place of the image's.")
+@click.option("--health-cmd", help="A command that tells whether the container is healthy.")
+@click.option("--no-healthcheck", is_flag=True, help="Ignore the image's health check.")
+@click.option("--no-resolve-image", is_flag=True, help="Don't pin the image to its present digest.")
+@_scalar_options
+@_wait_options
+@pass_session
+def create(
+    session: Session, /, image: str, arguments: tuple[str, ...], detach: bool, quiet: bool, **flags: Any
+) -> None:
+    """Create a service that runs IMAGE [ARGUMENTS…]."""
+    spec = service_spec.created(image, arguments, flags)
+    if not flags["no_resolve_image"]:
+        _pin(session, spec)
+    answer = session.engine.post("/services/create", spec)
+    for warning in answer.get("Warnings") or ():
+        say(f"warning: {warning}")
+    click.echo(answer["ID"])
+    _wait(session, answer["ID"], detach, quiet)
+
+
+def _pin(session: Session, spec: Json) -> None:
+    """Pin the image to the digest that the registry has now, so that all nodes run the same."""
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    image = container["Image"]
+    if "@" in image:
+        return
+    try:
+        found = session.engine.get(f"/distribution/{image}/json")
+    except EngineError as error:
+        say(f"warning: image {image} could not be pinned to a digest, nodes may run different ones: {error}")
+        return
+    container["Image"] = f"{image}@{found['Descriptor']['digest']}"
+    platforms = [
+        {"Architecture": p.get("architecture", ""), "OS": p.get("os", "")}
+        for p in found.get("Platforms") or ()
+    ]
+    if platforms:
+        spec["TaskTemplate"].setdefault("Placement", {})["Platforms"] = platforms
+
+
+def _wait(session: Session, service_id: str, detach: bool, quiet: bool) -> None:
+    if not detach:
+        wait_for_service(session.engine, service_id, quiet=quiet)
+
+
+@service.command()
+@click.argument("name", metavar="SERVICE")
+@click.option("--image", help="Another image.")
+@click.option("--args", "arguments", help="Other arguments, separated by spaces.")
+@click.option("--replicas", type=click.IntRange(min=0), help="How many tasks.")
+@click.option("--force", is_flag=True, help="Replace all tasks even if nothing changes.")
+@click.option("--rollback", is_flag=True, help="Return to the specification before the last update.")
+@_options(
+    _many("env-add", "Add or change a variable: NAME=VALUE"),
+    _many("env-rm", "Take a variable away"),
+    _many("label-add", "Add or change a label: NAME=VALUE"),
+    _many("label-rm", "Take a label away"),
+    _many("container-label-add", "Add or change a container label"),
+    _many("container-label-rm", "Take a container label away"),
+    _many("publish-add", "Open a port: 8080:80"),
+    _many("publish-rm", "Close the port that leads to this one in the container: 80"),
+    _many("network-add", "Attach to a network"),
+    _many("network-rm", "Detach from a network"),
+    _many("mount-add", "Add a mount"),
+    _many("mount-rm", "Take away the mount at this path"),
+    _many("constraint-add", "Add a constraint"),
+    _many("constraint-rm", "Take a constraint away"),
+)
+@click.option("--health-cmd", help="A command that tells whether the container is healthy.")
+@click.option("--no-healthcheck", is_flag=True, help="Ignore the image's health check.")
+@click.option("--no-resolve-image", is_flag=True, help="Don't pin a new image to its present digest.")
+@_scalar_options
+@_wait_options
+@pass_session
+def update(
+    session: Session,
+    /,
+    name: str,
+    arguments: str | None,
+    rollback: bool,
+    detach: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Change SERVICE."""
+    found = session.service(name)
+    query: dict[str, object] = {"version": found["Version"]["Index"]}
+    if rollback:
+        if not found.get("PreviousSpec"):
+            raise InvalidArgument(
+                f"service {name} has not been updated yet: there is nothing to roll back to"
+            )
+        query["rollback"] = "previous"
+        spec = found["Spec"]
+    else:
+        if flags["network_rm"]:
+            ids = [session.engine.get(f"/networks/{network}")["Id"] for network in flags["network_rm"]]
+            flags["network_rm"] = (*flags["network_rm"], *ids)
+        spec = service_spec.updated(
+            found["Spec"], arguments.split() if arguments is not None else None, flags
+        )
+        if flags["image"] and not flags["no_resolve_image"]:
+            _pin(session, spec)
+    answer = session.engine.post(f"/services/{found['ID']}/update", spec, **query)
+    for warning in (answer or {}).get("Warnings") or ():
+        say(f"warning: {warning}")
+    click.echo(name)
+    _wait(session, found["ID"], detach, quiet)
+
+
+@service.command()
+@click.argument("targets", metavar="SERVICE=REPLICAS…", nargs=-1, required=True)
+@_wait_options
+@pass_session
+def scale(session: Session, targets: tuple[str, ...], detach: bool, quiet: bool) -> None:
+    """Change how many tasks services run."""
+    wanted = []
+    for target in targets:
+        name, _, count = target.partition("=")
+        if not name or not count.isdigit():
+            raise InvalidArgument(f"{target!r}: write SERVICE=REPLICAS, for example web=5")
+        wanted.append((name, int(count)))
+    scaled = []
+    for name, replicas in wanted:
+        found = session.service(name)
+        spec = service_spec.with_replicas(found["Spec"], replicas)
+        session.engine.post(f"/services/{found['ID']}/update", spec, version=found["Version"]["Index"])
+        click.echo(f"{name} scaled to {replicas}")
+        scaled.append(found["ID"])
+    for service_id in scaled:
+        _wait(session, service_id, detach, quiet)
+
+
+@service.command(name="ls")
+@format_option
+@click.option("-q", "--quiet", is_flag=True, help="Only ids.")
+@pass_session
+def list_services(session: Session, form: str, quiet: bool) -> None:
+    """List services."""
+    services = sorted(session.engine.get("/services", status=True), key=lambda s: str(s["Spec"]["Name"]))
+    if quiet:
+        for found in services:
+            click.echo(found["ID"])
+    elif form == "json":
+        print_json(services)
+    else:
+        table(["ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS"], [_row(found) for found in services])
+
+
+def _row(found: Json) -> list[str]:
+    spec = found["Spec"]
+    status = found.get("ServiceStatus") or {}
+    image = spec["TaskTemplate"].get("ContainerSpec", {}).get("Image", "").partition("@")[0]
+    ports = [
+        f"*:{port['PublishedPort']}->{port['TargetPort']}/{port.get('Protocol', 'tcp')}"
+        for port in (found.get("Endpoint") or {}).get("Ports") or ()
+        if port.get("PublishedPort")
+    ]
+    mode = next(iter(spec.get("Mode") or {"": None})).lower()
+    replicas = f"{status.get('RunningTasks', 0)}/{status.get('DesiredTasks', 0)}"
+    return [found["ID"][:ID_WIDTH], spec["Name"], mode, replicas, image, ", ".join(ports)]
+
+
+@service.command()
+@click.argument("names", metavar="SERVICE…", nargs=-1, required=True)
+@pass_session
+def inspect(session: Session, names: tuple[str, ...]) -> None:
+    """Show services in full, as JSON."""
+    print_json([session.service(name) for name in names])
+
+
+@service.command()
+@click.argument("names", metavar="SERVICE…", nargs=-1, required=True)
+@pass_session
+def rm(session: Session, names: tuple[str, ...]) -> None:
+    """Remove services and stop their tasks."""
+    for name in names:
+        session.engine.delete(f"/services/{name}")
+        click.echo(name)
+
+
+@service.command()
+@click.argument("names", metavar="SERVICE…", nargs=-1, required=True)
+@format_option
+@click.option("--no-trunc", is_flag=True, help="Show errors and images in full.")
+@pass_session
+def ps(session: Session, names: tuple[str, ...], form: str, no_trunc: bool) -> None:
+    """Show the tasks of services."""
+    ids = [session.service(name)["ID"] for name in names]
+    show_tasks(session, {"service": ids}, form, no_trunc)
+
+
+@service.command()
+@click.argument("name", metavar="SERVICE")
+@log_options
+@pass_session
+def logs(session: Session, /, name: str, **options: Any) -> None:
+    """Show what the tasks of SERVICE print."""
+    stream_service_logs(session, session.service(name), options)

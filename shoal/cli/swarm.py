@@ -1,0 +1,126 @@
+"""`shoal swarm …`"""
+
+import click
+
+from cluster.errors import Unavailable
+from shoal.cli.output import say
+from shoal.cli.session import Session, pass_session
+
+_PORT = 2377
+
+
+@click.group()
+def swarm() -> None:
+    """The cluster itself."""
+
+
+@swarm.command()
+@click.option("--advertise-addr", default="", help="The address that other nodes reach this one at.")
+@click.option(
+    "--listen-addr", default=f"0.0.0.0:{_PORT}", show_default=True, help="Where to listen for nodes."
+)
+@click.option("--data-path-addr", default="", help="The address for container traffic, if another.")
+@click.option(
+    "--default-addr-pool", "pools", multiple=True, help="A subnet to take networks from; repeatable."
+)
+@click.option(
+    "--force-new-cluster", is_flag=True, help="Make one manager of a lost majority a cluster again."
+)
+@click.option("--availability", type=click.Choice(["active", "pause", "drain"]), default="active")
+@pass_session
+def init(
+    session: Session,
+    advertise_addr: str,
+    listen_addr: str,
+    data_path_addr: str,
+    pools: tuple[str, ...],
+    force_new_cluster: bool,
+    availability: str,
+) -> None:
+    """Make this engine the first manager of a new cluster."""
+    body = {
+        "ListenAddr": listen_addr,
+        "AdvertiseAddr": advertise_addr,
+        "DataPathAddr": data_path_addr,
+        "ForceNewCluster": force_new_cluster,
+        "Availability": availability,
+        "Spec": {},
+    }
+    if pools:
+        body["DefaultAddrPool"] = list(pools)
+    node = session.engine.post("/swarm/init", body)
+    click.echo(f"Swarm initialized: current node ({node}) is now a manager.")
+    _print_join(session, "worker")
+    say("`shoal swarm join-token manager` shows how a manager joins.")
+
+
+@swarm.command()
+@click.argument("address")
+@click.option("--token", required=True, help="From `shoal swarm join-token`.")
+@click.option("--advertise-addr", default="", help="The address that other nodes reach this one at.")
+@click.option(
+    "--listen-addr", default=f"0.0.0.0:{_PORT}", show_default=True, help="Where to listen for nodes."
+)
+@click.option("--data-path-addr", default="", help="The address for container traffic, if another.")
+@click.option("--availability", type=click.Choice(["active", "pause", "drain"]), default="active")
+@pass_session
+def join(
+    session: Session,
+    address: str,
+    token: str,
+    advertise_addr: str,
+    listen_addr: str,
+    data_path_addr: str,
+    availability: str,
+) -> None:
+    """Join the cluster that the manager at ADDRESS belongs to."""
+    remote = address if ":" in address else f"{address}:{_PORT}"
+    body = {
+        "ListenAddr": listen_addr,
+        "AdvertiseAddr": advertise_addr,
+        "DataPathAddr": data_path_addr,
+        "RemoteAddrs": [remote],
+        "JoinToken": token,
+        "Availability": availability,
+    }
+    session.engine.post("/swarm/join", body)
+    info = session.engine.get("/info")["Swarm"]
+    role = "manager" if info.get("ControlAvailable") else "worker"
+    click.echo(f"This node joined a swarm as a {role}.")
+
+
+@swarm.command()
+@click.option("-f", "--force", is_flag=True, help="Even if the cluster may lose its majority.")
+@pass_session
+def leave(session: Session, force: bool) -> None:
+    """Leave the cluster."""
+    session.engine.post("/swarm/leave", force=force)
+    click.echo("Node left the swarm.")
+
+
+@swarm.command(name="join-token")
+@click.argument("role", type=click.Choice(["worker", "manager"]))
+@click.option("--rotate", is_flag=True, help="Make a new token; the old one is worth nothing any more.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the token.")
+@pass_session
+def join_token(session: Session, role: str, rotate: bool, quiet: bool) -> None:
+    """Show how a ROLE (worker or manager) joins."""
+    if rotate:
+        found = session.engine.get("/swarm")
+        query = {f"rotate{role.capitalize()}Token": True, "version": found["Version"]["Index"]}
+        session.engine.post("/swarm/update", found["Spec"], **query)
+    if quiet:
+        click.echo(session.engine.get("/swarm")["JoinTokens"][role.capitalize()])
+    else:
+        _print_join(session, role)
+
+
+def _print_join(session: Session, role: str) -> None:
+    token = session.engine.get("/swarm")["JoinTokens"][role.capitalize()]
+    managers = session.engine.get("/info")["Swarm"].get("RemoteManagers") or []
+    if not managers:
+        raise Unavailable("this node knows no manager: is it a manager itself? See `shoal info`")
+    click.echo(
+        f"To add a {role} to this swarm, run there:\n\n"
+        f"    shoal swarm join --token {token} {managers[0]['Addr']}\n"
+    )
