@@ -1,4 +1,4 @@
-"""Go templates in env, hostname and mounts: the fields that SwarmKit offers, and nothing else of the language.
+"""Go templates in env, hostname and mounts: the fields that SwarmKit offers, and no more of the language.
 
 `{{.Service.Name}}`, `{{.Service.ID}}`, `{{.Service.Labels}}`, `{{index .Service.Labels "key"}}`,
 `{{.Node.ID}}`, `{{.Node.Hostname}}`, `{{.Node.Platform.OS}}`, `{{.Node.Platform.Architecture}}`,

@@ -1,0 +1,245 @@
+"""Runs tasks on this machine: composes images, volumes, network plane and runtime."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from cluster.dataplane import NetworkRecord
+from cluster.errors import ShoalError
+from cluster.objects import Config, ContainerStatus, NodeDescription, Secret, Task
+from cluster.seams import Clock
+from cluster.spec import ContainerSpec, PortConfig
+from netplane.model import Attachment, DNSOptions, HostPort, SandboxMode, SandboxSpec
+from netplane.plane import NetPlane
+from worker.agent.container import (
+    NetworkFiles,
+    container_config,
+    container_id,
+    hostname,
+    in_memory_files,
+)
+from worker.agent.executor import Ended, Found, Started, TaskFailed, TaskRejected
+from worker.agent.mounts import MountResolver
+from worker.agent.template import Template
+from worker.images.auth import RegistryAuth
+from worker.images.reference import Reference
+from worker.images.store import Image, ImageStore
+from worker.runtime.model import ContainerState, HealthStatus
+from worker.runtime.model import ContainerStatus as RuntimeStatus
+from worker.runtime.runtime import Runtime
+
+log = logging.getLogger("shoal.agent.executor")
+
+BRIDGE, HOST, NONE = "bridge", "host", "null"
+
+
+class TaskExecutor:
+    """Implements `executor.Executor`."""
+
+    def __init__(
+        self,
+        *,
+        images: ImageStore,
+        runtime: Runtime,
+        network: NetPlane,
+        mounts: MountResolver,
+        networks: Callable[[], Mapping[str, NetworkRecord]],
+        secrets: Callable[[], Mapping[str, Secret]],
+        configs: Callable[[], Mapping[str, Config]],
+        describe: Callable[[], NodeDescription],
+        clock: Clock,
+    ) -> None:
+        self._images = images
+        self._runtime = runtime
+        self._network = network
+        self._mounts = mounts
+        self._networks = networks
+        self._secrets = secrets
+        self._configs = configs
+        self._describe = describe
+        self._clock = clock
+        self._ports: dict[str, tuple[PortConfig, ...]] = {}
+
+    async def prepare(self, task: Task) -> None:
+        """Image, network namespace, container."""
+        spec = task.spec.container_spec
+        if spec is None:
+            raise TaskRejected("the task has no container to run")
+        template = Template(task, self._describe())
+        image = await self._image(task, spec)
+        try:
+            files = in_memory_files(task, self._secrets(), self._configs())
+            mounts = await self._mounts.resolve(task, spec, image, template)
+            network = await self._sandbox(task, spec, template)
+            config = container_config(task, image, network, mounts, files, template, self._clock.now())
+            await self._runtime.create(config)
+        except BaseException:
+            # Also when cancelled: whoever prepares again starts from nothing.
+            await asyncio.shield(self._discard(task))
+            raise
+
+    async def start(self, task: Task) -> Started:
+        """Start the container."""
+        identifier = container_id(task.id)
+        state = self._state(identifier)
+        if state is None:
+            raise TaskFailed("the container is gone")
+        if not state.running:
+            try:
+                await self._runtime.start_container(identifier)
+            except ShoalError as error:
+                await self._network.remove_sandbox(identifier)
+                raise TaskFailed(str(error), self._container_status(identifier)) from error
+        return Started(self._container_status(identifier), self._ports.get(task.id, ()))
+
+    async def healthy(self, task: Task) -> bool:
+        """Wait for the health check's first verdict."""
+        identifier = container_id(task.id)
+        async for state in self._states(identifier):
+            if not state.running:
+                ended = await self.wait(task)
+                raise TaskFailed(ended.error or f"task: exit ({state.exit_code})", ended.container)
+            if state.health.status in (HealthStatus.NONE, HealthStatus.HEALTHY):
+                return True
+            if state.health.status is HealthStatus.UNHEALTHY:
+                return False
+        raise TaskFailed("the container is gone")
+
+    async def unhealthy(self, task: Task) -> None:
+        """Return once the health check fails; take the task out of this node's balancer at once."""
+        identifier = container_id(task.id)
+        async for state in self._states(identifier):
+            if state.health.status is HealthStatus.UNHEALTHY:
+                await self._network.withdraw(identifier)
+                return
+        await asyncio.Event().wait()
+
+    async def wait(self, task: Task) -> Ended:
+        """Wait for the end; the network goes with it, the container stays for its logs."""
+        identifier = container_id(task.id)
+        state = await self._runtime.wait(identifier)
+        await self._network.remove_sandbox(identifier)
+        return Ended(self._container_status(identifier), _error(state))
+
+    async def stop(self, task: Task) -> Ended:
+        """Withdraw, signal, wait."""
+        identifier = container_id(task.id)
+        state = self._state(identifier)
+        if state is None:
+            await self._network.remove_sandbox(identifier)
+            return Ended(ContainerStatus(container_id=identifier))
+        if state.running:
+            await self._network.withdraw(identifier)
+            spec = task.spec.container_spec or ContainerSpec()
+            grace = self._runtime.get(identifier)[0].stop_grace_ns
+            await self._runtime.stop(identifier, grace if spec.stop_grace_period is None else spec.stop_grace_period)
+            state = await self._runtime.wait(identifier)
+        await self._network.remove_sandbox(identifier)
+        return Ended(self._container_status(identifier), _error(state))
+
+    async def remove(self, task: Task) -> None:
+        """Remove everything of the task."""
+        await self._discard(task)
+        self._ports.pop(task.id, None)
+
+    async def find(self, task: Task) -> Found:
+        """What there is after a restart."""
+        state = self._state(container_id(task.id))
+        if state is None:
+            return Found.NOTHING
+        if state.running:
+            return Found.RUNNING
+        return Found.CREATED if state.status is RuntimeStatus.CREATED else Found.ENDED
+
+    # --- parts --------------------------------------------------------------------------------------------
+
+    async def _image(self, task: Task, spec: ContainerSpec) -> Image:
+        """The image, pulled unless it is here.
+
+        A service's image is pinned to a digest by the client when the registry answers, so a plain tag that
+        is here already was meant as it is here; a registry that is away must not stop a failover.
+        """
+        reference = Reference.parse(spec.image)
+        local = self._images.find(spec.image)
+        if local is not None:
+            return local
+        try:
+            return await self._images.pull(spec.image, auth=RegistryAuth.decode(task.registry_auth))
+        except ShoalError as error:
+            raise TaskRejected(f"No such image: {reference.familiar()}: {error}") from error
+
+    async def _sandbox(self, task: Task, spec: ContainerSpec, template: Template) -> NetworkFiles:
+        networks = self._networks()
+        drivers = {a.network_id: _driver(networks, a.network_id) for a in task.networks}
+        identifier = container_id(task.id)
+        mode = SandboxMode.PRIVATE
+        if HOST in drivers.values():
+            mode = SandboxMode.HOST
+        elif NONE in drivers.values():
+            mode = SandboxMode.NONE
+        attachments = tuple(
+            Attachment(
+                network_id=BRIDGE if drivers[a.network_id] == BRIDGE else a.network_id,
+                address=a.addresses[0] if a.addresses else "",
+                aliases=a.aliases,
+            )
+            for a in task.networks
+        ) or (Attachment(network_id=BRIDGE),)
+        dns = spec.dns_config
+        ports = [
+            port
+            for port in (task.endpoint.spec.ports or () if task.endpoint else ())
+            if port.publish_mode == "host"
+        ]
+        sandbox = await self._network.create_sandbox(
+            SandboxSpec(
+                id=identifier,
+                hostname=hostname(spec, template, identifier),
+                mode=mode,
+                attachments=attachments if mode is SandboxMode.PRIVATE else (),
+                host_ports=tuple(
+                    HostPort(protocol=port.protocol, published=port.published_port, target=port.target_port)
+                    for port in ports
+                )
+                if mode is SandboxMode.PRIVATE
+                else (),
+                dns=DNSOptions(
+                    servers=tuple(dns.nameservers or ()) if dns else (),
+                    search=tuple(dns.search or ()) if dns else (),
+                    options=tuple(dns.options or ()) if dns else (),
+                ),
+                task_id=task.id,
+                service_id=task.service_id,
+                extra_hosts=tuple(spec.hosts or ()),
+            )
+        )
+        self._ports[task.id] = tuple(
+            replace(port, published_port=bound.published)
+            for port, bound in zip(ports, sandbox.ports, strict=False)
+        )
+        return NetworkFiles(
+            netns=str(sandbox.netns or ""),
+            resolv_conf=sandbox.resolv_conf,
+            hosts=sandbox.hosts,
+            hostname=self._describe().hostname,
+        )
+
+    async def _discard(self, task: Task) -> None:
+        identifier = container_id(task.id)
+        if self._state(identifier) is not None:
+            await self._runtime.remove(identifier, force=True)
+        await self._network.remove_sandbox(identifier)
+        await self._mounts.release(identifier)
+
+    def _state(self, identifier: str) -> ContainerState | None:
+        found = self._runtime.find(identifier)
+        return found[1] if found else None
+
+    def _container_status(self, identifier: str) -> ContainerStatus:
+        state = self._state(identifier)
+        if state is None:
+            return ContainerStatus(container_id=identifier)
+        return ContainerStatus(container_id=identifier, pid=state.pid, exit_code=state.exit_code)

@@ -1,0 +1,202 @@
+"""`/containers`: list, inspect, logs, lifecycle of the containers on this node."""
+
+from aiohttp import web
+
+from cluster.engine_json import rfc3339
+from cluster.errors import Conflict, InvalidArgument
+from cluster.seams import SECOND, SystemClock
+from worker.api.container_json import container_summary, inspect_json
+from worker.api.http import (
+    add_route,
+    filters,
+    flag,
+    frame,
+    integer,
+    json_body,
+    matches_labels,
+    not_found,
+)
+from worker.api.timestamps import parse_timestamp
+from worker.engine import Engine
+from worker.engine_containers import ContainerCreator
+from worker.logs.reader import LogQuery, read_log
+from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus
+
+_FILTERS = {
+    "ancestor", "before", "exited", "health", "id", "is-task", "label", "name", "network", "since", "status",
+    "publish", "expose", "volume", "isolation",
+}  # fmt: skip
+
+Found = tuple[ContainerConfig, ContainerState]
+
+
+def find(engine: Engine, name: str) -> Found:
+    """A container by id, name, or a unique prefix of its id."""
+    containers = engine.runtime.list()
+    for config, state in containers:
+        if name in (config.id, config.name) or name == f"/{config.name}":
+            return config, state
+    matching = [found for found in containers if found[0].id.startswith(name)]
+    if len(matching) > 1:
+        raise InvalidArgument(f"Multiple IDs found with provided prefix: {name}")
+    if not matching or not name:
+        raise not_found("container", name)
+    return matching[0]
+
+
+def routes(app: web.Application, engine: Engine, creator: ContainerCreator) -> None:
+    """Add the handlers."""
+    handlers = _Handlers(engine, creator)
+    for method, path, handler in (
+        ("GET", "/containers/json", handlers.list),
+        ("POST", "/containers/create", handlers.create),
+        ("GET", "/containers/{name:.+}/json", handlers.inspect),
+        ("GET", "/containers/{name:.+}/logs", handlers.logs),
+        ("POST", "/containers/{name:.+}/start", handlers.start),
+        ("POST", "/containers/{name:.+}/stop", handlers.stop),
+        ("POST", "/containers/{name:.+}/restart", handlers.restart),
+        ("POST", "/containers/{name:.+}/kill", handlers.kill),
+        ("POST", "/containers/{name:.+}/wait", handlers.wait),
+        ("DELETE", "/containers/{name:.+}", handlers.remove),
+    ):
+        add_route(app, method, path, handler)
+
+
+class _Handlers:
+    def __init__(self, engine: Engine, creator: ContainerCreator) -> None:
+        self._engine = engine
+        self._creator = creator
+
+    async def list(self, request: web.Request) -> web.Response:
+        wanted = filters(request, _FILTERS)
+        everything = flag(request, "all") or "status" in wanted or "exited" in wanted
+        limit = integer(request, "limit", 0)
+        containers = sorted(self._engine.runtime.list(), key=lambda found: -found[0].created_at)
+        chosen = [
+            found
+            for found in containers
+            if (everything or limit or found[1].running) and self._matches(found, wanted)
+        ]
+        now = SystemClock().now()
+        return web.json_response(
+            [container_summary(self._engine, config, state, now) for config, state in chosen[: limit or None]]
+        )
+
+    def _matches(self, found: Found, wanted: dict[str, list[str]]) -> bool:
+        config, state = found
+        sandbox = self._engine.network.sandboxes().get(config.id)
+        tests = {
+            "id": lambda v: config.id.startswith(v),
+            "name": lambda v: v.lstrip("/^").rstrip("$") in config.name,
+            "status": lambda v: state.status.value == v,
+            "exited": lambda v: state.status is ContainerStatus.EXITED and str(state.exit_code) == v,
+            "health": lambda v: state.health.status.value == v,
+            "ancestor": lambda v: (
+                v in (config.image_name, config.image_id) or config.image_name.startswith(f"{v}:")
+            ),
+            "is-task": lambda v: (
+                ("com.docker.swarm.task.id" in config.labels) == (v.lower() in ("1", "true"))
+            ),
+            "network": lambda v: sandbox is not None and v in sandbox.addresses,
+            "volume": lambda v: any(v in (m.volume_name, m.target, str(m.source)) for m in config.mounts),
+        }
+        if not matches_labels(config.labels, wanted.get("label", [])):
+            return False
+        return all(any(test(value) for value in wanted[key]) for key, test in tests.items() if key in wanted)
+
+    async def create(self, request: web.Request) -> web.Response:
+        body = await json_body(request)
+        name = request.query.get("name", "").lstrip("/")
+        identifier, warnings = await self._creator.create(name, body)
+        return web.json_response({"Id": identifier, "Warnings": warnings}, status=201)
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        config, state = self._find(request)
+        return web.json_response(inspect_json(self._engine, config, state))
+
+    async def start(self, request: web.Request) -> web.Response:
+        config, state = self._find(request)
+        if state.running:
+            return web.Response(status=304)
+        await self._creator.start(config.id)
+        return web.Response(status=204)
+
+    async def stop(self, request: web.Request) -> web.Response:
+        config, state = self._find(request)
+        if not state.running:
+            return web.Response(status=304)
+        await self._creator.stop(config.id, self._grace(request, config))
+        return web.Response(status=204)
+
+    async def restart(self, request: web.Request) -> web.Response:
+        config, state = self._find(request)
+        if state.running:
+            await self._creator.stop(config.id, self._grace(request, config))
+        await self._creator.start(config.id)
+        return web.Response(status=204)
+
+    async def kill(self, request: web.Request) -> web.Response:
+        config, state = self._find(request)
+        if not state.running:
+            raise Conflict(f"cannot kill container: {config.id}: container {config.id} is not running")
+        await self._engine.runtime.signal(config.id, request.query.get("signal") or "SIGKILL")
+        return web.Response(status=204)
+
+    async def wait(self, request: web.Request) -> web.StreamResponse:
+        config, state = self._find(request)
+        condition = request.query.get("condition", "not-running")
+        if condition not in ("not-running", "next-exit", "removed", ""):
+            raise InvalidArgument(f'invalid condition: "{condition}"')
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)  # the client starts the container once it has the headers
+        if condition != "next-exit" and not state.running and state.status is not ContainerStatus.CREATED:
+            ended = state
+        else:
+            ended = await self._engine.runtime.wait(config.id)
+        await response.write(b'{"StatusCode":%d}\n' % ended.exit_code)
+        await response.write_eof()
+        return response
+
+    async def remove(self, request: web.Request) -> web.Response:
+        config, state = self._find(request)
+        if state.running and not flag(request, "force"):
+            raise Conflict(
+                f'cannot remove container "/{config.name}": container is running: stop the container before '
+                "removing or force remove"
+            )
+        await self._creator.remove(config.id, volumes=flag(request, "v"))
+        return web.Response(status=204)
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        config, _ = self._find(request)
+        stdout, stderr = flag(request, "stdout"), flag(request, "stderr")
+        if not (stdout or stderr):
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        tail = request.query.get("tail", "all")
+        if tail not in ("all", "") and not tail.isdigit():
+            tail = "all"
+        query = LogQuery(
+            stdout=stdout,
+            stderr=stderr,
+            follow=flag(request, "follow"),
+            since=parse_timestamp(request.query.get("since", "")),
+            until=parse_timestamp(request.query.get("until", "")),
+            tail=int(tail) if tail.isdigit() else -1,
+        )
+        kind = "raw-stream" if config.tty else "multiplexed-stream"
+        response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}"})
+        await response.prepare(request)
+        stamps = flag(request, "timestamps")
+        async for entry in read_log(self._engine.runtime, config.id, query):
+            line = rfc3339(entry.timestamp_ns).encode() + b" " + entry.data if stamps else entry.data
+            await response.write(line if config.tty else frame(entry.stream, line))
+        await response.write_eof()
+        return response
+
+    def _find(self, request: web.Request) -> Found:
+        return find(self._engine, request.match_info["name"])
+
+    @staticmethod
+    def _grace(request: web.Request, config: ContainerConfig) -> int:
+        seconds = integer(request, "t", -1)
+        return config.stop_grace_ns if seconds < 0 else seconds * SECOND

@@ -1,0 +1,63 @@
+"""`/volumes`: this node's named volumes."""
+
+from typing import Any
+
+from aiohttp import web
+
+from cluster.engine_json import rfc3339
+from worker.api.http import add_route, filters, flag, json_body, matches_labels
+from worker.engine import Engine
+from worker.volumes.store import Volume
+
+_FILTERS = {"dangling", "driver", "label", "name"}
+
+
+def routes(app: web.Application, engine: Engine) -> None:
+    """Add the handlers."""
+    volumes = engine.volumes
+
+    async def listing(request: web.Request) -> web.Response:
+        wanted = filters(request, _FILTERS)
+        found = [
+            volume_json(volume)
+            for volume in volumes.list()
+            if matches_labels(volume.labels, wanted.get("label", []))
+            and ("name" not in wanted or any(name in volume.name for name in wanted["name"]))
+            and ("driver" not in wanted or "local" in wanted["driver"])
+        ]
+        return web.json_response({"Volumes": found, "Warnings": None})
+
+    async def create(request: web.Request) -> web.Response:
+        body = await json_body(request)
+        volume = volumes.create(
+            body.get("Name") or "",
+            labels=body.get("Labels") or {},
+            driver=body.get("Driver") or "local",
+            options=body.get("DriverOpts") or {},
+        )
+        return web.json_response(volume_json(volume), status=201)
+
+    async def inspect(request: web.Request) -> web.Response:
+        return web.json_response(volume_json(volumes.get(request.match_info["name"])))
+
+    async def remove(request: web.Request) -> web.Response:
+        volumes.remove(request.match_info["name"], force=flag(request, "force"))
+        return web.Response(status=204)
+
+    add_route(app, "GET", "/volumes", listing)
+    add_route(app, "POST", "/volumes/create", create)
+    add_route(app, "GET", "/volumes/{name}", inspect)
+    add_route(app, "DELETE", "/volumes/{name}", remove)
+
+
+def volume_json(volume: Volume) -> dict[str, Any]:
+    """A volume in the Engine API's JSON."""
+    return {
+        "CreatedAt": rfc3339(volume.created_at),
+        "Driver": volume.driver,
+        "Labels": volume.labels or None,
+        "Mountpoint": str(volume.path),
+        "Name": volume.name,
+        "Options": volume.options or None,
+        "Scope": "local",
+    }

@@ -1,0 +1,74 @@
+"""What this machine is: platform, resources, kernel. Read once; none of it changes while the daemon runs."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from cluster.objects import EngineDescription, NodeDescription
+from cluster.spec import Platform, Resources
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+NETWORK_DRIVERS = ("bridge", "host", "null", "overlay")
+VOLUME_DRIVERS = ("local",)
+LOG_DRIVERS = ("json-file", "local", "none")
+
+
+def shoal_version() -> str:
+    """Shoal's own version."""
+    return version("shoal")
+
+
+def architecture() -> str:
+    """This machine's architecture in Go's words (amd64, arm64)."""
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts of the machine. Memory in bytes."""
+
+    hostname: str
+    cpus: int
+    memory: int
+    kernel: str
+    operating_system: str
+    os_version: str
+    cgroup_version: str
+
+    @classmethod
+    def read(cls) -> "Machine":
+        """Ask the running system."""
+        release = _os_release()
+        return cls(
+            hostname=platform.node(),
+            cpus=len(os.sched_getaffinity(0)),
+            memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            kernel=platform.release(),
+            operating_system=release.get("PRETTY_NAME", "Linux"),
+            os_version=release.get("VERSION_ID", ""),
+            cgroup_version="2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "1",
+        )
+
+    def describe(self, labels: dict[str, str]) -> NodeDescription:
+        """The node's description for the managers."""
+        plugins = (
+            *(("Network", name) for name in NETWORK_DRIVERS),
+            *(("Volume", name) for name in VOLUME_DRIVERS),
+            *(("Log", name) for name in LOG_DRIVERS),
+        )
+        return NodeDescription(
+            hostname=self.hostname,
+            platform=Platform(architecture=architecture(), os="linux"),
+            resources=Resources(nano_cpus=self.cpus * 10**9, memory_bytes=self.memory),
+            engine=EngineDescription(version=shoal_version(), labels=labels, plugins=plugins),
+        )
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
