@@ -1,0 +1,384 @@
+"""Raft for the store: propose, read, change members. Runs on a thread of its own, so that a busy owner's loop
+never delays a heartbeat.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from cluster.seams import MILLISECOND, SECOND, Clock, Random, SystemClock, system_random
+from manager.raft.delivery import Delivery, StateMachine, Waiter
+from manager.raft.disk import Disk, SystemDisk
+from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, Overloaded, TooLarge
+from manager.raft.journal import Journal, Origin
+from manager.raft.network import Network, TlsMaterial, TlsNetwork
+from manager.raft.node import HAND_OVER, RaftNode
+from manager.raft.snapshot import Snapshots
+from manager.raft.status import RaftStatus
+from manager.raft.timing import RaftLimits, RaftTiming
+from manager.raft.transport import Peer, PeerTransport
+
+log = logging.getLogger("shoal.raft")
+
+LeadershipWatcher = Callable[[bool, int], None]
+"""(leads, term)."""
+_T = TypeVar("_T")
+EXIT_FAIL_STOP = 70
+
+
+def exit_process(reason: str) -> None:
+    """The default fail-stop: what Raft promised can't be kept by this process any more."""
+    log.critical("raft: fail-stop: %s", reason)
+    logging.shutdown()
+    os._exit(EXIT_FAIL_STOP)
+
+
+class Raft:
+    """One manager's part in the replicated log. Methods are called on the loop that called `start`."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        cluster_id: str,
+        address: str,
+        directory: Path,
+        state_machine: StateMachine,
+        tls: TlsMaterial | None = None,
+        peers: Mapping[str, str] | None = None,
+        timing: RaftTiming | None = None,
+        limits: RaftLimits | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        disk: Disk | None = None,
+        network: Network | None = None,
+        on_fatal: Callable[[str], None] = exit_process,
+        own_thread: bool = True,
+    ) -> None:
+        """peers: node id → "ip:port" of the present members when this node joins; empty for a new cluster.
+
+        They count only at the first start; later ones know the members from disk. tls may be left out when a
+        network is given. own_thread=False runs everything on the caller's loop, for a simulator.
+        """
+        if network is None:
+            if tls is None:
+                raise ValueError("Raft needs a certificate")
+            network = TlsNetwork(tls)
+        self.node_id = node_id
+        self.cluster_id = cluster_id
+        self.address = address
+        self._directory = directory
+        self._state_machine = state_machine
+        self._network = network
+        self._peers = dict(peers or {})
+        self._timing = timing or RaftTiming.local()
+        self._limits = limits or RaftLimits()
+        self._clock = clock or SystemClock()
+        self._random = random or system_random()
+        self._disk = disk or SystemDisk()
+        self._on_fatal = on_fatal
+        self._own_thread = own_thread
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._owner: asyncio.AbstractEventLoop | None = None
+        self._node: RaftNode | None = None
+        self._transport: PeerTransport | None = None
+        self._delivery: Delivery | None = None
+        self._writers: set[threading.Thread] = set()
+        self._watchers: list[LeadershipWatcher] = []
+        self._leadership = (False, 0)
+        self._pending = 0
+        self._pending_bytes = 0
+
+    # -- life
+
+    async def start(self) -> None:
+        """Recover from disk and take part. On return the state machine has the newest snapshot.
+
+        Raises RaftCorrupt, with what to do, if the files can't be trusted; OSError if they can't be read.
+        """
+        if self._owner is not None:
+            raise RuntimeError("started already")
+        self._owner = asyncio.get_running_loop()
+        if self._own_thread:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._run_loop, name="raft", args=(self._loop,), daemon=True
+            )
+            self._thread.start()
+        else:
+            self._loop = self._owner
+        try:
+            recovered = await self._on_raft_loop(self._build())
+        except BaseException:
+            await self._end_thread()
+            raise
+        if self._delivery is not None:
+            await self._delivery.wait_applied(recovered)
+
+    @staticmethod
+    def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    async def _build(self) -> int:
+        loop = asyncio.get_running_loop()
+        if self._owner is None:
+            raise RuntimeError("not started")
+        self._disk.make_directory(self._directory)
+        members = self._peers if self._peers else {self.node_id: self.address}
+        origin = Origin(self.cluster_id, self.node_id, members)
+        journal = Journal(self._disk, self._directory / "log", origin, self._fail_stop)
+        self._delivery = delivery = Delivery(self._owner, self._state_machine, self._clock, self._fail_stop)
+        self._transport = PeerTransport(
+            node_id=self.node_id, cluster_id=self.cluster_id, network=self._network, clock=self._clock
+        )
+
+        def snapshots(members: Callable[[], dict[str, str]]) -> Snapshots:
+            path = self._directory / "snapshot"
+            return Snapshots(self._disk, path, delivery, members, self._clock, self._spawn)
+
+        self._node = RaftNode(
+            node=Peer(self.node_id, self.address),
+            journal=journal,
+            snapshots=snapshots,
+            transport=self._transport,
+            delivery=delivery,
+            scheduler=loop,
+            timing=self._timing,
+            limits=self._limits,
+            clock=self._clock,
+            random=self._random,
+            fail_stop=self._fail_stop,
+            on_leadership=self._leadership_changed,
+        )
+        recovered: int = self._node.raftLastApplied
+        self._transport.start()
+        self._node.begin()
+        return recovered
+
+    def _spawn(self, work: Callable[[], None]) -> None:
+        """Run a snapshot writer: a thread, or at once in a simulator."""
+        if not self._own_thread:
+            work()
+            return
+        self._writers = {thread for thread in self._writers if thread.is_alive()}
+        thread = threading.Thread(target=work, name="raft-snapshot", daemon=True)
+        self._writers.add(thread)
+        thread.start()
+
+    def _fail_stop(self, reason: str) -> NoReturn:
+        self._on_fatal(reason)
+        raise FailStop(reason)
+
+    async def stop(self) -> None:
+        """Leave the cluster's view without ceremony: sync, close, answer all who wait. Safe to repeat."""
+        if self._loop is None:
+            return
+        if self._node is not None:
+            await self._on_raft_loop(self._shut_down())
+        await self._end_thread()
+        for writer in self._writers:
+            await asyncio.to_thread(writer.join)
+        if self._delivery is not None:
+            self._delivery.drain()
+
+    async def _shut_down(self) -> None:
+        if self._node is not None:
+            self._node.end()
+        if self._transport is not None:
+            await self._transport.close()
+
+    async def _end_thread(self) -> None:
+        loop, self._loop = self._loop, None
+        if self._thread is not None and loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    async def _on_raft_loop(self, work: Coroutine[None, None, _T]) -> _T:
+        if self._loop is None:
+            work.close()
+            raise NotLeader(None)
+        if not self._own_thread:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _call(self, work: Callable[[RaftNode], None]) -> None:
+        node, loop = self._node, self._loop
+        if node is None or loop is None:
+            raise NotLeader(None)
+        if self._own_thread:
+            loop.call_soon_threadsafe(work, node)
+        else:
+            loop.call_soon(work, node)
+
+    async def _ask(self, work: Callable[[RaftNode, Waiter], None]) -> object:
+        """Call on the Raft loop and wait for the answer on this one."""
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+        def answer(result: object, error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._call(lambda node: work(node, answer))
+        return await future
+
+    # -- the log
+
+    async def propose(self, entry: bytes) -> object:
+        """Replicate an entry; returns what `apply` returned for it here, after a majority has it on disk.
+
+        Raises NotLeader, Overloaded or TooLarge (definitely not applied) or OutcomeUnknown.
+        """
+        if len(entry) > self._limits.max_entry:
+            raise TooLarge(len(entry), self._limits.max_entry)
+        if self._pending >= self._limits.max_pending or self._pending_bytes > self._limits.max_pending_bytes:
+            raise Overloaded
+        self._pending += 1
+        self._pending_bytes += len(entry)
+        try:
+            return await self._ask(lambda node, waiter: node.propose(entry, waiter))
+        finally:
+            self._pending -= 1
+            self._pending_bytes -= len(entry)
+
+    async def read_barrier(self) -> int:
+        """Confirm that this node leads; the returned index is applied here, and covers every earlier write.
+
+        Raises NotLeader.
+        """
+
+        def ask(node: RaftNode, waiter: Waiter) -> None:
+            def answered(index: int | None) -> None:
+                error = NotLeader(node.leader_id()) if index is None else None
+                delivery.resolve(waiter, index, error)
+                delivery.post()
+
+            node.read_barrier(answered)
+
+        delivery = self._running_delivery()
+        index = await self._ask(ask)
+        if not isinstance(index, int):
+            raise OutcomeUnknown
+        await delivery.wait_applied(index)
+        return index
+
+    async def wait_applied(self, index: int, timeout: int | None = None) -> None:
+        """Return when that index is applied here. timeout in nanoseconds; raises TimeoutError."""
+        seconds = None if timeout is None else timeout / SECOND
+        async with asyncio.timeout(seconds):
+            await self._running_delivery().wait_applied(index)
+
+    def _running_delivery(self) -> Delivery:
+        if self._delivery is None or self._loop is None:
+            raise NotLeader(None)
+        return self._delivery
+
+    # -- members
+
+    async def add_member(self, node_id: str, address: str) -> None:
+        """Make a node a voting member, after it has learnt the log; returns when the change is committed.
+
+        The node must be running, with this cluster's members as its peers. Raises NotLeader, OutcomeUnknown,
+        Conflict, or Unavailable if it can't be reached or another change is under way.
+        """
+        await self._ask(lambda node, waiter: node.add_member(node_id, address, waiter))
+
+    async def remove_member(self, node_id: str) -> None:
+        """Take a member's vote away; a node that isn't a member is no error.
+
+        Removing the leader first hands leadership over, then raises NotLeader: ask the new leader. Raises
+        Unavailable if the members left would have no majority, or another change is under way.
+        """
+        if node_id == self.node_id and self.is_leader:
+            await self.transfer_leadership(None)
+            raise NotLeader(self.leader_id)
+        await self._ask(lambda node, waiter: node.remove_member(node_id, waiter))
+
+    async def transfer_leadership(self, to: str | None = None) -> None:
+        """Hand leadership to that member, or to the one furthest ahead; returns when another leads.
+
+        Raises NotLeader, InvalidArgument, or TimeoutError if nobody took over (this node then still leads).
+        """
+        await self._ask(lambda node, waiter: node.hand_over(to, waiter))
+        deadline = self._clock.monotonic() + HAND_OVER + self._timing.election_max
+        while self.is_leader or self.leader_id is None:
+            if self._clock.monotonic() > deadline:
+                raise TimeoutError("no other manager took leadership over")
+            await self._clock.sleep(10 * MILLISECOND)
+
+    # -- what is known
+
+    @property
+    def leader_id(self) -> str | None:
+        """The leader that this node follows, or itself; None during an election."""
+        return self._node.leader_id() if self._node is not None and self._loop is not None else None
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, as far as it knows; `read_barrier` makes sure."""
+        return self.leader_id == self.node_id
+
+    @property
+    def term(self) -> int:
+        """The present term."""
+        return int(self._node.raftCurrentTerm) if self._node is not None else 0
+
+    @property
+    def applied_index(self) -> int:
+        """The last index that the state machine has applied."""
+        return self._delivery.applied_index if self._delivery is not None else 0
+
+    @property
+    def members(self) -> Mapping[str, str]:
+        """node id → "ip:port" of the voting members, as committed."""
+        return self._node.members() if self._node is not None else {}
+
+    def status(self) -> RaftStatus:
+        """A view at most 20 ms old."""
+        return self._node.status if self._node is not None else RaftStatus(self.node_id)
+
+    def watch_leadership(self, watcher: LeadershipWatcher) -> Callable[[], None]:
+        """Call watcher(leads, term) now and at every change, on the owner's loop; returns an unsubscriber.
+
+        leads=True comes when the state machine has applied everything that earlier leaders committed.
+        """
+        self._watchers.append(watcher)
+        watcher(*self._leadership)
+        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
+
+    def _leadership_changed(self, leads: bool, term: int) -> None:
+        self._leadership = (leads, term)
+        for watcher in list(self._watchers):
+            watcher(leads, term)
+
+    # -- connections
+
+    def accept(self, sock: socket.socket) -> None:
+        """Own a fresh TCP connection whose ClientHello asks for ALPN "shoal-raft/1"."""
+        loop, transport = self._loop, self._transport
+        if loop is None or transport is None:
+            sock.close()
+        else:
+            loop.call_soon_threadsafe(transport.accept, sock)
+
+    def update_tls(self, tls: TlsMaterial) -> None:
+        """Use a renewed certificate, or new roots, for connections made from now on."""
+        loop = self._loop
+        if loop is None:
+            self._network.update_tls(tls)
+        else:
+            loop.call_soon_threadsafe(self._network.update_tls, tls)

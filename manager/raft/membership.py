@@ -1,0 +1,54 @@
+"""Members of the cluster as log entries, and peers that learn the log before they may vote."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from manager.raft.delivery import Waiter
+from manager.raft.transport import Peer
+
+REGULAR, NO_OP, MEMBER = b"\0", b"\1", b"\2"
+"""First byte of a log entry, as pysyncobj numbers them."""
+
+
+class Change(msgspec.Struct, array_like=True, frozen=True):
+    """Adds or removes one voting member."""
+
+    kind: Literal["add", "rem"]
+    node_id: str
+    address: str
+
+    def command(self) -> bytes:
+        """The change as a log entry."""
+        return MEMBER + msgspec.msgpack.encode(self)
+
+    def engine_request(self) -> tuple[str, str, Peer]:
+        """The change as pysyncobj wants it."""
+        return (self.kind, self.node_id, Peer(self.node_id, self.address))
+
+    def apply_to(self, members: dict[str, str]) -> dict[str, str]:
+        """The members after it."""
+        changed = dict(members)
+        if self.kind == "add":
+            changed.setdefault(self.node_id, self.address)
+        else:
+            changed.pop(self.node_id, None)
+        return changed
+
+
+def parse_change(command: bytes) -> Change | None:
+    """The change in a log entry, or None for any other entry."""
+    if command[:1] != MEMBER:
+        return None
+    return msgspec.msgpack.decode(command[1:], type=Change)
+
+
+@dataclass(slots=True)
+class Learner:
+    """A peer that receives the log until it is close enough to vote without stalling the others."""
+
+    peer: Peer
+    waiter: Waiter
+    deadline: int
+    proposed: bool = False

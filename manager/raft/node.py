@@ -1,0 +1,509 @@
+"""One Raft node: pysyncobj's election and commit core, with everything around it replaced.
+
+Runs on one asyncio loop and starts no thread. `_work` is the heart: take proposals, let pysyncobj tick, make
+the log durable with one sync, then send the acknowledgements held back and hand committed entries over.
+docs/raft.md lists what is wrong with stock pysyncobj (D1 to D16) and where it is put right.
+"""
+# ruff: noqa: N802
+
+import asyncio
+import logging
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+from pysyncobj import FAIL_REASON, SyncObjConf
+
+from cluster.errors import Conflict, InvalidArgument, Unavailable
+from cluster.seams import MILLISECOND, SECOND, Clock, Random
+from manager.raft.delivery import Apply, Call, Delivery, Passed, Waiter
+from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, RaftCorrupt
+from manager.raft.hooks import LEADER, NoPoller, check_hooks, use_clock
+from manager.raft.journal import Journal
+from manager.raft.membership import NO_OP, REGULAR, Change, Learner, parse_change
+from manager.raft.reads import Answer, ReadIndex
+from manager.raft.replication import Replication
+from manager.raft.snapshot import Snapshots
+from manager.raft.status import PeerStatus, RaftStatus
+from manager.raft.timing import RaftLimits, RaftTiming
+from manager.raft.transport import Peer, PeerTransport
+from manager.raft.wire import AnyMessage
+
+log = logging.getLogger("shoal.raft")
+
+TICK = 0.02
+"""Seconds between steps when nothing happens."""
+LEARNING_TIMEOUT = 30 * SECOND
+"""For a joining member to catch up with the log."""
+LEARNT = 64
+"""A learner this few entries behind may vote."""
+HAND_OVER = 2 * SECOND
+"""New proposals wait this long at most while leadership is handed over."""
+
+
+class Scheduler(Protocol):
+    """The part of an event loop that the node uses."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> object:
+        """Call in the next turn."""
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+        """Call after delay seconds."""
+
+
+class RaftNode(Replication):
+    """The node. All methods are called on its loop; waiters are told through the delivery."""
+
+    def __init__(
+        self,
+        *,
+        node: Peer,
+        journal: Journal,
+        snapshots: Callable[[Callable[[], dict[str, str]]], Snapshots],
+        transport: PeerTransport,
+        delivery: Delivery,
+        scheduler: Scheduler,
+        timing: RaftTiming,
+        limits: RaftLimits,
+        clock: Clock,
+        random: Random,
+        fail_stop: Callable[[str], NoReturn],
+        on_leadership: Callable[[bool, int], None],
+    ) -> None:
+        check_hooks()
+        use_clock(clock)
+        self._clock, self._random, self._timing, self._limits = clock, random, timing, limits
+        self._peers, self._delivery, self._scheduler = transport, delivery, scheduler
+        self._fail_stop, self._on_leadership = fail_stop, on_leadership
+        self._config = dict(journal.origin.members)
+        self._removed = False
+        self._proposals: deque[tuple[bytes, Waiter]] = deque()
+        self._under_way: set[Waiter] = set()
+        self._learning: dict[str, Learner] = {}
+        self._hand_over: tuple[Peer | None, int] | None = None
+        self._hand_over_sent = 0
+        self._reads = ReadIndex(clock, self._send)
+        self._scheduled = self._halted = self._announced = False
+        self._sent_index = 0
+        self._compacted_size = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._prepare_replication()
+        others = [Peer(node_id, address) for node_id, address in self._config.items() if node_id != node.id]
+        super().__init__(node, others, self._settings(), nodeClass=Peer, transport=transport)
+        self._poller = NoPoller()
+        self._snapshots = snapshots(lambda: dict(self._config))
+        self._SyncObj__serializer = self._snapshots
+        self._SyncObj__needLoadDumpFile = False
+        self._SyncObj__raftLog = journal
+        for peer in others:
+            transport.addNode(peer)
+        self._recover(journal)
+        self.status = self._status()
+
+    def _settings(self) -> SyncObjConf:
+        seconds = 1 / SECOND
+        return SyncObjConf(
+            autoTick=False,
+            appendEntriesUseBatch=True,
+            commandsWaitLeader=False,
+            dynamicMembershipChange=True,
+            useFork=False,
+            pollerType="select",
+            raftMinTimeout=self._timing.election_min * seconds,
+            raftMaxTimeout=self._timing.election_max * seconds,
+            appendEntriesPeriod=self._timing.heartbeat * seconds,
+            leaderFallbackTimeout=self._timing.quorum_timeout * seconds,
+            connectionTimeout=self._timing.election_max * seconds,
+            appendEntriesBatchSizeBytes=self._limits.batch,
+            logCompactionMinEntries=self._limits.compact_entries,
+            logCompactionMinTime=10**9,
+            onStateChanged=self._state_changed,
+        )
+
+    def _recover(self, journal: Journal) -> None:
+        """Snapshot first, then the log; refuse any gap rather than start with less than was acknowledged."""
+        has_snapshot = self._snapshots.exists()
+        if has_snapshot and journal.fresh:
+            raise RaftCorrupt("there is a Raft snapshot but no Raft log, so this node's votes are forgotten")
+        if not has_snapshot:
+            if not len(journal):
+                journal.add(NO_OP, 1, 0)
+                journal.sync()
+            if journal.first_index() != 1:
+                raise RaftCorrupt(
+                    f"the Raft log starts at entry {journal.first_index()} and the snapshot before it is gone"
+                )
+        last_term = journal[-1][2] if len(journal) else 0
+        term = max(journal.getCurrentTerm(), last_term)
+        self._SyncObj__raftCurrentTerm = term
+        self._SyncObj__votedForNodeId = (
+            journal.getVotedForNodeId() if journal.getCurrentTerm() == term else None
+        )
+        if has_snapshot:
+            self.adopt_snapshot(*self._snapshots.load())
+        else:
+            self._delivery.put(Passed(self.raftLastApplied))
+            for entry in journal[:]:
+                self._adopt_change(entry)
+        self._SyncObj__raftCommitIndex = max(journal.getRaftCommitIndex(), self.raftLastApplied)
+
+    def begin(self) -> None:
+        """Start to tick."""
+        if not self.voters():
+            self.elect_at_once()
+        self._tick()
+
+    def end(self) -> None:
+        """Stop, syncing what is held; everything under way has an unknown outcome."""
+        self.halt()
+        self.journal().close()
+
+    def halt(self) -> None:
+        """Do nothing more, and tell everyone who waits."""
+        if not self._halted:
+            self._halted = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._fail_under_way()
+            while self._proposals:
+                self._delivery.resolve(self._proposals.popleft()[1], None, NotLeader(None))
+            self._snapshots.close()
+            self._delivery.post()
+
+    # -- scheduling
+
+    def kick(self) -> None:
+        """Step in the loop's next turn."""
+        if not self._scheduled and not self._halted:
+            self._scheduled = True
+            self._scheduler.call_soon(self._step)
+
+    def _tick(self) -> None:
+        if not self._halted:
+            self.kick()
+            self.status = self._status()
+            self._timer = self._scheduler.call_later(TICK, self._tick)
+
+    def _step(self) -> None:
+        self._scheduled = False
+        self._guarded(self._work)
+
+    def _work(self) -> None:
+        journal = self.journal()
+        self._checkCommandsToApply()
+        self._advance_learners()
+        self._advance_hand_over()
+        leading = self.state() == LEADER
+        if leading and journal.last_index() > self._sent_index:
+            self.send_entries_now()
+            self._sent_index = journal.last_index()
+        journal.leading = leading
+        if journal.size > max(self._limits.compact_bytes, 2 * self._compacted_size):
+            self._compacted_size = journal.size
+            self.compaction_wanted()
+        self.doTick(0.0)
+        journal.sync()
+        for peer, progress in self._acks.items():
+            if progress.term == self.raftCurrentTerm:
+                self._send(peer, progress)
+        self._acks.clear()
+        if self.state() == LEADER:
+            self._reads.advance(
+                term=self.raftCurrentTerm,
+                commit_index=self.raftCommitIndex,
+                ready=self.raftLastApplied >= self.no_op_index(),
+                voters=self.voters(),
+            )
+            if not self.voters() and self.raftCommitIndex < journal.last_index():
+                self.kick()
+        else:
+            self._reads.fail()
+        self._delivery.post()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """No exception may leave the log half-changed and the node running."""
+        if self._halted:
+            return
+        use_clock(self._clock)
+        try:
+            try:
+                work()
+            except FailStop:
+                raise
+            except Exception:  # noqa: BLE001 - any surprise here is fail-stop, by design
+                self._fail_stop(f"unexpected failure in Raft:\n{traceback.format_exc()}")
+        except FailStop:
+            self.halt()
+
+    def _SyncObj__onMessageReceived(self, node: Peer, message: AnyMessage) -> None:
+        self._guarded(lambda: self._handle(node, message))
+        self.kick()
+
+    def _state_changed(self, old: int, new: int) -> None:
+        self.journal().leading = new == LEADER
+        for peer in self.voters() | self.learners():
+            self._snapshots.cancelTransmisstion(peer)
+        self._sent_index = 0
+        self._hand_over = None
+        if new == LEADER:
+            log.info("this manager leads", extra={"term": self.raftCurrentTerm})
+        if old == LEADER:
+            log.info("this manager no longer leads", extra={"term": self.raftCurrentTerm})
+            self._fail_under_way()
+            self.waiting().clear()
+            self._reads.fail()
+            self._forget_learners()
+            if self._announced:
+                self._announced = False
+                self._delivery.put(self._leadership_news(False))
+
+    def _leadership_news(self, leads: bool) -> Call:
+        term = self.raftCurrentTerm
+        return Call(lambda: self._on_leadership(leads, term))
+
+    # -- proposals
+
+    def leader_id(self) -> str | None:
+        """Who leads, as far as this node knows."""
+        leader = self.leader()
+        return leader.id if leader is not None else None
+
+    def propose(self, entry: bytes, waiter: Waiter) -> None:
+        """Append a state machine's entry to the log, if this node leads."""
+        self._proposals.append((REGULAR + entry, waiter))
+        self.kick()
+
+    def _applyCommand(self, command: object, callback: object, commandType: int | None = None) -> None:  # noqa: N803
+        raise NotImplementedError(
+            "pysyncobj's own queue forwards to the leader and loses answers: use propose()"
+        )
+
+    def _checkCommandsToApply(self) -> None:
+        """Replaces pysyncobj's queue, which forwards commands to the leader without a sure answer."""
+        if self._hand_over is not None:
+            return
+        while self._proposals:
+            command, waiter = self._proposals.popleft()
+            if self.state() != LEADER:
+                self._delivery.resolve(waiter, None, NotLeader(self.leader_id()))
+            else:
+                self._append_own(command, waiter)
+
+    def _append_own(self, command: bytes, waiter: Waiter) -> None:
+        index, term = self.journal().last_index() + 1, self.raftCurrentTerm
+        self.journal().add(command, index, term)
+        self._under_way.add(waiter)
+
+        def committed(result: object, reason: int) -> None:
+            if waiter not in self._under_way:
+                return
+            self._under_way.discard(waiter)
+            if reason != FAIL_REASON.SUCCESS:
+                self._delivery.resolve(waiter, None, OutcomeUnknown())
+            elif isinstance(result, Apply):
+                result.waiter = waiter
+            else:
+                self._delivery.resolve(waiter, None)
+
+        self.waiting()[index].append((term, committed))
+
+    def _fail_under_way(self) -> None:
+        failed, self._under_way = self._under_way, set()
+        for waiter in failed:
+            self._delivery.resolve(waiter, None, OutcomeUnknown())
+
+    def _SyncObj__doApplyCommand(self, command: bytes) -> object:
+        """A committed entry: pass it on. What is returned here goes to the call-back of `_append_own`."""
+        index: int = self.raftLastApplied + 1
+        if command[:1] == REGULAR:
+            item = Apply(index, command[1:])
+            self._delivery.put(item)
+            return item
+        self._delivery.put(Passed(index))
+        change = parse_change(command)
+        if change is not None:
+            self._SyncObj__doChangeCluster(change.engine_request())
+            self._config = change.apply_to(self._config)
+            if change.node_id == self.selfNode.id:
+                self._removed = change.kind == "rem"
+            log.info("managers changed", extra={"change": change.kind, "peer": change.node_id})
+        elif index == self.no_op_index() and self.state() == LEADER:
+            # Everything earlier leaders committed has been handed over before this.
+            self._announced = True
+            self._delivery.put(self._leadership_news(True))
+        return None
+
+    def read_barrier(self, answer: Answer) -> None:
+        """Tell the index that a linearizable read must have applied; None if this node doesn't lead."""
+        if self.state() != LEADER:
+            answer(None)
+        else:
+            self._reads.ask(answer)
+            self.kick()
+
+    # -- membership
+
+    def add_member(self, node_id: str, address: str, waiter: Waiter) -> None:
+        """Let a node learn the log, then vote."""
+        known = {peer.id: peer.address for peer in self.voters()} | {self.selfNode.id: self.selfNode.address}
+        if self.state() != LEADER:
+            self._answer(waiter, NotLeader(self.leader_id()))
+        elif node_id in known:
+            wrong = known[node_id] != address
+            problem = f"manager {node_id} is a member already, at {known[node_id]}: remove it first"
+            self._answer(waiter, Conflict(problem) if wrong else None)
+        elif node_id in self._learning:
+            self._answer(waiter, Conflict(f"manager {node_id} is being added already"))
+        else:
+            peer = Peer(node_id, address)
+            self._learning[node_id] = Learner(peer, waiter, self._clock.monotonic() + LEARNING_TIMEOUT)
+            self.learners().add(peer)
+            self.next_index()[peer] = self.journal().last_index() + 1
+            self.match_index()[peer] = 0
+            self.last_response()[peer] = self.now()
+            self._peers.addNode(peer)
+            self.kick()
+
+    def remove_member(self, node_id: str, waiter: Waiter) -> None:
+        """Take a node's vote away. A leader hands over before its own removal: see Raft.remove_member."""
+        peer = next((peer for peer in self.voters() if peer.id == node_id), None)
+        if self.state() != LEADER:
+            self._answer(waiter, NotLeader(self.leader_id()))
+        elif node_id == self.selfNode.id:
+            self._answer(
+                waiter, InvalidArgument("the leader can't remove itself: hand leadership over first")
+            )
+        elif peer is None:
+            self._answer(waiter, None)
+        else:
+            problem = self._change_objection() or self._removal_objection(peer)
+            if problem is not None:
+                self._answer(waiter, problem)
+            else:
+                self._append_change(Change("rem", node_id, peer.address), waiter)
+
+    def _answer(self, waiter: Waiter, error: Exception | None) -> None:
+        self._delivery.resolve(waiter, None, error)
+        self._delivery.post()
+
+    def _append_change(self, change: Change, waiter: Waiter) -> None:
+        self._SyncObj__doChangeCluster(change.engine_request())
+        self._append_own(change.command(), waiter)
+        self.kick()
+
+    def _change_objection(self) -> Exception | None:
+        """One membership change at a time, and none before this leader has committed an entry of its term."""
+        if self.raftLastApplied < self.no_op_index():
+            return Unavailable("this manager has just become the leader: try again")
+        if any(parse_change(entry[0]) for entry in self.journal().from_index(self.raftCommitIndex + 1)):
+            return Unavailable("another change of the managers is under way: try again")
+        return None
+
+    def _removal_objection(self, gone: Peer) -> Exception | None:
+        since = self.now() - self.conf.leaderFallbackTimeout
+        rest = self.voters() - {gone}
+        reachable = 1 + sum(1 for peer in rest if self.last_response().get(peer, 0) > since)
+        if reachable * 2 > len(rest) + 1:
+            return None
+        return Unavailable(
+            f"only {reachable} of the {len(rest) + 1} managers that would be left can be reached, so the "
+            f"cluster would stop without manager {gone.id}: bring the others back first"
+        )
+
+    def _advance_learners(self) -> None:
+        if self.state() != LEADER:
+            return
+        for learner in list(self._learning.values()):
+            peer = learner.peer
+            if self.match_index()[peer] > 0 and self.match_index()[peer] + LEARNT >= self.raftCommitIndex:
+                if self._change_objection() is None:
+                    del self._learning[peer.id]
+                    self.learners().discard(peer)
+                    self._append_change(Change("add", peer.id, peer.address), learner.waiter)
+            elif self._clock.monotonic() > learner.deadline:
+                self._forget_learner(learner)
+                problem = (
+                    f"manager {peer.id} did not come up to date: can {peer.address} be reached from here?"
+                )
+                self._answer(learner.waiter, Unavailable(problem))
+
+    def _forget_learner(self, learner: Learner) -> None:
+        self._learning.pop(learner.peer.id, None)
+        self.learners().discard(learner.peer)
+        self.next_index().pop(learner.peer, None)
+        self.match_index().pop(learner.peer, None)
+        self._peers.dropNode(learner.peer)
+
+    def _forget_learners(self) -> None:
+        for learner in list(self._learning.values()):
+            self._forget_learner(learner)
+            self._delivery.resolve(learner.waiter, None, NotLeader(None))
+
+    # -- handing over
+
+    def hand_over(self, to: str | None, waiter: Waiter) -> None:
+        """Begin to hand leadership to that member, or to the one furthest ahead; proposals wait meanwhile."""
+        target = next((peer for peer in self.voters() if peer.id == to), None)
+        if self.state() != LEADER:
+            self._answer(waiter, NotLeader(self.leader_id()))
+        elif (to is not None and target is None) or not self.voters():
+            self._answer(
+                waiter, InvalidArgument(f"there is no other manager {to or ''} to hand leadership to")
+            )
+        else:
+            self._hand_over = (target, self._clock.monotonic() + HAND_OVER)
+            self._hand_over_sent = 0
+            self._answer(waiter, None)
+            self.kick()
+
+    def _advance_hand_over(self) -> None:
+        if self._hand_over is None:
+            return
+        target, deadline = self._hand_over
+        now = self._clock.monotonic()
+        if now > deadline:
+            self._hand_over = None
+            self.kick()
+        elif now - self._hand_over_sent > 100 * MILLISECOND:
+
+            def told(result: object, reason: int) -> None:
+                if reason == FAIL_REASON.SUCCESS:
+                    self._hand_over_sent = now
+
+            self.transferLeadership(target, told)
+
+    # -- status
+
+    def members(self) -> dict[str, str]:
+        """The voting members as committed; never changed in place."""
+        return self._config
+
+    def _status(self) -> RaftStatus:
+        leads, now = self.state() == LEADER, self.now()
+        peers = tuple(
+            PeerStatus(
+                peer.id,
+                peer.address,
+                peer in self.connected(),
+                self.match_index().get(peer, 0) if leads else 0,
+                int((now - self.last_response()[peer]) * SECOND)
+                if leads and peer in self.last_response()
+                else None,
+            )
+            for peer in sorted(self.voters(), key=lambda peer: peer.id)
+        )
+        journal = self.journal()
+        return RaftStatus(
+            node_id=self.selfNode.id,
+            leader_id=self.leader_id(),
+            is_leader=leads,
+            term=self.raftCurrentTerm,
+            last_index=journal.last_index(),
+            commit_index=self.raftCommitIndex,
+            snapshot_index=self._snapshots.index,
+            journal_bytes=journal.size,
+            removed=self._removed,
+            members=dict(self._config),
+            peers=peers,
+        )

@@ -1,0 +1,290 @@
+"""Snapshots: written by a thread, checksummed, synced, and checked before they replace anything.
+
+File: magic, length and msgpack of the metadata, then chunks (length, bytes), an end mark, and SHA-256 of all.
+Only the Raft loop renames, so a snapshot that was being written while a newer one arrived is dropped.
+"""
+# ruff: noqa: N802
+
+import hashlib
+import logging
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+from pysyncobj.config import SERIALIZER_STATE
+
+from cluster.seams import SECOND, Clock
+from manager.raft.delivery import Capture, Delivery
+from manager.raft.disk import AppendFile, Disk, ReadFile
+from manager.raft.errors import RaftCorrupt
+from manager.raft.journal import Entry
+from manager.raft.wire import SnapshotChunk
+
+log = logging.getLogger("shoal.raft.snapshot")
+
+_MAGIC = b"SHOALSNP1\n"
+_LENGTH = struct.Struct("<I")
+_END = 0xFFFFFFFF
+_DIGEST = 32
+CHUNK = 256 << 10
+"""Bytes of a snapshot in one message."""
+_WRITE = 1 << 20
+_RETRY = 10 * SECOND
+"""Pause after a snapshot could not be written, say because the disk is full."""
+
+
+class SnapshotMeta(msgspec.Struct, frozen=True):
+    """Where in the log a snapshot stands: its last entry, the one before, and the members at that index."""
+
+    last: Entry
+    previous: Entry
+    members: dict[str, str]
+
+    @property
+    def index(self) -> int:
+        """The last entry it includes."""
+        return self.last[1]
+
+
+class _Check:
+    """Follows a snapshot's bytes and tells at the end whether its checksum was right."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self._hash = hashlib.sha256()
+        self._tail = b""
+
+    def follow(self, data: bytes) -> None:
+        self.offset += len(data)
+        pending = self._tail + data  # The digest at the end is not part of what it covers.
+        self._hash.update(pending[:-_DIGEST])
+        self._tail = pending[-_DIGEST:]
+
+    def intact(self) -> bool:
+        return self._hash.digest() == self._tail
+
+
+class _Outgoing:
+    def __init__(self, file: ReadFile, index: int) -> None:
+        self.file = file
+        self.index = index
+        self.check = _Check()
+        self.held = file.read(CHUNK)
+
+
+class _Arriving:
+    def __init__(self, file: AppendFile, index: int) -> None:
+        self.file = file
+        self.index = index
+        self.check = _Check()
+
+
+class Snapshots:
+    """The newest snapshot of one node; also pysyncobj's serializer."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        path: Path,
+        delivery: Delivery,
+        members: Callable[[], dict[str, str]],
+        clock: Clock,
+        spawn: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._disk = disk
+        self._path = path
+        self._written = path.with_name(path.name + ".new")
+        self._received = path.with_name(path.name + ".in")
+        self._delivery = delivery
+        self._members = members
+        self._clock = clock
+        self._spawn = spawn
+        self._retry_at = 0
+        self._state: int = SERIALIZER_STATE.NOT_SERIALIZING
+        self._writing: SnapshotMeta | None = None
+        self._compact_to: int | None = None
+        self._outgoing: dict[str, _Outgoing] = {}
+        self._arriving: _Arriving | None = None
+        self.index = 0
+        """Index of the newest durable snapshot; 0 without one."""
+        disk.remove(self._written)
+        disk.remove(self._received)
+
+    def exists(self) -> bool:
+        """Whether there is a snapshot."""
+        return self._disk.exists(self._path)
+
+    def load(self) -> tuple[SnapshotMeta, Iterator[bytes]]:
+        """Check the snapshot as a whole and return it. Raises RaftCorrupt."""
+        file = self._disk.open_read(self._path)
+        try:
+            check = _Check()
+            while data := file.read(_WRITE):
+                check.follow(data)
+        finally:
+            file.close()
+        if not check.intact():
+            raise RaftCorrupt(f"the snapshot {self._path} is damaged: its checksum is wrong")
+        meta, chunks = self._open()
+        self.index = meta.index
+        return meta, chunks
+
+    def _open(self) -> tuple[SnapshotMeta, Iterator[bytes]]:
+        file = self._disk.open_read(self._path)
+        if file.read(len(_MAGIC)) != _MAGIC:
+            file.close()
+            raise RaftCorrupt(f"{self._path} is not a Raft snapshot")
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        meta = msgspec.msgpack.decode(file.read(length), type=SnapshotMeta)
+        return meta, _chunks(file)
+
+    # -- taking one (pysyncobj's serializer interface)
+
+    def serialize(self, data: tuple[None, Entry, Entry, set[object]], id_: int) -> None:
+        """Ask the state machine for its state at this point of the log, and have a thread write it."""
+        meta = SnapshotMeta(last=data[1], previous=data[2], members=self._members())
+        self._writing, self._compact_to = meta, id_
+        self._state = SERIALIZER_STATE.SERIALIZING
+        self._delivery.put(Capture(lambda chunks: self._spawn(lambda: self._write(meta, chunks))))
+
+    def _write(self, meta: SnapshotMeta, chunks: Iterator[bytes]) -> None:
+        try:
+            file = self._disk.create(self._written)
+            try:
+                digest = hashlib.sha256()
+                for piece in _gathered(_encoded(meta, chunks)):
+                    digest.update(piece)
+                    file.write(piece)
+                file.write(digest.digest())
+                file.sync()
+            finally:
+                file.close()
+        except Exception:
+            log.exception("writing a snapshot failed; it will be tried again", extra={"index": meta.index})
+            self._state = SERIALIZER_STATE.FAILED
+        else:
+            self._state = SERIALIZER_STATE.SUCCESS
+
+    def checkSerializing(self) -> tuple[int, int | None]:
+        """pysyncobj asks each tick; on success it compacts the log to the index returned."""
+        state = self._state
+        if state == SERIALIZER_STATE.SUCCESS and self._writing is not None:
+            self._state = SERIALIZER_STATE.NOT_SERIALIZING
+            if self._writing.index <= self.index:
+                self._disk.remove(self._written)
+                return SERIALIZER_STATE.NOT_SERIALIZING, None
+            self._disk.rename(self._written, self._path)
+            self.index = self._writing.index
+            log.info("snapshot taken", extra={"index": self.index})
+        elif state == SERIALIZER_STATE.FAILED:
+            self._state = SERIALIZER_STATE.NOT_SERIALIZING
+            self._retry_at = self._clock.monotonic() + _RETRY
+        elif state == SERIALIZER_STATE.NOT_SERIALIZING and self._clock.monotonic() < self._retry_at:
+            return SERIALIZER_STATE.SERIALIZING, None
+        return state, self._compact_to
+
+    # -- sending it
+
+    def next_chunk(self, node_id: str, term: int) -> SnapshotChunk | None:
+        """The next piece for that follower; None if the file on disk turns out damaged."""
+        sending = self._outgoing.get(node_id)
+        if sending is None:
+            sending = self._outgoing[node_id] = _Outgoing(self._disk.open_read(self._path), self.index)
+        data, sending.held = sending.held, sending.file.read(CHUNK)
+        last = not sending.held
+        chunk = SnapshotChunk(term, sending.index, sending.check.offset, data, last)
+        sending.check.follow(data)
+        if last:
+            self.cancelTransmisstion(node_id)
+            if not sending.check.intact():
+                log.error(
+                    "this manager's own snapshot is damaged; taking another", extra={"index": self.index}
+                )
+                self.index = 0
+                return None
+        return chunk
+
+    def cancelTransmisstion(self, node: object) -> None:
+        """The connection broke: start from the beginning on the next one. (pysyncobj's spelling.)"""
+        sending = self._outgoing.pop(str(node), None)
+        if sending is not None:
+            sending.file.close()
+
+    # -- receiving one
+
+    def receive(self, chunk: SnapshotChunk) -> bool:
+        """Take a piece; True when the whole snapshot is durable in a side file and its checksum is right."""
+        if chunk.offset == 0:
+            self.abandon()
+            self._arriving = _Arriving(self._disk.create(self._received), chunk.index)
+        arriving = self._arriving
+        if arriving is None or (arriving.index, arriving.check.offset) != (chunk.index, chunk.offset):
+            return False
+        arriving.file.write(chunk.data)
+        arriving.check.follow(chunk.data)
+        if not chunk.last:
+            return False
+        arriving.file.sync()
+        intact = arriving.check.intact()
+        self.abandon()
+        if not intact:
+            log.error("a received snapshot was dropped: its checksum is wrong", extra={"index": chunk.index})
+        return intact
+
+    def abandon(self) -> None:
+        """Forget a snapshot that is arriving."""
+        if self._arriving is not None:
+            self._arriving.file.close()
+            self._arriving = None
+
+    def install_received(self) -> tuple[SnapshotMeta, Iterator[bytes]]:
+        """Put the received snapshot in place of the present one, durably, and open it."""
+        self._disk.rename(self._received, self._path)
+        meta, chunks = self._open()
+        self.index = meta.index
+        for node_id in list(self._outgoing):
+            self.cancelTransmisstion(node_id)
+        return meta, chunks
+
+    def close(self) -> None:
+        """Close files."""
+        self.abandon()
+        for node_id in list(self._outgoing):
+            self.cancelTransmisstion(node_id)
+
+
+def _encoded(meta: SnapshotMeta, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    head = msgspec.msgpack.encode(meta)
+    yield _MAGIC
+    yield _LENGTH.pack(len(head))
+    yield head
+    for chunk in chunks:
+        yield _LENGTH.pack(len(chunk))
+        yield chunk
+    yield _LENGTH.pack(_END)
+
+
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of about a megabyte."""
+    buffer = bytearray()
+    for piece in pieces:
+        buffer += piece
+        if len(buffer) >= _WRITE:
+            yield bytes(buffer)
+            buffer.clear()
+    yield bytes(buffer)
+
+
+def _chunks(file: ReadFile) -> Iterator[bytes]:
+    try:
+        while True:
+            (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+            if length == _END:
+                return
+            chunk = file.read(length)
+            if len(chunk) != length:
+                raise RaftCorrupt("the snapshot ends early")
+            yield chunk
+    finally:
+        file.close()

@@ -1,0 +1,34 @@
+"""What Raft knows about itself, for the API and for reachability."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """Another member as this node sees it."""
+
+    node_id: str
+    address: str
+    connected: bool
+    match_index: int = 0
+    """On the leader: the log is known to agree up to here."""
+    since_contact: int | None = None
+    """On the leader: nanoseconds since it last answered; None on others."""
+
+
+@dataclass(frozen=True, slots=True)
+class RaftStatus:
+    """One node's view; the members are those in effect, committed or not."""
+
+    node_id: str
+    leader_id: str | None = None
+    is_leader: bool = False
+    term: int = 0
+    last_index: int = 0
+    commit_index: int = 0
+    snapshot_index: int = 0
+    journal_bytes: int = 0
+    removed: bool = False
+    """This node's removal has been committed; it takes no further part."""
+    members: dict[str, str] = field(default_factory=dict)
+    peers: tuple[PeerStatus, ...] = ()

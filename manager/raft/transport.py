@@ -1,0 +1,322 @@
+"""Streams of messages to and from the members.
+
+Each pair of members has two connections: everyone dials everyone, and sends only on the connection it opened.
+The accepting side answers the first frame (Welcome or Refused), so both sides know why a connection fails.
+"""
+# ruff: noqa: N802
+
+import asyncio
+import logging
+import socket
+from collections.abc import Coroutine
+
+from pysyncobj.node import Node as EngineNode
+from pysyncobj.transport import Transport as EngineTransport
+
+from cluster.seams import MILLISECOND, SECOND, Clock
+from manager.raft.network import MANAGER_ROLE, Link, Network
+from manager.raft.wire import (
+    AnyMessage,
+    BadFrame,
+    FrameReader,
+    Message,
+    Refused,
+    RequestVote,
+    TimeoutNow,
+    Vote,
+    Welcome,
+    encode,
+)
+
+log = logging.getLogger("shoal.raft.transport")
+
+RETRY = 150 * MILLISECOND
+RETRY_REFUSED = 1 * SECOND
+REMOVED_GRACE = 0.5
+"""Seconds in which a removed member can still receive what was sent to it."""
+_SAY_AGAIN = 30 * SECOND
+
+
+class Peer(EngineNode):  # type: ignore[misc]
+    """A member as pysyncobj knows it; equal by id."""
+
+    def __init__(self, node_id: str, address: str) -> None:
+        super().__init__(node_id)
+        self.address = address
+
+
+class _Outgoing:
+    """The connection that we opened to one peer."""
+
+    def __init__(self, transport: "PeerTransport", peer: Peer) -> None:
+        self._transport = transport
+        self.peer = peer
+        self.link: Link | None = None
+        self.welcomed = False
+        self.refused = False
+        self.lost = asyncio.Event()
+        self._reader = FrameReader()
+
+    def link_made(self, link: Link) -> None:
+        self.link = link
+        identity = link.identity
+        problem = self._transport.objection(identity.cluster_id, identity.role)
+        if problem is None and identity.node_id != self.peer.id:
+            problem = f"it holds the certificate of node {identity.node_id or '(unnamed)'}"
+        if problem is not None:
+            self._transport.complain(
+                self.peer.id, f"manager {self.peer.id} at {self.peer.address} is not it: {problem}"
+            )
+            link.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._reader.feed(data)
+        except BadFrame as error:
+            messages = []
+            self._abort(f"manager {self.peer.id} answered nonsense: {error}")
+        for message in messages:
+            if isinstance(message, Welcome) and not self.welcomed:
+                self.welcomed = True
+                self._transport.outgoing_up(self)
+            elif isinstance(message, Refused):
+                self.refused = True
+                self._abort(f"manager {self.peer.id} refuses this node: {message.reason}")
+
+    def _abort(self, why: str) -> None:
+        self._transport.complain(self.peer.id, why)
+        if self.link is not None:
+            self.link.abort()
+
+    def link_lost(self, error: Exception | None) -> None:
+        self.lost.set()
+        self._transport.outgoing_down(self)
+
+
+class _Incoming:
+    """A connection that a peer opened to us."""
+
+    def __init__(self, transport: "PeerTransport") -> None:
+        self._transport = transport
+        self.link: Link | None = None
+        self.peer: Peer | None = None
+        self._reader = FrameReader()
+
+    def link_made(self, link: Link) -> None:
+        self.link = link
+        self.peer = self._transport.incoming_up(self, link)
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is None:
+            return
+        try:
+            messages = self._reader.feed(data)
+        except BadFrame as error:
+            self._transport.complain(self.peer.id, f"manager {self.peer.id} sent nonsense: {error}")
+            if self.link is not None:
+                self.link.abort()
+            return
+        for message in messages:
+            self._transport.received(self, self.peer, message)
+
+    def link_lost(self, error: Exception | None) -> None:
+        self._transport.incoming_down(self)
+
+
+class PeerTransport(EngineTransport):  # type: ignore[misc]
+    """pysyncobj's transport over a Network. Lives on the Raft loop."""
+
+    def __init__(self, *, node_id: str, cluster_id: str, network: Network, clock: Clock) -> None:
+        super().__init__(None, None, [])
+        self._node_id = node_id
+        self._cluster_id = cluster_id
+        self._network = network
+        self._clock = clock
+        self._peers: dict[str, Peer] = {}
+        self._outgoing: dict[str, _Outgoing] = {}
+        self._incoming: dict[str, _Incoming] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._diallers: dict[str, asyncio.Task[None]] = {}
+        self._said: dict[str, tuple[str, int]] = {}
+        self._started = False
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin to dial; from here on addNode dials at once."""
+        self._started = True
+        for peer in self._peers.values():
+            self._dial(peer)
+
+    async def close(self) -> None:
+        """End all connections."""
+        self._started = False
+        streams: list[_Outgoing | _Incoming] = [*self._outgoing.values(), *self._incoming.values()]
+        for link in [stream.link for stream in streams]:
+            if link is not None:
+                link.abort()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # One more round of the loop, so that aborted connections report their end and free their sockets.
+        await asyncio.sleep(0)
+
+    def accept(self, sock: socket.socket) -> None:
+        """Take over a connection that the cluster port accepted."""
+        if not self._started:
+            sock.close()
+            return
+        self._own(self._accept(sock))
+
+    def _own(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _accept(self, sock: socket.socket) -> None:
+        try:
+            peer_name = str(sock.getpeername())
+        except OSError:
+            sock.close()
+            return
+        try:
+            await self._network.accept(sock, _Incoming(self))
+        except (OSError, TimeoutError) as error:
+            self.complain(f"from {peer_name}", f"refused a connection from {peer_name}: {error}")
+
+    async def _keep_dialling(self, peer: Peer) -> None:
+        while self._peers.get(peer.id) is peer:
+            stream = _Outgoing(self, peer)
+            try:
+                await self._network.dial(peer.address, stream)
+            except (OSError, TimeoutError) as error:
+                self.complain(
+                    peer.id, f"can't reach manager {peer.id} at {peer.address}: {error or 'timed out'}"
+                )
+            else:
+                await stream.lost.wait()
+            await self._clock.sleep(RETRY_REFUSED if stream.refused else RETRY)
+
+    def _dial(self, peer: Peer) -> None:
+        if self._started and peer.id not in self._diallers:
+            task = self._own(self._keep_dialling(peer))
+            self._diallers[peer.id] = task
+            task.add_done_callback(lambda _: self._forget_dialler(peer.id, task))
+
+    def _forget_dialler(self, node_id: str, task: "asyncio.Task[None]") -> None:
+        if self._diallers.get(node_id) is task:
+            del self._diallers[node_id]
+
+    # -- membership, called by pysyncobj
+
+    def addNode(self, node: Peer) -> None:
+        """A member, or a learner on its way to become one."""
+        if node.id not in self._peers:
+            self._peers[node.id] = node
+            self._dial(node)
+
+    def dropNode(self, node: Peer) -> None:
+        """No longer a member; what was sent to it just before may still arrive."""
+        self._peers.pop(node.id, None)
+        self._said.pop(node.id, None)
+        task = self._diallers.pop(node.id, None)
+        if task is not None:
+            task.cancel()
+        for stream in (self._outgoing.get(node.id), self._incoming.get(node.id)):
+            if stream is not None and stream.link is not None and self._started:
+                asyncio.get_running_loop().call_later(REMOVED_GRACE, stream.link.abort)
+
+    # -- connections
+
+    def objection(self, cluster_id: str, role: str) -> str | None:
+        """Why a certificate with these fields can't be a manager of this cluster's, or None."""
+        if cluster_id != self._cluster_id:
+            return f"its certificate belongs to cluster {cluster_id or '(none)'}, this is {self._cluster_id}"
+        if role != MANAGER_ROLE:
+            return f"its certificate has the role {role or '(none)'}, and only {MANAGER_ROLE} may take part"
+        return None
+
+    def incoming_up(self, stream: _Incoming, link: Link) -> Peer | None:
+        """Decide about a connection that was opened to us; returns the member, or None if it is refused."""
+        identity = link.identity
+        problem = self.objection(identity.cluster_id, identity.role)
+        peer = self._peers.get(identity.node_id)
+        if problem is None and peer is None:
+            problem = f"node {identity.node_id} is not among the managers that this one knows"
+        if problem is not None or peer is None:
+            self.complain(
+                f"in {identity}", f"refused manager connection of node {identity.node_id}: {problem}"
+            )
+            link.write(encode(Refused(problem or "")))
+            link.close()
+            return None
+        before = self._incoming.get(peer.id)
+        if before is not None and before.link is not None:
+            before.link.abort()  # The newest connection wins: nothing stale may follow what comes on it.
+        self._incoming[peer.id] = stream
+        link.write(encode(Welcome()))
+        return peer
+
+    def incoming_down(self, stream: _Incoming) -> None:
+        """A connection opened to us ended."""
+        if stream.peer is not None and self._incoming.get(stream.peer.id) is stream:
+            del self._incoming[stream.peer.id]
+
+    def outgoing_up(self, stream: _Outgoing) -> None:
+        """The peer welcomed us: messages can go."""
+        self._outgoing[stream.peer.id] = stream
+        if self._said.pop(stream.peer.id, None) is not None:
+            log.info("manager reached", extra={"peer": stream.peer.id, "address": stream.peer.address})
+        self._onNodeConnected(stream.peer)
+
+    def outgoing_down(self, stream: _Outgoing) -> None:
+        """Our connection to the peer ended."""
+        if self._outgoing.get(stream.peer.id) is stream:
+            del self._outgoing[stream.peer.id]
+            self._onNodeDisconnected(stream.peer)
+
+    def received(self, stream: _Incoming, peer: Peer, message: AnyMessage) -> None:
+        """A message from a member; dropped when a newer connection or a removal made the stream stale."""
+        if self._incoming.get(peer.id) is stream and self._peers.get(peer.id) is not None:
+            self._onMessageReceived(peer, message)
+
+    def complain(self, about: str, text: str) -> None:
+        """Log a warning, but the same one about the same peer only now and then."""
+        now = self._clock.monotonic()
+        if len(self._said) > 1000:
+            self._said.clear()
+        last = self._said.get(about)
+        if last is None or last[0] != text or now - last[1] > _SAY_AGAIN:
+            self._said[about] = (text, now)
+            log.warning(text, extra={"node": self._node_id})
+
+    # -- sending
+
+    def backlog(self, node: Peer) -> int:
+        """Bytes on their way to the peer that the kernel has not taken."""
+        stream = self._outgoing.get(node.id)
+        return stream.link.backlog() if stream is not None and stream.link is not None else 0
+
+    def send(self, node: Peer, message: Message | dict[str, int | str]) -> bool:
+        """Queue for the peer; False if there is no connection. Dicts are pysyncobj's own messages."""
+        stream = self._outgoing.get(node.id)
+        if stream is None or stream.link is None:
+            return False
+        stream.link.write(encode(_from_engine(message) if isinstance(message, dict) else message))
+        return True
+
+    def destroy(self) -> None:
+        """pysyncobj's synchronous close; `close` does the work."""
+
+
+def _from_engine(message: dict[str, int | str]) -> Message:
+    kind, term = message["type"], int(message["term"])
+    if kind == "request_vote":
+        return RequestVote(term, int(message["last_log_index"]), int(message["last_log_term"]))
+    if kind == "response_vote":
+        return Vote(term)
+    if kind == "timeout_now":
+        return TimeoutNow(term)
+    raise NotImplementedError(f"pysyncobj sent {kind}, which Shoal replaces")
