@@ -1,0 +1,1 @@
+"""Logs of containers: reading, following and rotating what conmon writes."""

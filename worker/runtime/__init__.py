@@ -1,0 +1,1 @@
+"""Containers on this node: OCI bundles on overlayfs, run by conmon and crun (or runc)."""

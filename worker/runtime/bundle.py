@@ -1,0 +1,272 @@
+"""The OCI bundle's config.json for a container: a pure function of its config and of what the host can do.
+
+Defaults are dockerd's (moby oci/defaults.go). Format: OCI runtime specification 1.0.2.
+"""
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cluster.errors import InvalidArgument
+from worker.runtime import capabilities
+from worker.runtime.model import ContainerConfig, MountKind, MountPoint
+from worker.runtime.seccomp import seccomp_section
+from worker.runtime.users import User
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INIT_TARGET = "/sbin/docker-init"
+CPU_PERIOD = 100_000  # microseconds
+
+_MASKED_PATHS = [
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+    "/sys/devices/virtual/powercap", "/sys/firmware",
+]  # fmt: skip
+_READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+
+def _device(kind: str, major: int | None, minor: int | None, access: str) -> dict[str, object]:
+    rule: dict[str, object] = {"allow": True, "type": kind, "access": access}
+    if major is not None:
+        rule["major"] = major
+    if minor is not None:
+        rule["minor"] = minor
+    return rule
+
+
+_DEVICES = [
+    {"allow": False, "access": "rwm"},
+    _device("c", None, None, "m"),
+    _device("b", None, None, "m"),
+    *(_device("c", 1, minor, "rwm") for minor in (3, 5, 7, 8, 9)),  # null zero full random urandom
+    *(_device("c", 5, minor, "rwm") for minor in (0, 1, 2)),  # tty console ptmx
+    _device("c", 136, None, "rwm"),  # pts
+]
+
+
+@dataclass(frozen=True)
+class Host:
+    """What this machine and this process can give to containers."""
+
+    machine: str
+    unified_cgroups: bool
+    capabilities: frozenset[str]
+    swap_accounting: bool
+    init: Path | None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the container's own files lie on this node."""
+
+    rootfs: Path
+    hostname: Path
+    hosts: Path
+    resolv_conf: Path
+    files: Path  # in-memory files, named 0, 1, … in the order of the config
+
+
+def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgroup: str) -> bytes:
+    """config.json."""
+    kept = capabilities.effective(config.cap_add, config.cap_drop, host.capabilities)
+    names = frozenset(kept)
+    granted = kept if user.uid == 0 else []
+    process: dict[str, Any] = {
+        "terminal": config.tty,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+        "args": _arguments(config, host),
+        "env": _environment(config, user),
+        "cwd": config.cwd or "/",
+        "noNewPrivileges": config.no_new_privileges,
+        "capabilities": {"bounding": kept, "effective": granted, "permitted": granted},
+    }
+    rlimits = _rlimits(config, host)
+    if rlimits:
+        process["rlimits"] = rlimits
+    score = _oom_score_adj(config, host)
+    if score:
+        process["oomScoreAdj"] = score
+    if config.apparmor_profile:
+        process["apparmorProfile"] = config.apparmor_profile
+    linux: dict[str, Any] = {
+        "cgroupsPath": cgroup,
+        "namespaces": _namespaces(config, host),
+        "resources": _resources(config, host),
+        "maskedPaths": _MASKED_PATHS,
+        "readonlyPaths": _READONLY_PATHS,
+    }
+    sysctls = _sysctls(config)
+    if sysctls:
+        linux["sysctl"] = sysctls
+    seccomp = seccomp_section(config.seccomp, config.seccomp_profile, names, host.machine)
+    if seccomp is not None:
+        linux["seccomp"] = seccomp
+    spec: dict[str, Any] = {
+        "ociVersion": "1.0.2",
+        "hostname": config.hostname or config.id[:12],
+        "process": process,
+        "root": {"path": str(sources.rootfs), "readonly": config.read_only},
+        "mounts": _mounts(config, host, sources),
+        "linux": linux,
+    }
+    return msgspec.json.encode(spec)
+
+
+def _arguments(config: ContainerConfig, host: Host) -> list[str]:
+    if not config.args:
+        raise InvalidArgument("no command specified")
+    if not config.init:
+        return list(config.args)
+    if host.init is None:
+        raise InvalidArgument(
+            "--init needs a static init on this node: install the package tini (Debian: apt-get install tini)"
+        )
+    return [INIT_TARGET, "--", *config.args]
+
+
+def _environment(config: ContainerConfig, user: User) -> list[str]:
+    """Docker's defaults, then the container's own, the last of a name winning; a name without `=` is left out."""
+    values = [DEFAULT_PATH, f"HOSTNAME={config.hostname or config.id[:12]}"]
+    if config.tty:
+        values.append("TERM=xterm")
+    if user.home:
+        values.append(f"HOME={user.home}")
+    values += [item for item in config.env if "=" in item]
+    merged = {item.partition("=")[0]: item for item in values}
+    return list(merged.values())
+
+
+def _namespaces(config: ContainerConfig, host: Host) -> list[dict[str, str]]:
+    found = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
+    if config.netns is not None:
+        found.append({"type": "network", "path": str(config.netns)})
+    if host.unified_cgroups:
+        found.append({"type": "cgroup"})
+    return found
+
+
+def _rlimits(config: ContainerConfig, host: Host) -> list[dict[str, object]]:
+    limits = []
+    for limit in config.ulimits:
+        number = getattr(resource, f"RLIMIT_{limit.name.upper()}", None)
+        if number is None:
+            raise InvalidArgument(f"invalid ulimit type: {limit.name}")
+        soft, hard = _unlimited(limit.soft), _unlimited(limit.hard)
+        if soft > hard:
+            raise InvalidArgument(
+                f"ulimit {limit.name}: soft limit {limit.soft} is above hard limit {limit.hard}"
+            )
+        if "CAP_SYS_RESOURCE" not in host.capabilities:
+            ceiling = _unlimited(resource.getrlimit(number)[1])
+            soft, hard = min(soft, ceiling), min(hard, ceiling)
+        limits.append({"type": f"RLIMIT_{limit.name.upper()}", "soft": soft, "hard": hard})
+    return limits
+
+
+def _unlimited(value: int) -> int:
+    return (1 << 64) - 1 if value < 0 else value
+
+
+def _oom_score_adj(config: ContainerConfig, host: Host) -> int:
+    if not -1000 <= config.oom_score_adj <= 1000:
+        raise InvalidArgument(
+            f"invalid value {config.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        )
+    if "CAP_SYS_RESOURCE" in host.capabilities:
+        return config.oom_score_adj
+    return max(0, config.oom_score_adj)
+
+
+def _resources(config: ContainerConfig, host: Host) -> dict[str, Any]:
+    wanted = config.resources
+    found: dict[str, Any] = {"devices": _DEVICES}
+    memory: dict[str, int] = {}
+    if wanted.memory:
+        memory["limit"] = wanted.memory
+        if host.swap_accounting:
+            memory["swap"] = wanted.memory_swap or 2 * wanted.memory
+    if wanted.memory_reservation:
+        memory["reservation"] = wanted.memory_reservation
+    if wanted.memory_swappiness is not None and not host.unified_cgroups:
+        memory["swappiness"] = wanted.memory_swappiness
+    if memory:
+        found["memory"] = memory
+    cpu: dict[str, object] = {}
+    if wanted.nano_cpus:
+        cpu |= {"quota": wanted.nano_cpus * CPU_PERIOD // 1_000_000_000, "period": CPU_PERIOD}
+    if wanted.cpu_shares:
+        cpu["shares"] = wanted.cpu_shares
+    if wanted.cpuset_cpus:
+        cpu["cpus"] = wanted.cpuset_cpus
+    if cpu:
+        found["cpu"] = cpu
+    if wanted.pids > 0:
+        found["pids"] = {"limit": wanted.pids}
+    return found
+
+
+def _sysctls(config: ContainerConfig) -> dict[str, str]:
+    """The container's sysctls over Docker's own: any user may bind low ports and ping, in its own network."""
+    if config.netns is None:
+        for name in config.sysctls:
+            if name.startswith("net."):
+                raise InvalidArgument(f"sysctl {name!r} not allowed in host network namespace")
+        return dict(config.sysctls)
+    ours = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+    return ours | config.sysctls
+
+
+def _mounts(config: ContainerConfig, host: Host, sources: Sources) -> list[dict[str, object]]:
+    def mount(target: str, kind: str, *options: str, source: str = "") -> dict[str, object]:
+        return {"destination": target, "type": kind, "source": source or kind, "options": list(options)}
+
+    quiet = ("nosuid", "noexec", "nodev")
+    found = [
+        mount("/proc", "proc", *quiet),
+        mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        mount("/sys", "sysfs", *quiet, "ro"),
+        mount("/sys/fs/cgroup", "cgroup", *quiet, "relatime", "ro"),
+        mount("/dev/mqueue", "mqueue", *quiet),
+        mount("/dev/shm", "tmpfs", *quiet, "mode=1777", f"size={config.shm_size}", source="shm"),  # noqa: S108
+    ]
+    wanted = {point.target.rstrip("/") or "/" for point in config.mounts}
+    found = [entry for entry in found if entry["destination"] not in wanted]
+    for target, path in (
+        ("/etc/resolv.conf", sources.resolv_conf),
+        ("/etc/hostname", sources.hostname),
+        ("/etc/hosts", sources.hosts),
+    ):
+        if target not in wanted:
+            found.append(mount(target, "bind", "bind", "rprivate", source=str(path)))
+    # Parents before what is mounted inside them.
+    for point in sorted(config.mounts, key=lambda item: item.target.rstrip("/").count("/")):
+        found.append(_mount_point(point))
+    for index, file in enumerate(config.files):
+        found.append(
+            mount(file.target, "bind", "bind", "ro", "rprivate", source=str(sources.files / str(index)))
+        )
+    if config.init and host.init is not None:
+        found.append(mount(INIT_TARGET, "bind", "bind", "ro", "rprivate", source=str(host.init)))
+    return found
+
+
+def _mount_point(point: MountPoint) -> dict[str, object]:
+    options: list[str]
+    if point.kind is MountKind.TMPFS:
+        options = ["nosuid", "nodev", "noexec", *point.options]
+        if point.size_bytes:
+            options.append(f"size={point.size_bytes}")
+        options.append(f"mode={point.mode or 0o1777:o}")
+        if point.read_only:
+            options.append("ro")
+        return {"destination": point.target, "type": "tmpfs", "source": "tmpfs", "options": options}
+    options = ["rbind" if point.recursive else "bind", point.propagation or "rprivate"]
+    if point.read_only:
+        options.append("ro")
+        if point.recursive and point.read_only_recursive:
+            options.append("rro")
+    return {"destination": point.target, "type": "bind", "source": str(point.source), "options": options}

@@ -1,0 +1,81 @@
+"""Hybrid cgroup machines: a mount namespace in which crun works.
+
+crun 1.8 refuses every container where cgroup v1 is in use and some controller sits in the v2 tree at
+/sys/fs/cgroup/unified ("cgroups in hybrid mode not supported"). It looks at one file, so the daemon moves to
+a mount namespace of its own in which that file is empty. The namespace is kept by a bind mount under the
+run directory: a restarted daemon returns to it and finds its containers' mounts.
+"""
+
+import os
+from pathlib import Path
+
+from worker.runtime import syscalls
+
+CONTROLLERS = Path("/sys/fs/cgroup/unified/cgroup.controllers")
+
+_NAMESPACE = "mount-namespace"
+
+
+def needed() -> bool:
+    """True when crun would refuse to work here."""
+    try:
+        return bool(CONTROLLERS.read_text().strip())
+    except FileNotFoundError:
+        return False
+
+
+def enter(run: Path) -> bool:
+    """Move the calling thread to the private mount namespace when the machine needs it; False when it does not.
+
+    Call it first thing, before other threads exist: they inherit it.
+    """
+    if not needed():
+        return False
+    keeper = run / _NAMESPACE
+    file = keeper / "mnt"
+    syscalls.unshare(syscalls.CLONE_FS)  # setns needs a file system context that no other thread shares
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = -1
+    if descriptor >= 0:
+        try:
+            syscalls.setns(descriptor, syscalls.CLONE_NEWNS)
+        except OSError:
+            pass  # a plain file: the mount went with the last start of the machine
+        else:
+            return True
+        finally:
+            os.close(descriptor)
+    _make(keeper, file)
+    return True
+
+
+def _make(keeper: Path, file: Path) -> None:
+    keeper.mkdir(mode=0o700, parents=True, exist_ok=True)
+    syscalls.mount(str(keeper), str(keeper), "", syscalls.MS_BIND)
+    syscalls.mount("", str(keeper), "", syscalls.MS_PRIVATE)  # or the kernel refuses to pin a namespace here
+    file.touch()
+    empty = keeper / "empty"
+    empty.touch()
+    origin = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+        syscalls.mount(str(empty), str(CONTROLLERS), "", syscalls.MS_BIND)
+        ours = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(origin, syscalls.CLONE_NEWNS)
+            syscalls.mount(f"/proc/self/fd/{ours}", str(file), "", syscalls.MS_BIND)
+            syscalls.setns(ours, syscalls.CLONE_NEWNS)
+        finally:
+            os.close(ours)
+    finally:
+        os.close(origin)
+
+
+def release(run: Path) -> None:
+    """Forget the namespace; call it in the machine's own mount namespace, when no container runs."""
+    keeper = run / _NAMESPACE
+    syscalls.unmount(str(keeper / "mnt"))
+    syscalls.unmount(str(keeper))

@@ -1,0 +1,440 @@
+"""The real runtime: OCI bundles on overlayfs, conmon as monitor, crun (or runc).
+
+conmon outlives the daemon: it holds the container's output and writes its exit code to a file, so that a
+restarted daemon misses nothing.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from cluster.errors import Conflict, InvalidArgument, Unavailable
+from cluster.seams import SECOND, Clock
+from worker.runtime import directory, launch
+from worker.runtime.cgroups import Cgroups, detect
+from worker.runtime.directory import Layout
+from worker.runtime.execute import Executor
+from worker.runtime.exits import ExitWatch, read_exit_code
+from worker.runtime.launch import ContainerStartFailed, Launched, Launcher
+from worker.runtime.model import (
+    ContainerConfig,
+    ContainerState,
+    ContainerStatus,
+    ExecResult,
+    Health,
+    HealthStatus,
+)
+from worker.runtime.process import open_process, send_signal, signal_number
+from worker.runtime.runtime import Change
+from worker.runtime.spawn import Programs, must_run, thread_pool
+from worker.runtime.table import ContainerTable, Entry
+
+log = logging.getLogger("shoal.runtime")
+
+R = TypeVar("R")
+
+UNKNOWN_EXIT_CODE = 255
+"""For a container that ended unseen (power loss, killed monitor); dockerd's number."""
+
+_MONITOR_GRACE = 2 * SECOND
+"""How long after its process's end a container's monitor may take to write the exit code."""
+
+_KILL_SIGNAL = 9
+
+
+def find_program(name: str) -> str:
+    """Absolute path of a program, with advice when it is missing."""
+    path = shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    if path is None:
+        package = Path(name).name
+        raise Unavailable(f"{name} is not installed on this node: install the package {package}")
+    return path
+
+
+class OCIRuntime:
+    """Containers under `root` (survives a restart of the machine) and `run` (does not).
+
+    `cgroup_parent` is the cgroup path that all containers get theirs in. `workers` bounds how many containers
+    are started at the same time: more threads than that only take CPU from each other.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        run: Path,
+        cgroup_parent: str,
+        *,
+        clock: Clock,
+        runtime: str = "crun",
+        conmon: str = "conmon",
+        workers: int = 4,
+        cgroups: Cgroups | None = None,
+    ) -> None:
+        self._layout = Layout(root.absolute(), run.absolute())
+        self._clock = clock
+        programs = Programs(find_program(conmon), find_program(runtime), self._layout.run / "oci")
+        found = cgroups or detect()
+        parent = "/" + cgroup_parent.strip("/")
+        self._launcher = Launcher(self._layout, programs, launch.inspect_host(found), found, parent)
+        self._executor = Executor(programs, self._layout)
+        self._pool = thread_pool(workers)
+        self._table = ContainerTable()
+        self._pidfds: dict[str, int] = {}
+        self._clearing: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._exits: ExitWatch | None = None
+
+    # --- life of the daemon ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Adopt the containers on disk."""
+        self._layout.make()
+        self._exits = ExitWatch(self._layout.exits, self._exit_written, self._look_for_exits)
+        ids: set[str] = set()
+        for id, config, state in self._layout.load():
+            if config is None:
+                log.warning("removing what is left of a container", extra={"container": id})
+                await self._threaded(self._launcher.remove, id)
+                continue
+            ids.add(id)
+            await self._adopt(config, state)
+        strays = self._launcher.cgroups.children(self._launcher.cgroup_parent) - ids
+        for id in strays:
+            self._launcher.cgroups.kill(self._launcher.cgroup(id))
+            await self._threaded(self._launcher.clear, id)
+
+    async def _adopt(self, config: ContainerConfig, state: ContainerState | None) -> None:
+        if state is None:
+            state = ContainerState(status=ContainerStatus.EXITED, exit_code=UNKNOWN_EXIT_CODE)
+        entry = self._table.add(config, state)
+        pidfd = None
+        if state.running and state.process is not None:
+            pidfd = open_process(state.process)
+        if pidfd is not None:
+            log.info("adopted a running container", extra={"container": config.id})
+            self._hold(config.id, pidfd)
+        elif state.running:
+            code = read_exit_code(self._layout.of(config.id).exit_file)
+            self._ended(entry, code, "" if code is not None else "ended while no daemon was watching")
+        elif self._layout.of(config.id).bundle.exists():
+            self._begin_clearing(config.id)
+
+    async def close(self) -> None:
+        """Let go of the containers, which keep running."""
+        if self._exits is not None:
+            self._exits.close()
+            self._exits = None
+        for task in list(self._tasks):
+            if task not in self._clearing.values():
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._executor.close()
+        for id in list(self._pidfds):
+            self._let_go(id)
+        self._pool.shutdown()
+        if not any(entry.state.running for entry in self._table):
+            self._launcher.cgroups.remove_if_empty(self._launcher.cgroup_parent)
+
+    # --- operations ------------------------------------------------------------------------------------
+
+    async def create(self, config: ContainerConfig) -> None:
+        """Record a container."""
+        if self._table.known(config.id):
+            raise Conflict(f"container {config.id[:12]} exists already")
+        if not config.args:
+            raise InvalidArgument("no command specified")
+        launch.check_mounts(config)
+        if config.stop_signal:
+            parse_signal(config.stop_signal)
+        state = ContainerState()
+        await self._threaded(self._create, config, state)
+        self._table.add(config, state)
+
+    def _create(self, config: ContainerConfig, state: ContainerState) -> None:
+        try:
+            directory.create(self._layout.of(config.id), config, state)
+        except BaseException:
+            self._launcher.remove(config.id)
+            raise
+
+    async def start_container(self, id: str) -> None:
+        """Run a container."""
+        entry = self._table.find(id)
+        async with entry.lock:
+            self._must_exist(entry)
+            if entry.state.running:
+                return
+            await self._cleared(id)
+            try:
+                launched: Launched = await self._threaded(self._launcher.launch, entry.config)
+            except ContainerStartFailed as error:
+                self._set(entry, ContainerState(error=str(error), exit_code=error.exit_code))
+                raise
+            started = self._clock.now()
+            health = HealthStatus.STARTING if entry.config.healthcheck else HealthStatus.NONE
+            self._hold(id, launched.pidfd)
+            self._set(
+                entry,
+                ContainerState(
+                    status=ContainerStatus.RUNNING,
+                    pid=launched.process.pid,
+                    process=launched.process,
+                    started_at=started,
+                    health=Health(status=health),
+                ),
+            )
+            # It may have ended before it was known to run; its word then came too early.
+            self._exit_written(id)
+
+    async def signal(self, id: str, number: int) -> None:
+        """Send a signal to a running container."""
+        entry = self._table.find(id)
+        pidfd = self._pidfds.get(id)
+        if not entry.state.running or pidfd is None:
+            raise Conflict(f"container {id[:12]} is not running")
+        send_signal(pidfd, number)
+        if number == _KILL_SIGNAL and entry.state.status is ContainerStatus.PAUSED:
+            await self.resume(id)  # a frozen process can't even die
+
+    async def stop(self, id: str, grace_ns: int | None = None) -> None:
+        """End a container."""
+        entry = self._table.find(id)
+        config = entry.config
+        if not entry.state.running:
+            return
+        number = parse_signal(config.stop_signal or "SIGTERM")
+        grace = config.stop_grace_ns if grace_ns is None else grace_ns
+        if entry.state.status is ContainerStatus.PAUSED:
+            await self.resume(id)
+        if number != _KILL_SIGNAL and grace != 0:
+            pidfd = self._pidfds.get(id)
+            if pidfd is not None:
+                send_signal(pidfd, number)
+            if await self._ends_within(entry, grace):
+                return
+            log.info("container did not end in time", extra={"container": id, "signal": number})
+        pidfd = self._pidfds.get(id)
+        if pidfd is not None:
+            send_signal(pidfd, _KILL_SIGNAL)
+        await self._table.ended(entry)
+
+    async def _ends_within(self, entry: Entry, grace_ns: int) -> bool:
+        ended = asyncio.ensure_future(self._table.ended(entry))
+        if grace_ns < 0:
+            await ended
+            return True
+        bound = asyncio.ensure_future(self._clock.sleep(grace_ns))
+        try:
+            await asyncio.wait({ended, bound}, return_when=asyncio.FIRST_COMPLETED)
+            return ended.done()
+        finally:
+            ended.cancel()
+            bound.cancel()
+            await asyncio.gather(ended, bound, return_exceptions=True)
+
+    async def pause(self, id: str) -> None:
+        """Freeze a running container."""
+        await self._freeze(id, "pause", ContainerStatus.RUNNING, ContainerStatus.PAUSED)
+
+    async def resume(self, id: str) -> None:
+        """Let a frozen container go on."""
+        await self._freeze(id, "resume", ContainerStatus.PAUSED, ContainerStatus.RUNNING)
+
+    async def _freeze(self, id: str, verb: str, before: ContainerStatus, after: ContainerStatus) -> None:
+        entry = self._table.find(id)
+        async with entry.lock:
+            if entry.state.status is not before:
+                raise Conflict(f"container {id[:12]} is not {before}")
+            await self._threaded(must_run, self._launcher.programs.command(verb, id))
+            if entry.state.status is before:
+                self._set(entry, msgspec.structs.replace(entry.state, status=after))
+
+    async def wait(self, id: str) -> ContainerState:
+        """The state once the container does not run."""
+        return await self._table.ended(self._table.find(id))
+
+    async def remove(self, id: str, force: bool = False) -> None:
+        """Forget a container."""
+        entry = self._table.find(id)
+        if entry.state.running:
+            if not force:
+                raise Conflict(f"cannot remove container {id[:12]}: container is running: stop it first")
+            await self.stop(id, 0)
+        async with entry.lock:
+            if entry.removed:
+                return
+            if entry.state.running:
+                raise Conflict(f"cannot remove container {id[:12]}: it was started again")
+            await self._cleared(id)
+            await self._threaded(self._launcher.remove, id)
+            self._table.drop(entry)
+
+    def get(self, id: str) -> tuple[ContainerConfig, ContainerState]:
+        """Config and state."""
+        entry = self._table.find(id)
+        return entry.config, entry.state
+
+    def list(self) -> Sequence[tuple[ContainerConfig, ContainerState]]:
+        """All containers, oldest first."""
+        return [(entry.config, entry.state) for entry in self._table]
+
+    def watch(self) -> AsyncIterator[Change]:
+        """Changes from now on."""
+        return self._table.watch()
+
+    async def exec(
+        self,
+        id: str,
+        argv: Sequence[str],
+        *,
+        timeout_ns: int = 0,
+        env: Sequence[str] = (),
+        user: str = "",
+        cwd: str = "",
+        output_limit: int = 1 << 20,
+    ) -> ExecResult:
+        """Run a command in a running container."""
+        entry = self._table.find(id)
+        if entry.state.status is not ContainerStatus.RUNNING:
+            raise Conflict(f"container {id[:12]} is not running")
+        return await self._executor.run(
+            id,
+            argv,
+            env=env,
+            user=user,
+            cwd=cwd,
+            output_limit=output_limit,
+            timeout=timeout_ns,
+            clock=self._clock,
+        )
+
+    def set_health(self, id: str, health: Health) -> None:
+        """Record what the health checks found."""
+        entry = self._table.find(id)
+        self._set(entry, msgspec.structs.replace(entry.state, health=health))
+
+    def log_path(self, id: str) -> Path:
+        """The container's newest log file (older ones: .1, .2, …)."""
+        return self._layout.of(self._table.find(id).config.id).log
+
+    def control_path(self, id: str) -> Path:
+        """conmon's control FIFO: `1 HEIGHT WIDTH` resizes the terminal, `2 0 0` reopens the log."""
+        return self._layout.of(id).bundle / "ctl"
+
+    def attach_path(self, id: str) -> Path:
+        """conmon's SEQPACKET socket for standard streams."""
+        return self._layout.of(id).bundle / "attach"
+
+    def rootfs(self, id: str) -> Path:
+        """The root file system; mounted while the container runs."""
+        return self._layout.of(id).rootfs
+
+    # --- ends of containers ----------------------------------------------------------------------------
+
+    def _hold(self, id: str, pidfd: int) -> None:
+        self._pidfds[id] = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._process_gone, id)
+
+    def _let_go(self, id: str) -> None:
+        pidfd = self._pidfds.pop(id, None)
+        if pidfd is not None:
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+
+    def _process_gone(self, id: str) -> None:
+        """The first process ended. Its exit code follows from conmon, unless conmon was killed."""
+        asyncio.get_running_loop().remove_reader(self._pidfds[id])
+        self._spawn(self._await_exit_code(id))
+
+    async def _await_exit_code(self, id: str) -> None:
+        await self._clock.sleep(_MONITOR_GRACE)
+        self._exit_written(id)
+        if self._table.known(id) and self._table.find(id).state.running:
+            self._ended(self._table.find(id), None, "its monitor ended first; the exit code is lost")
+
+    def _look_for_exits(self) -> None:
+        for entry in list(self._table):
+            self._exit_written(entry.config.id)
+
+    def _exit_written(self, id: str) -> None:
+        if not self._table.known(id):
+            return
+        entry = self._table.find(id)
+        if not entry.state.running or id in self._clearing:
+            return
+        code = read_exit_code(self._layout.of(id).exit_file)
+        if code is not None:
+            self._ended(entry, code, "")
+
+    def _ended(self, entry: Entry, code: int | None, error: str) -> None:
+        id = entry.config.id
+        self._let_go(id)
+        health = msgspec.structs.replace(entry.state.health, status=HealthStatus.NONE)
+        self._set(
+            entry,
+            msgspec.structs.replace(
+                entry.state,
+                status=ContainerStatus.EXITED,
+                pid=0,
+                process=None,
+                exit_code=UNKNOWN_EXIT_CODE if code is None else code,
+                oom_killed=self._launcher.out_of_memory(id),
+                finished_at=self._clock.now(),
+                error=error,
+                health=health if entry.config.healthcheck is None else entry.state.health,
+            ),
+        )
+        self._begin_clearing(id)
+
+    def _begin_clearing(self, id: str) -> None:
+        self._clearing[id] = self._spawn(self._clear(id))
+
+    async def _clear(self, id: str) -> None:
+        try:
+            await self._threaded(self._launcher.clear, id)
+        finally:
+            del self._clearing[id]
+
+    async def _cleared(self, id: str) -> None:
+        task = self._clearing.get(id)
+        if task is not None:
+            await asyncio.shield(task)
+
+    # --- small helpers ---------------------------------------------------------------------------------
+
+    def _set(self, entry: Entry, state: ContainerState) -> None:
+        directory.save_state(self._layout.of(entry.config.id), state)
+        self._table.update(entry, state)
+
+    @staticmethod
+    def _must_exist(entry: Entry) -> None:
+        if entry.removed:
+            raise Conflict(f"container {entry.config.id[:12]} was removed")
+
+    async def _threaded(self, function: Callable[..., R], *arguments: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("clearing up after a container failed", exc_info=task.exception())
+
+
+def parse_signal(name: str) -> int:
+    """The signal's number; InvalidArgument for an unknown one."""
+    try:
+        return signal_number(name)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None

@@ -1,0 +1,1 @@
+"""Volumes of this node: named and anonymous local ones."""
