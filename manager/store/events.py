@@ -83,6 +83,20 @@ class Watch:
         self._commits.clear()
         self._wake()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take without waiting: a commit, or the news that the watch lags."""
+        return bool(self._commits) or self._lagged
+
+    async def ready(self) -> None:
+        """Wait until there is something to take; returns at once when closed. Cancelling loses nothing."""
+        while not (self._commits or self._lagged or self._closed):
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
     def pending(self) -> list[tuple[Event, ...]]:
         """Take, without waiting, all commits that are there. Raises WatchLagged."""
         if self._lagged:
@@ -95,16 +109,11 @@ class Watch:
         return self
 
     async def __anext__(self) -> tuple[Event, ...]:
-        while not self._commits:
-            if self._lagged:
-                raise WatchLagged("the reader of a watch fell behind")
-            if self._closed:
-                raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+        await self.ready()
+        if self._lagged:
+            raise WatchLagged("the reader of a watch fell behind")
+        if not self._commits:
+            raise StopAsyncIteration
         return self._commits.popleft()
 
     def __enter__(self) -> "Watch":
