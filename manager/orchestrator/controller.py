@@ -1,0 +1,122 @@
+"""The shape of every controller: a view and a watch from the same instant, then decide and write.
+
+A subject is what one decision is about, such as a service. Decisions are pure; this loop feeds them with
+views, writes their plans, wakes at the times they name, and remembers their sentences.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import ClassVar
+
+from cluster.errors import OutOfSequence, Unavailable
+from cluster.objects import StoreObject
+from cluster.seams import MILLISECOND, Clock
+from manager.orchestrator.plan import Plan, earliest
+from manager.store import Event, Store, Transaction, View, Watch, WatchLagged
+
+RETRY_AFTER = 200 * MILLISECOND
+"""How long a controller waits when a write found no leader or quorum."""
+
+
+class Controller:
+    """Base of controllers. Leader only: `run` is cancelled when leadership is lost."""
+
+    name: ClassVar[str]
+    watches: ClassVar[tuple[type[StoreObject], ...]]
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.log = logging.getLogger(f"shoal.orchestrator.{self.name}")
+        self._pending: set[str] = set()
+        self._wakes: dict[str, int] = {}
+        self._notes: dict[str, dict[str, str]] = {}
+
+    def subjects(self, view: View) -> set[str]:
+        """All subjects, for a fresh start."""
+        raise NotImplementedError
+
+    def touched(self, view: View, event: Event) -> set[str]:
+        """The subjects that an event may concern."""
+        raise NotImplementedError
+
+    def decide(self, view: View, subject: str) -> Plan:
+        """A pure decision about one subject (the clock's present time is an argument of it)."""
+        raise NotImplementedError
+
+    def explain(self, subject: str) -> dict[str, str]:
+        """Why the latest decision about a subject acted or did not, one sentence per part of it."""
+        return dict(self._notes.get(subject, {}))
+
+    async def run(self) -> None:
+        """Decide and write until cancelled; starts afresh when the watch lagged."""
+        while True:
+            view, watch = self.store.watch(*self.watches)
+            with watch:
+                self._pending = self.subjects(view)
+                self._wakes.clear()
+                self._notes.clear()
+                try:
+                    await self._follow(watch)
+                except WatchLagged:
+                    self.log.warning("fell behind the store's events: starting from a new view")
+
+    async def _follow(self, watch: Watch) -> None:
+        while True:
+            retry = None if await self._tick() else self.clock.now() + RETRY_AFTER
+            wake = retry or earliest(*self._wakes.values())
+            for events in await next_commits(watch, self.clock, wake):
+                view = self.store.view()
+                for event in events:
+                    self._pending |= self.touched(view, event)
+            now = self.clock.now()
+            self._pending |= {subject for subject, at in self._wakes.items() if at <= now}
+
+    async def _tick(self) -> bool:
+        """Decide about all pending subjects and write the outcome; False when it should be tried again."""
+        view = self.store.view()
+        writes: list[Callable[[Transaction], None]] = []
+        for subject in sorted(self._pending):
+            plan = self.decide(view, subject)
+            self._wakes.pop(subject, None)
+            if plan.wake_at is not None:
+                self._wakes[subject] = plan.wake_at
+            if plan.notes:
+                self._notes[subject] = plan.notes
+            else:
+                self._notes.pop(subject, None)
+            for step in plan.steps:
+                self.log.debug(
+                    "decided", extra={"subject": subject, "step": [str(change) for change in step]}
+                )
+            writes.extend(plan.writes())
+        try:
+            await self.store.batch(writes)
+        except (Unavailable, OutOfSequence) as error:
+            self.log.info("write not possible, will decide again", extra={"reason": str(error)})
+            return False
+        self._pending.clear()
+        return True
+
+
+async def next_commits(watch: Watch, clock: Clock, until: int | None) -> list[tuple[Event, ...]]:
+    """The next commits of a watch, or none when the wall clock reaches `until` first.
+
+    Raises WatchLagged; a closed watch has no next commit, which is an error here.
+    """
+    ready = watch.pending()
+    if ready:
+        return ready
+    if until is None:
+        return [await anext(watch), *watch.pending()]
+    first = asyncio.ensure_future(anext(watch))
+    alarm = asyncio.ensure_future(clock.sleep(until - clock.now()))
+    try:
+        await asyncio.wait((first, alarm), return_when=asyncio.FIRST_COMPLETED)
+        # A commit that arrives while `first` is cancelled stays in the watch.
+        return [first.result(), *watch.pending()] if first.done() else []
+    finally:
+        for waiter in (first, alarm):
+            waiter.cancel()
+        await asyncio.gather(first, alarm, return_exceptions=True)

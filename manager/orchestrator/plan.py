@@ -1,0 +1,167 @@
+"""What a decision asks of the store: small changes that read the present object and only ever raise it.
+
+A decision is made on a view; by the time it is written the objects may have moved on. Each change therefore
+reads its object again and does nothing when it is no longer needed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from cluster.objects import Service, Task, TaskStatus, UpdateStatus
+from cluster.spec import ServiceSpec
+from cluster.states import TaskState
+from manager.store import Transaction
+
+
+class Change(Protocol):
+    """One write."""
+
+    def apply(self, tx: Transaction) -> None:
+        """Write it, or nothing when it is no longer needed."""
+
+
+@dataclass(frozen=True)
+class Create:
+    """A new task."""
+
+    task: Task
+
+    def apply(self, tx: Transaction) -> None:
+        """Create it, unless it exists or its service is gone."""
+        if tx.get(Task, self.task.id) is None and tx.get(Service, self.task.service_id) is not None:
+            tx.create(self.task)
+
+    def __str__(self) -> str:
+        place = f"slot {self.task.slot}" if self.task.slot else f"node {self.task.node_id}"
+        return f"create a task in {place}, desired {self.task.desired_state.word}"
+
+
+@dataclass(frozen=True)
+class Desire:
+    """A higher desired state."""
+
+    task: Task
+    state: TaskState
+
+    def apply(self, tx: Transaction) -> None:
+        """Raise it; never lower it."""
+        task = tx.get(Task, self.task.id)
+        if task is not None and task.desired_state < self.state:
+            tx.update(msgspec.structs.replace(task, desired_state=self.state))
+
+    def __str__(self) -> str:
+        return f"{self.task.id}: desired {self.state.word}"
+
+
+@dataclass(frozen=True)
+class Observe:
+    """A status that the managers conclude for themselves (orphaned)."""
+
+    task: Task
+    state: TaskState
+    at: int
+    message: str
+
+    def apply(self, tx: Transaction) -> None:
+        """Raise the state; never lower it."""
+        task = tx.get(Task, self.task.id)
+        if task is not None and task.status.state < self.state:
+            status: TaskStatus = msgspec.structs.replace(
+                task.status, state=self.state, timestamp=self.at, message=self.message
+            )
+            tx.update(msgspec.structs.replace(task, status=status))
+
+    def __str__(self) -> str:
+        return f"{self.task.id}: {self.state.word} ({self.message})"
+
+
+@dataclass(frozen=True)
+class Delete:
+    """A task that nobody needs any more."""
+
+    task: Task
+
+    def apply(self, tx: Transaction) -> None:
+        """Delete it if it is still there."""
+        if tx.get(Task, self.task.id) is not None:
+            tx.delete(Task, self.task.id)
+
+    def __str__(self) -> str:
+        return f"{self.task.id}: delete"
+
+
+@dataclass(frozen=True)
+class SetUpdateStatus:
+    """An update's new status and, for a rollback, the spec to return to."""
+
+    service: Service
+    status: UpdateStatus
+    rollback_to: ServiceSpec | None = None
+
+    def apply(self, tx: Transaction) -> None:
+        """Write it, unless the service changed since the decision: that makes a new decision."""
+        service = tx.get(Service, self.service.id)
+        if service is None or service.version != self.service.version:
+            return
+        if self.rollback_to is not None:
+            service = msgspec.structs.replace(
+                service,
+                spec=self.rollback_to,
+                spec_version=service.previous_spec_version,
+                previous_spec=None,
+                previous_spec_version=0,
+            )
+        tx.update(msgspec.structs.replace(service, update_status=self.status))
+
+    def __str__(self) -> str:
+        return f"update {self.status.state}: {self.status.message}"
+
+
+Step = tuple[Change, ...]
+
+
+def earliest(*times: int | None) -> int | None:
+    """The soonest of the given times, or None."""
+    return min((time for time in times if time is not None), default=None)
+
+
+@dataclass
+class Plan:
+    """The outcome of a decision.
+
+    `steps` are each written as a whole; `wake_at` (wall clock, ns) is when the same view would decide
+    otherwise; `notes` are the sentences that say why it acted or did not, by subject ("slot 3").
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    wake_at: int | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def do(self, *changes: Change) -> None:
+        """Add one step."""
+        self.steps.append(changes)
+
+    def wake(self, at: int | None) -> None:
+        """Decide again at that time at the latest."""
+        self.wake_at = earliest(self.wake_at, at)
+
+    def merge(self, other: "Plan") -> None:
+        """Take over another plan's steps, time and notes."""
+        self.steps.extend(other.steps)
+        self.wake(other.wake_at)
+        self.notes.update(other.notes)
+
+    def writes(self) -> Sequence[Callable[[Transaction], None]]:
+        """One callable per step, for `Store.batch`."""
+        return [_write(step) for step in self.steps]
+
+
+def _write(step: Step) -> Callable[[Transaction], None]:
+    def write(tx: Transaction) -> None:
+        for change in step:
+            change.apply(tx)
+
+    return write

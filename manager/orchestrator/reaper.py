@@ -1,0 +1,97 @@
+"""The task reaper: deletes tasks that nobody needs any more.
+
+History: a slot keeps at most so many tasks (5 unless the cluster says otherwise), the running one included.
+Tasks to be removed go once they have stopped; tasks that never got to a node go at once; a task whose
+service is gone is to be removed.
+"""
+
+import logging
+
+from cluster.objects import Cluster, Node, Service, Task
+from cluster.states import TaskState
+from manager.orchestrator.controller import Controller
+from manager.orchestrator.plan import Delete, Desire, Plan
+from manager.orchestrator.situation import Slot
+from manager.store import Event, View
+
+DEFAULT_HISTORY = 5
+
+log = logging.getLogger("shoal.orchestrator.reaper")
+
+
+def history_limit(cluster: Cluster | None) -> int:
+    """How many tasks a slot keeps; negative: all."""
+    orchestration = cluster.spec.orchestration if cluster else None
+    limit = orchestration.task_history_retention_limit if orchestration else None
+    return DEFAULT_HISTORY if limit is None else limit
+
+
+def reap(view: View, service_id: str) -> Plan:
+    """What to delete of one service's tasks (or of a service that is gone)."""
+    plan = Plan()
+    service = view.get(Service, service_id)
+    limit = history_limit(view.cluster())
+    slots: dict[tuple[int, str], list[Task]] = {}
+    for task in view.tasks_of_service(service_id):
+        leaving = service is None or task.desired_state >= TaskState.REMOVE
+        if leaving and _ended(view, task):
+            plan.do(Delete(task))
+        elif leaving:
+            plan.do(Desire(task, TaskState.REMOVE))
+        elif task.desired_state > TaskState.RUNNING and not task.node_id:
+            plan.do(Delete(task))
+        else:
+            slots.setdefault((task.slot, "" if task.slot else task.node_id), []).append(task)
+    plan.steps = [step for step in plan.steps if not _done(step[0])]
+    if limit >= 0:
+        for (number, node_id), tasks in slots.items():
+            _trim(plan, Slot(number, node_id, tuple(sorted(tasks, key=lambda task: task.created_at))), limit)
+    return plan
+
+
+def _done(change: object) -> bool:
+    return isinstance(change, Desire) and change.task.desired_state >= change.state
+
+
+def _ended(view: View, task: Task) -> bool:
+    """True when the task has stopped, never started, or its node is gone for good."""
+    return task.status.state.terminal or not task.node_id or view.get(Node, task.node_id) is None
+
+
+def _trim(plan: Plan, slot: Slot, limit: int) -> None:
+    surplus = len(slot.tasks) - limit
+    for task in slot.tasks[:-1]:  # the newest stays: it tells how the slot ended
+        if surplus <= 0:
+            return
+        if task.status.state.terminal and task.desired_state > TaskState.RUNNING:
+            plan.do(Delete(task))
+            surplus -= 1
+
+
+class Reaper(Controller):
+    """Reaps after every change that may leave a task needless."""
+
+    name = "reaper"
+    watches = (Service, Task, Node, Cluster)
+
+    def subjects(self, view: View) -> set[str]:
+        """Every service that has tasks, also those that are gone."""
+        return {task.service_id for task in view.all(Task) if task.service_id}
+
+    def touched(self, view: View, event: Event) -> set[str]:
+        """The services whose tasks may have become needless."""
+        match event.object:
+            case Service() as service:
+                return {service.id} if event.new is None else set()
+            case Task() as task if task.service_id and event.new is not None:
+                ended = task.status.state.terminal or task.desired_state > TaskState.RUNNING
+                return {task.service_id} if ended or event.old is None else set()
+            case Node() as node if event.new is None:
+                return {task.service_id for task in view.tasks_on_node(node.id) if task.service_id}
+            case Cluster():
+                return self.subjects(view)
+        return set()
+
+    def decide(self, view: View, subject: str) -> Plan:
+        """Reap one service's tasks."""
+        return reap(view, subject)

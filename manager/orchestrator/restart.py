@@ -1,0 +1,169 @@
+"""The restart supervisor: whether and when a task that ended, or lost its node, is replaced.
+
+A task is never restarted; a new one takes its slot. The replacement is made at once with desired state
+READY, so that it is placed and its image pulled during the delay, and rises to RUNNING when the delay is
+over and its predecessor holds nothing any more. All that this needs is in the tasks, so that a new leader
+goes on where the old one stopped.
+"""
+
+from dataclasses import dataclass
+
+from cluster.objects import RestartHistory, Task
+from cluster.seams import MILLISECOND, SECOND, Random
+from cluster.spec import RestartPolicy
+from cluster.states import RestartCondition, TaskState
+from manager.orchestrator.plan import Create, Desire, Plan
+from manager.orchestrator.situation import Situation, Slot, dirty, misplaced, stopped
+
+DEFAULT_DELAY = 5 * SECOND
+STABLE_AFTER = 30 * SECOND
+"""A run this long ends a streak of crashes."""
+PATIENCE = 5
+"""Crashes in a row that are restarted at the plain delay; later ones wait twice as long each."""
+LONGEST_BACKOFF = 60 * SECOND
+_REMEMBERED_TIMES = 1000
+NO_RESTARTS = RestartHistory()
+ENDED_BY_ITSELF = {TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to replace a task, and why; `delay` in ns."""
+
+    restart: bool
+    reason: str
+    delay: int = 0
+    history: RestartHistory = NO_RESTARTS
+
+
+def judge(task: Task, now: int, rng: Random, lost: str = "") -> Verdict:
+    """Decide about a task that ended by itself, or that was `lost` with its node (and why)."""
+    policy = task.spec.restart_policy or RestartPolicy()
+    condition = policy.condition or RestartCondition.ANY
+    if condition == RestartCondition.NONE:
+        return Verdict(False, "its restart condition is none")
+    if condition == RestartCondition.ON_FAILURE and task.status.state == TaskState.COMPLETE:
+        return Verdict(False, "it completed and its restart condition is on-failure")
+    history = task.restarts
+    if lost and task.status.state not in ENDED_BY_ITSELF:
+        return Verdict(True, lost, 0, history)
+
+    window = policy.window or 0
+    limit = policy.max_attempts or 0
+    recent = tuple(time for time in history.times if time > now - window) if window else ()
+    attempts = len(recent) if window else history.count
+    if limit and attempts >= limit:
+        within = f" within {window / SECOND:g} s" if window else ""
+        return Verdict(False, f"it was restarted {attempts} times{within}, the most its policy allows")
+
+    lasted = task.updated_at - task.running_at if task.running_at else 0
+    streak = 0 if lasted >= STABLE_AFTER else history.streak + 1
+    times = (*recent, now)[-min(limit or 1, _REMEMBERED_TIMES) :] if window else ()
+    delay = DEFAULT_DELAY if policy.delay is None else policy.delay
+    return Verdict(
+        True,
+        f"task {task.id} {task.status.state.word}",
+        _with_backoff(delay, streak, rng),
+        RestartHistory(count=history.count + 1, streak=streak, times=times),
+    )
+
+
+def _with_backoff(delay: int, streak: int, rng: Random) -> int:
+    if streak <= PATIENCE:
+        return delay
+    doubled = max(delay, 100 * MILLISECOND) << min(streak - PATIENCE, 16)
+    backoff = min(doubled, LONGEST_BACKOFF)
+    return max(delay, backoff - int(backoff * 0.2 * rng.random()))
+
+
+def supervise(situation: Situation, slot: Slot) -> Plan:
+    """Replace what ended or lost its node in one slot, and start replacements whose time has come."""
+    plan = Plan()
+    service, now = situation.service, situation.now
+    lost = {task.id: misplaced(situation, task) for task in slot.runnable}
+    gone = [task for task in slot.runnable if task.status.state.terminal or lost[task.id]]
+    alive = [task for task in slot.runnable if task not in gone]
+
+    if not slot.runnable:
+        # The slot ended for good under this spec, or its replacement was lost. A dirty one is the updater's.
+        newest = slot.newest
+        if not dirty(service, newest):
+            # Judged as of when it ended, so that time alone never changes the verdict.
+            verdict = judge(newest, newest.updated_at, situation.factory.rng, "it has no successor")
+            replace(plan, situation, slot, newest, verdict)
+        return plan
+    for task in gone:
+        if task is slot.newest or (not alive and task is gone[-1]):
+            replace(plan, situation, slot, task, judge(task, now, situation.factory.rng, lost[task.id]))
+        else:
+            plan.do(Desire(task, TaskState.SHUTDOWN))
+    for task in alive:
+        if task.desired_state < TaskState.RUNNING:
+            _start_when_due(plan, situation, slot, task)
+    if not gone:
+        _retire(plan, situation, slot, alive)
+    plan.notes.setdefault(slot.name, _state_note(slot, now))
+    return plan
+
+
+def replace(plan: Plan, situation: Situation, slot: Slot, task: Task, verdict: Verdict) -> None:
+    """Carry out a verdict: stop the task and, if so judged, make its successor."""
+    service, now = situation.service, situation.now
+    stop = (Desire(task, TaskState.SHUTDOWN),) if task.desired_state <= TaskState.RUNNING else ()
+    if not verdict.restart:
+        if stop:
+            plan.do(*stop)
+        plan.notes[slot.name] = f"task {task.id} is not replaced: {verdict.reason}"
+        return
+    wait = verdict.delay > 0 or not all(stopped(situation, other) for other in slot.tasks)
+    new = situation.factory.new_task(
+        service,
+        now,
+        slot=slot.number,
+        node_id=slot.node_id,
+        desired=TaskState.READY if wait else TaskState.RUNNING,
+        not_before=now + verdict.delay if verdict.delay else 0,
+        restarts=NO_RESTARTS if dirty(service, task) else verdict.history,
+    )
+    plan.do(*stop, Create(new))
+    plan.notes[slot.name] = f"replaced by task {new.id}: {verdict.reason}" + (
+        f"; it starts in {verdict.delay / SECOND:.1f} s" if verdict.delay else ""
+    )
+
+
+def _start_when_due(plan: Plan, situation: Situation, slot: Slot, task: Task) -> None:
+    if task.not_before > situation.now:
+        plan.wake(task.not_before)
+        seconds = (task.not_before - situation.now) / SECOND
+        plan.notes[slot.name] = f"task {task.id} starts in {seconds:.1f} s (restart delay)"
+        return
+    stopping = [
+        other
+        for other in slot.tasks
+        if other.desired_state > TaskState.RUNNING and not stopped(situation, other)
+    ]
+    if stopping:
+        plan.notes[slot.name] = f"task {task.id} starts when task {stopping[-1].id} has stopped"
+        return
+    plan.do(Desire(task, TaskState.RUNNING))
+    plan.notes[slot.name] = f"task {task.id} may start"
+
+
+def _retire(plan: Plan, situation: Situation, slot: Slot, alive: list[Task]) -> None:
+    """Stop what a running successor has made needless; of several up-to-date tasks keep one."""
+    clean = [task for task in alive if not dirty(situation.service, task)]
+    if not clean:
+        return
+    keep = max(clean, key=lambda task: (task.status.state, -task.created_at))
+    ready = keep.status.state == TaskState.RUNNING
+    for task in alive:
+        if task is not keep and (ready or task in clean):
+            plan.do(Desire(task, TaskState.SHUTDOWN))
+            plan.notes[slot.name] = f"task {task.id} stops: task {keep.id} has taken its place"
+
+
+def _state_note(slot: Slot, now: int) -> str:
+    task = slot.runnable[-1]
+    return f"task {task.id} is {task.status.state.word}" + (
+        f": {task.status.error}" if task.status.error else ""
+    )

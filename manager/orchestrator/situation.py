@@ -1,0 +1,156 @@
+"""What a decision about one service may look at, and the words for it: slot, dirty, stopped, lost."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from cluster.ids import new_id
+from cluster.objects import Endpoint, Node, RestartHistory, Service, Task, TaskStatus
+from cluster.seams import Random
+from cluster.spec import EndpointSpec, PortConfig, TaskSpec
+from cluster.states import Availability, NodeState, TaskState
+from manager.orchestrator.constraint_enforcer import violation
+
+
+def task_spec(service: Service) -> TaskSpec:
+    """The spec that the service's tasks should have; networks may be named at either place."""
+    template = service.spec.task_template
+    if template.networks is None and service.spec.networks:
+        return msgspec.structs.replace(template, networks=service.spec.networks)
+    return template
+
+
+@dataclass(frozen=True)
+class TaskFactory:
+    """Makes tasks; `rng` gives their ids."""
+
+    rng: Random
+
+    def new_task(
+        self,
+        service: Service,
+        now: int,
+        *,
+        slot: int = 0,
+        node_id: str = "",
+        desired: TaskState = TaskState.RUNNING,
+        not_before: int = 0,
+        restarts: RestartHistory | None = None,
+    ) -> Task:
+        """A new task of a service, with copies of all that it needs of it."""
+        allocated = service.endpoint or Endpoint()
+        endpoint = msgspec.structs.replace(allocated, spec=service.spec.endpoint_spec or EndpointSpec())
+        return Task(
+            id=new_id(self.rng),
+            service_id=service.id,
+            service_name=service.spec.name,
+            service_labels=service.spec.labels or {},
+            slot=slot,
+            node_id=node_id,
+            spec=task_spec(service),
+            spec_version=service.spec_version,
+            status=TaskStatus(state=TaskState.NEW, timestamp=now, message="created"),
+            desired_state=desired,
+            endpoint=endpoint,
+            registry_auth=service.registry_auth,
+            not_before=not_before,
+            restarts=restarts or RestartHistory(),
+        )
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A service, its tasks in the order of their creation, the nodes, and the time (wall clock, ns)."""
+
+    service: Service
+    tasks: tuple[Task, ...]
+    nodes: Mapping[str, Node]
+    now: int
+    factory: TaskFactory
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place of a service: a number, or a node for a global service. `tasks` are oldest first."""
+
+    number: int
+    node_id: str
+    tasks: tuple[Task, ...]
+
+    @property
+    def name(self) -> str:
+        """For sentences."""
+        return f"slot {self.number}" if self.number else f"node {self.node_id}"
+
+    @property
+    def newest(self) -> Task:
+        """The task made last."""
+        return self.tasks[-1]
+
+    @property
+    def runnable(self) -> tuple[Task, ...]:
+        """Tasks that should run or get ready to."""
+        return tuple(task for task in self.tasks if task.desired_state <= TaskState.RUNNING)
+
+    @property
+    def running(self) -> bool:
+        """True when one of them runs."""
+        return any(task.status.state == TaskState.RUNNING for task in self.runnable)
+
+
+def group(tasks: Iterable[Task], key: Callable[[Task], tuple[int, str]]) -> dict[tuple[int, str], Slot]:
+    """Tasks by slot, without those that are to be removed: these belong to no slot any more."""
+    found: dict[tuple[int, str], list[Task]] = {}
+    for task in tasks:
+        if task.desired_state < TaskState.REMOVE:
+            found.setdefault(key(task), []).append(task)
+    return {
+        place: Slot(place[0], place[1], tuple(sorted(members, key=lambda task: task.created_at)))
+        for place, members in found.items()
+    }
+
+
+def dirty(service: Service, task: Task) -> bool:
+    """True when the task is not what the service's spec asks for now.
+
+    The replica count, labels and update settings make no task dirty, nor do ports published through the
+    routing mesh, as long as the task is in it.
+    """
+    if task.spec != task_spec(service):
+        return True
+    if task.endpoint is None:
+        return False
+    return _bound(service.spec.endpoint_spec) != _bound(task.endpoint.spec)
+
+
+def _bound(spec: EndpointSpec | None) -> tuple[str, bool, tuple[PortConfig, ...]]:
+    """What of an endpoint spec is built into a task: mode, being in the mesh, ports of its own host."""
+    if spec is None:
+        return "vip", False, ()
+    ports = spec.ports or []
+    host = tuple(port for port in ports if port.publish_mode == "host")
+    return spec.mode or "vip", len(host) < len(ports), host
+
+
+def stopped(situation: Situation, task: Task) -> bool:
+    """True when the task holds nothing that its successor could collide with."""
+    if task.status.state.terminal or not task.node_id:
+        return True
+    node = situation.nodes.get(task.node_id)
+    return node is None or node.status.state == NodeState.DOWN
+
+
+def misplaced(situation: Situation, task: Task) -> str:
+    """Why the task can't stay on its node, or "". A paused node keeps its tasks."""
+    if not task.node_id:
+        return ""
+    node = situation.nodes.get(task.node_id)
+    if node is None:
+        return f"node {task.node_id} was removed"
+    name = node.description.hostname or node.id
+    if node.status.state == NodeState.DOWN:
+        return f"node {name} is down"
+    if node.spec.availability == Availability.DRAIN:
+        return f"node {name} is drained"
+    return violation(task, node)
