@@ -122,7 +122,7 @@ def _arguments(config: ContainerConfig, host: Host) -> list[str]:
         return list(config.args)
     if host.init is None:
         raise InvalidArgument(
-            "--init needs a static init on this node: install the package tini (Debian: apt-get install tini)"
+            "init needs a static init on this node: install the package tini (apt-get install tini)"
         )
     return [INIT_TARGET, "--", *config.args]
 

@@ -91,7 +91,7 @@ def _normal(name: str) -> str:
 
 
 def effective(add: Sequence[str], drop: Sequence[str], available: frozenset[str]) -> list[str]:
-    """The container's capabilities in a fixed order; `ALL` may be added or dropped, an addition beats a drop of ALL."""
+    """The container's capabilities, in a fixed order. `ALL` may be added or dropped."""
     added, dropped = {_normal(name) for name in add}, {_normal(name) for name in drop}
     if "ALL" in added:
         kept = set(ALL) - dropped

@@ -18,6 +18,7 @@ from worker.runtime.users import resolve_user
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _KILL = 9
+_REAP_SECONDS = 1.0
 
 
 class Executor:
@@ -34,9 +35,7 @@ class Executor:
     async def close(self) -> None:
         """Stop reading; the commands are killed."""
         for running in list(self._running):
-            running.kill()
-        while self._running:
-            await asyncio.sleep(0.01)
+            await running.kill()
 
     async def run(
         self,
@@ -61,8 +60,7 @@ class Executor:
         try:
             return await running.result(timeout, clock)
         finally:
-            running.kill()
-            await running.reaped()
+            await running.kill()
             self._running.discard(running)
             spec.unlink(missing_ok=True)
             pid_file.unlink(missing_ok=True)
@@ -97,6 +95,7 @@ class _Exec:
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[int] = self._loop.create_future()
         self._output_ended: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self._pipe, write_end = os.pipe()
         os.set_blocking(self._pipe, False)
         try:
@@ -121,22 +120,17 @@ class _Exec:
 
     async def result(self, timeout: int, clock: Clock) -> ExecResult:
         """Wait for the end of the command and of its output."""
-        done = asyncio.gather(asyncio.shield(self._exit), asyncio.shield(self._output_ended))
         timed_out = False
         if timeout > 0:
             bound = asyncio.ensure_future(clock.sleep(timeout))
             try:
-                await asyncio.wait({done, bound}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((self._ended, bound), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 bound.cancel()
-            timed_out = not done.done()
+            timed_out = not self._ended.done()
         if timed_out:
-            done.cancel()
-            await asyncio.gather(done, return_exceptions=True)
-            self.kill()
-            await self.reaped()
-        else:
-            await done
+            await self.kill()
+        await asyncio.shield(self._ended)
         output = b"".join(self._parts)
         code = -1 if timed_out else self._exit.result()
         return ExecResult(
@@ -146,24 +140,28 @@ class _Exec:
             truncated=self._size > self._limit,
         )
 
-    def kill(self) -> None:
-        """Kill the command inside the container, and the runtime's exec process."""
-        if self._exit.done():
-            return
+    async def kill(self) -> None:
+        """Kill the command inside the container, then the runtime's exec process; wait until both are gone.
+
+        The exec process gets a moment to reap its child: a zombie left to the machine's init would hold up the
+        end of the container's process namespace.
+        """
+        if not self._exit.done() and self._kill_inner():
+            await asyncio.wait((self._exit,), timeout=_REAP_SECONDS)
+        if not self._exit.done():
+            send_signal(self._pidfd, _KILL)
+        await asyncio.shield(self._exit)
+        self._end_output()
+
+    def _kill_inner(self) -> bool:
         try:
             inner = os.pidfd_open(int(self._pid_file.read_text()))
         except (OSError, ValueError):
-            inner = -1
-        if inner >= 0:
-            # Our exec process has not ended, so its child's pid is still the child's.
-            send_signal(inner, _KILL)
-            os.close(inner)
-        send_signal(self._pidfd, _KILL)
-
-    async def reaped(self) -> None:
-        """Wait until the process is gone and nothing is open."""
-        await asyncio.shield(self._exit)
-        self._end_output()
+            return False
+        # Our exec process has not ended, so its child's pid is still the child's.
+        send_signal(inner, _KILL)
+        os.close(inner)
+        return True
 
     def _read(self) -> None:
         try:
@@ -182,9 +180,15 @@ class _Exec:
             self._loop.remove_reader(self._pipe)
             os.close(self._pipe)
             self._output_ended.set_result(None)
+            self._check_ended()
 
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         _, status = os.waitpid(self._pid, 0)
         self._exit.set_result(os.waitstatus_to_exitcode(status))
+        self._check_ended()
+
+    def _check_ended(self) -> None:
+        if self._exit.done() and self._output_ended.done() and not self._ended.done():
+            self._ended.set_result(None)

@@ -25,7 +25,7 @@ def needed() -> bool:
 
 
 def enter(run: Path) -> bool:
-    """Move the calling thread to the private mount namespace when the machine needs it; False when it does not.
+    """Move the calling thread to the private mount namespace; False when the machine does not need it.
 
     Call it first thing, before other threads exist: they inherit it.
     """

@@ -17,7 +17,7 @@ INIT_CANDIDATES = ("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/
 
 
 class ContainerStartFailed(ShoalError):
-    """The container could not run. `exit_code` as in Docker: 127 no such command, 126 not executable, else 128."""
+    """The container could not run. `exit_code` as in Docker: 127 no such command, 126 not executable, or 128."""
 
     def __init__(self, message: str, exit_code: int = 128) -> None:
         super().__init__(message)
@@ -169,9 +169,7 @@ def check_mounts(config: ContainerConfig) -> None:
         if point.kind is MountKind.TMPFS:
             continue
         if point.source is None or not point.source.is_absolute():
-            raise InvalidArgument(
-                f"invalid mount config for {point.target}: the source must be an absolute path"
-            )
+            raise InvalidArgument(f"invalid mount config for {point.target}: its source must be absolute")
         if point.kind is MountKind.BIND and not point.source.exists():
             raise InvalidArgument(
                 f'invalid mount config for type "bind": bind source path does not exist: {point.source}'

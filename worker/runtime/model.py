@@ -1,4 +1,4 @@
-"""What a container is (its config) and how it is (its state). Both are stored as JSON beside the container."""
+"""What a container is (its config) and how it is (its state). Both are stored as JSON."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -60,7 +60,7 @@ class Rlimit(Struct, frozen=True):
 
 
 class ResourceLimits(Struct, frozen=True):
-    """Bounds of a container; 0 is none. `swap` is memory plus swap in bytes, -1 unlimited, 0 twice the memory."""
+    """Bounds of a container; 0 is none. `memory_swap`: memory plus swap, -1 unlimited, 0 twice the memory."""
 
     memory: int = 0
     memory_reservation: int = 0

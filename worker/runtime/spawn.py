@@ -99,7 +99,7 @@ def explain(message: str) -> str:
             text = str(msgspec.json.decode(text).get("msg", text))
         except (msgspec.DecodeError, AttributeError):
             return text
-    # crun: "2026-11-21T12:00:00.000000Z: executable file `x` not found in $PATH: No such file or directory"
+    # crun puts a time stamp before its message.
     head, colon, rest = text.partition(": ")
     if colon and head[:4].isdigit() and head.endswith("Z"):
         text = rest
@@ -124,8 +124,11 @@ def start_conmon(programs: Programs, bundle: Path, options: Sequence[str]) -> in
     try:
         pid = os.posix_spawn(
             programs.conmon,
-            ["conmon", "--api-version", "1", "-r", programs.runtime, "-b", str(bundle)]
-            + ["--runtime-arg", "--root", "--runtime-arg", str(programs.state), *options],
+            [
+                *("conmon", "--api-version", "1", "-r", programs.runtime, "-b", str(bundle)),
+                *("--runtime-arg", "--root", "--runtime-arg", str(programs.state)),
+                *options,
+            ],
             {**_ENVIRONMENT, "_OCI_SYNCPIPE": str(_SYNC_FD), "_OCI_STARTPIPE": str(_START_FD)},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
