@@ -1,6 +1,6 @@
 """What can go wrong with an image. All are ShoalErrors, so the API can render them as they are."""
 
-from cluster.errors import Forbidden, InvalidArgument, NotFound, ShoalError, Unauthorized
+from cluster.errors import InvalidArgument, NotFound, ShoalError, Unauthorized
 
 
 class InvalidImage(InvalidArgument):
@@ -33,10 +33,6 @@ class AccessDenied(NotFound):
 
 class RegistryUnauthorized(Unauthorized):
     """The registry refuses the credentials (401)."""
-
-
-class RegistryForbidden(Forbidden):
-    """The registry understood and refused (403)."""
 
 
 class RegistryError(ShoalError):

@@ -102,6 +102,11 @@ class Reference:
         return self.name + self._suffix
 
 
+def familiar(full_name: str) -> str:
+    """The familiar form of a normalised name."""
+    return Reference.parse_name(full_name).familiar
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     is_domain = "." in first or ":" in first or first == "localhost" or first.lower() != first

@@ -1,0 +1,91 @@
+"""Registry credentials and challenges (RFC 9110 section 11, distribution's token specification)."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+
+import msgspec
+
+from cluster.errors import InvalidArgument
+
+_MAX_HEADER = 64 << 10
+_CHALLENGE = re.compile(
+    r'\s*,?\s*([A-Za-z]+)\s+((?:[A-Za-z_-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^",\s]+)\s*,?\s*)+)'
+)
+_PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^",\s]+))')
+
+
+class _AuthConfig(msgspec.Struct):
+    username: str | None = None
+    password: str | None = None
+    auth: str | None = None
+    identitytoken: str | None = None
+    registrytoken: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAuth:
+    """Credentials for one registry: a name and password, or a token. Never shown by repr."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+    @classmethod
+    def decode(cls, header: str) -> "RegistryAuth | None":
+        """Parse an X-Registry-Auth header (base64url JSON AuthConfig); None when it carries no credentials.
+
+        Raises InvalidArgument.
+        """
+        if not header.strip():
+            return None
+        if len(header) > _MAX_HEADER:
+            raise InvalidArgument("X-Registry-Auth is too long")
+        try:
+            document = base64.urlsafe_b64decode(_padded(header.strip()).replace("+", "-").replace("/", "_"))
+            parsed = msgspec.json.decode(document or b"{}", type=_AuthConfig | None) or _AuthConfig()
+            username, password = parsed.username or "", parsed.password or ""
+            if parsed.auth and not username:
+                username, _, password = base64.b64decode(_padded(parsed.auth)).decode().partition(":")
+        except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+            raise InvalidArgument(f"X-Registry-Auth is not base64url-encoded JSON: {error}") from error
+        auth = cls(
+            username=username,
+            password=password,
+            identity_token=parsed.identitytoken or "",
+            registry_token=parsed.registrytoken or "",
+        )
+        return auth if auth != cls() else None
+
+    def basic(self) -> str:
+        """The value of a Basic Authorization header."""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One challenge of a WWW-Authenticate header: scheme in lower case, parameters by lower-case name."""
+
+    scheme: str
+    parameters: dict[str, str]
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """The challenges of a WWW-Authenticate header, in order; what can't be parsed is left out."""
+    header = header[:_MAX_HEADER]
+    return [
+        Challenge(
+            scheme=match[1].lower(),
+            parameters={
+                name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare
+                for name, quoted, bare in _PARAMETER.findall(match[2])
+            },
+        )
+        for match in _CHALLENGE.finditer(header)
+    ]
+
+
+def _padded(text: str) -> str:
+    return text + "=" * (-len(text) % 4)

@@ -1,0 +1,360 @@
+"""The images of one node: pull, load, look up, tag, remove.
+
+One asyncio loop owns a store; its methods are not thread-safe. What is on disk (below `root`):
+
+    images.json   names and layers of every image (catalog.py), written last
+    configs/      the configurations, by digest
+    l/, tmp/      the layers (layers.py)
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from cluster.errors import InvalidArgument, ShoalError
+from cluster.seams import Clock, Random, system_random
+from worker.images.auth import RegistryAuth
+from worker.images.background import Threads
+from worker.images.catalog import Catalog, ImageRecord
+from worker.images.config import ConfigDocument, decode_config, image_config
+from worker.images.digest import digest_of, hex_of
+from worker.images.endpoints import Endpoints, host_of
+from worker.images.errors import InvalidImage, NoSuchImage
+from worker.images.layers import LayerStore, write_durably
+from worker.images.load import Loader
+from worker.images.manifest import Descriptor, Index, Platform, platforms
+from worker.images.model import Image, ImageUser, Removal, ResolvedDescriptor
+from worker.images.progress import Progress, ignore
+from worker.images.pull import Puller, Resolver, check_platform
+from worker.images.query import select
+from worker.images.reference import Reference, familiar
+from worker.images.registry import verify
+from worker.images.removal import RemovalPlan, plan_everything, plan_removal
+from worker.images.transport import RegistryTransport
+from worker.images.unpack import Limits
+
+_log = logging.getLogger("shoal.images")
+_THREADS = 4
+
+
+async def system_resolver(domain: str) -> Sequence[str]:
+    """The addresses of a registry's host by the system's resolver; none when it has none."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host_of(domain).strip("[]"), None)
+    except OSError:
+        return ()
+    return [str(address[0]) for *_, address in found]
+
+
+class ImageStore:
+    """Everything below `root` belongs to one open store."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        transport: RegistryTransport,
+        clock: Clock,
+        random: Random | None = None,
+        insecure_registries: Iterable[str] = (),
+        mirrors: Iterable[str] = (),
+        resolver: Resolver = system_resolver,
+        limits: Limits | None = None,
+    ) -> None:
+        """Raises InvalidArgument for registry settings that can't be meant."""
+        bounds = limits or Limits()
+        self.root = root
+        self._transport = transport
+        self._clock = clock
+        self._threads = Threads(_THREADS)
+        self._layers = LayerStore(root)
+        self._catalog = Catalog(root / "images.json")
+        self._documents: dict[str, ConfigDocument] = {}
+        self._leases: Counter[str] = Counter()
+        self._changing = asyncio.Lock()
+        self._puller = Puller(
+            transport,
+            Endpoints(insecure_registries, mirrors),
+            resolver,
+            self._layers,
+            self._threads,
+            clock,
+            random or system_random(),
+            limits=bounds,
+        )
+        self._loader = Loader(self._layers, self._threads, clock, bounds)
+
+    async def open(self) -> None:
+        """Clean up what a crash left, and read what is there. Raises ShoalError when the catalogue is bad."""
+
+        def read() -> None:
+            self._configs.mkdir(parents=True, exist_ok=True, mode=0o711)
+            self._layers.open()
+            self._catalog.load()
+            for record in self._catalog.all():
+                self._check(record)
+
+        await self._threads.run(read)
+        await self._sweep()
+        await self._threads.run(self._sweep_configs)
+
+    async def close(self) -> None:
+        """Give up what is under way and let go of the network and the threads."""
+        await self._puller.close()
+        await self._transport.close()
+        self._threads.close()
+
+    # Lookups
+
+    def get(self, ref_or_id: str) -> Image:
+        """By name[:tag], name@digest, id or unique beginning of an id; raises NoSuchImage."""
+        return self._image(self._catalog.find(ref_or_id))
+
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[Image]:
+        """Images, newest first, that pass Docker's filters (query.py); raises InvalidArgument for others."""
+        images = [self._image(record) for record in self._catalog.all()]
+        return select(images, filters or {}, self.get, self._clock.now())
+
+    def document(self, image_id: str) -> ConfigDocument:
+        """The configuration of an image that is here."""
+        return self._documents[image_id]
+
+    def layer_sizes(self, image: Image) -> Sequence[int]:
+        """Bytes of the files of each of an image's layers, lowest first."""
+        return [layer.size for diff_id in image.diff_ids if (layer := self._layers.get(diff_id))]
+
+    def disk_usage(self) -> int:
+        """Bytes of the files of all layers, each counted once."""
+        return sum(layer.size for layer in self._layers.all())
+
+    async def resolve(self, ref: str, auth: RegistryAuth | None = None) -> ResolvedDescriptor:
+        """Ask the registry what a reference means at present. Raises the puller's errors."""
+        reference = Reference.parse(ref)
+        client, document = await self._puller.locate(reference, auth)
+        if isinstance(document.parsed, Index):
+            served = platforms(document.parsed)
+        else:
+            config = decode_config(await client.config(document.parsed.config))
+            served = [Platform(config.architecture, config.os, config.variant, config.os_version)]
+        descriptor = Descriptor(document.media_type, document.digest, len(document.content))
+        return ResolvedDescriptor(reference.familiar, descriptor, tuple(served))
+
+    # Changes
+
+    async def pull(
+        self,
+        ref: str,
+        *,
+        auth: RegistryAuth | None = None,
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Fetch an image; whatever happens, nothing half-made stays.
+
+        Raises ManifestUnknown, AccessDenied, RegistryUnauthorized, RegistryError (also when it can't
+        be reached), DigestMismatch, InvalidImage; OSError when the disk is full.
+        """
+        reference, tell = Reference.parse(ref), progress or ignore
+        found = await self._puller.find(reference, auth, platform)
+        tell({"status": f"Pulling from {reference.familiar_name}", "id": reference.selector})
+        image_id = found.manifest.config.digest
+        known = self._catalog.get(image_id)
+        digest = found.document.digest
+        names = [reference.with_digest(digest), *([] if reference.digest else [reference])]
+        current = known is not None and {str(name) for name in names} <= {*known.tags, *known.digests}
+        if known is None:
+            content, document = await self._puller.config(found, platform)
+            async with self._lease(document.rootfs.diff_ids):
+                await self._puller.layers(found, document, tell)
+                await self._add(content, document, names)
+        else:
+            check_platform(reference, self._documents[image_id], platform)
+            await self._change(lambda: self._name(image_id, names))
+        tell({"status": f"Digest: {digest}"})
+        verdict = "Image is up to date for" if current else "Downloaded newer image for"
+        tell({"status": f"Status: {verdict} {reference.familiar}"})
+        return self.get(image_id)
+
+    async def load(self, stream: AsyncIterator[bytes], progress: Progress | None = None) -> Sequence[Image]:
+        """Read an archive made by `docker save`, or an OCI layout's tar; plain, gzip or zstd.
+
+        Raises InvalidImage, DigestMismatch, OSError. Images before a bad one stay.
+        """
+        tell = progress or ignore
+        staging = await self._threads.run(self._layers.stage)
+        try:
+            spooled = await self._loader.spool(stream, staging)
+            with spooled.open("rb") as file:
+                archive, archived = await self._loader.open(file)
+                loaded: list[Image] = []
+                for item in archived:
+                    async with self._lease(item.document.rootfs.diff_ids):
+                        await self._loader.layers(archive, item, tell)
+                        await self._add(item.config, item.document, item.references)
+                    loaded.append(self.get(digest_of(item.config)))
+                    for name in item.references:
+                        tell({"stream": f"Loaded image: {name.familiar}\n"})
+                    if not item.references:
+                        tell({"stream": f"Loaded image ID: {loaded[-1].id}\n"})
+                return loaded
+        finally:
+            await self._threads.run(lambda: self._layers.discard(staging))
+
+    async def tag(self, source: str, target: str) -> None:
+        """Give an image one more name. Raises NoSuchImage, InvalidArgument."""
+        record, reference = self._catalog.find(source), Reference.parse(target)
+        if reference.digest:
+            raise InvalidArgument(f"{target!r}: a tag can't have a digest")
+        await self._change(lambda: self._name(record.id, [reference]))
+
+    async def remove(
+        self, ref_or_id: str, *, users: Iterable[ImageUser] = (), force: bool = False
+    ) -> Removal:
+        """Untag, and delete when no name is left. Raises NoSuchImage, and Conflict when containers (`users`)
+        or other names stand against it."""
+        plan = plan_removal(self._catalog, ref_or_id, list(users), force)
+        return await self._remove(plan)
+
+    async def prune(
+        self,
+        *,
+        users: Iterable[ImageUser] = (),
+        dangling: bool = True,
+        filters: Mapping[str, Sequence[str]] | None = None,
+    ) -> Removal:
+        """Delete images that no container uses: those without a name, or all with `dangling=False`."""
+        used = {user.image_id for user in users}
+        plans = [
+            plan_everything(record)
+            for image in self.list(filters)
+            if image.id not in used and (image.dangling or not dangling)
+            if (record := self._catalog.get(image.id)) is not None
+        ]
+        removals = [await self._remove(plan) for plan in plans]
+        steps = tuple(step for removal in removals for step in removal.steps)
+        return Removal(steps, sum(removal.reclaimed for removal in removals))
+
+    # The parts
+
+    @property
+    def _configs(self) -> Path:
+        return self.root / "configs"
+
+    def _config_path(self, image_id: str) -> Path:
+        return self._configs / f"{hex_of(image_id)}.json"
+
+    def config_bytes(self, image_id: str) -> bytes:
+        """The exact bytes of an image's configuration; blocks."""
+        return self._config_path(image_id).read_bytes()
+
+    def _image(self, record: ImageRecord) -> Image:
+        # A layer may occur twice (empty ones do); overlayfs refuses that, and only the upper one counts.
+        diff_ids = tuple(reversed(dict.fromkeys(reversed(record.diff_ids))))
+        sizes = [layer.size for diff_id in diff_ids if (layer := self._layers.get(diff_id))]
+        return Image(
+            id=record.id,
+            repo_tags=tuple(familiar(tag) for tag in record.tags),
+            repo_digests=tuple(familiar(digest) for digest in record.digests),
+            config=image_config(self._documents[record.id]),
+            size=sum(sizes),
+            diff_ids=tuple(record.diff_ids),
+            layers=tuple(self._layers.path(diff_id) for diff_id in diff_ids),
+            layer_names=tuple(self._layers.relative(diff_id) for diff_id in diff_ids),
+            tagged_at=record.tagged_at,
+        )
+
+    def _check(self, record: ImageRecord) -> None:
+        """Read an image's configuration; an image that is not whole is forgotten, loudly. Blocks."""
+        try:
+            content = self.config_bytes(record.id)
+            verify("stored image configuration", record.id, content)
+            self._documents[record.id] = decode_config(content)
+            missing = [diff_id for diff_id in record.diff_ids if self._layers.get(diff_id) is None]
+            if missing:
+                raise InvalidImage(f"layers are missing: {', '.join(missing)}")
+        except (OSError, ShoalError) as error:
+            _log.error("forgetting a damaged image", extra={"image": record.id, "error": str(error)})
+            self._documents.pop(record.id, None)
+            self._catalog.drop(record.id)
+
+    async def _add(self, config: bytes, document: ConfigDocument, names: Sequence[Reference]) -> None:
+        """Record an image whose layers are all here."""
+        image_id = digest_of(config)
+        await self._threads.run(lambda: write_durably(self._config_path(image_id), config))
+
+        def change() -> None:
+            self._documents[image_id] = document
+            self._catalog.put(image_id, document.rootfs.diff_ids)
+            self._name(image_id, names)
+
+        await self._change(change)
+
+    def _name(self, image_id: str, names: Sequence[Reference]) -> None:
+        if self._catalog.get(image_id) is None:
+            raise NoSuchImage(image_id)
+        for name in names:
+            self._catalog.name(image_id, name, self._clock.now())
+
+    async def _change(self, change: Callable[[], None]) -> None:
+        """Change the catalogue and make that durable, or do neither."""
+        async with self._changing:
+            before = self._catalog.copy()
+            try:
+                change()
+                snapshot = self._catalog.snapshot()
+                await self._threads.run(lambda: self._catalog.save(snapshot))
+            except OSError:
+                self._catalog.restore(before)
+                raise
+
+    async def _remove(self, plan: RemovalPlan) -> Removal:
+        def change() -> None:
+            if self._catalog.get(plan.image_id) is None:
+                raise NoSuchImage(plan.image_id)
+            for name in plan.names:
+                self._catalog.unname(plan.image_id, name)
+            if plan.delete:
+                self._catalog.drop(plan.image_id)
+
+        before = {layer.diff_id: layer.size for layer in self._layers.all()}
+        steps = [("Untagged", familiar(name)) for name in plan.names]
+        await self._change(change)
+        if not plan.delete:
+            return Removal(tuple(steps))
+        self._documents.pop(plan.image_id, None)
+        await self._threads.run(lambda: self._config_path(plan.image_id).unlink(missing_ok=True))
+        gone = await self._sweep()
+        steps += [("Deleted", plan.image_id), *(("Deleted", diff_id) for diff_id in reversed(gone))]
+        return Removal(tuple(steps), sum(before.get(diff_id, 0) for diff_id in gone))
+
+    @asynccontextmanager
+    async def _lease(self, diff_ids: Sequence[str]) -> AsyncIterator[None]:
+        """Keep layers, here or coming, from being swept until the image that needs them is recorded."""
+        held = set(diff_ids)
+        self._leases.update(held)
+        try:
+            yield
+        finally:
+            self._leases.subtract(held)
+            self._leases += Counter()
+            await self._sweep()
+
+    async def _sweep(self) -> Sequence[str]:
+        """Delete the layers that nothing needs; gives their diff ids."""
+        needed = self._catalog.layers() | set(self._leases)
+        unneeded = [layer.diff_id for layer in self._layers.all() if layer.diff_id not in needed]
+        doomed = [self._layers.detach(diff_id) for diff_id in unneeded]
+        for path in doomed:
+            await self._threads.run(partial(self._layers.discard, path))
+        return unneeded
+
+    def _sweep_configs(self) -> None:
+        """Delete configurations whose image was never recorded, or is forgotten; blocks."""
+        known = {self._config_path(record.id) for record in self._catalog.all()}
+        for path in list(self._configs.iterdir()):
+            if path not in known:
+                path.unlink()
