@@ -132,7 +132,12 @@ async def _offered_protocols(sock: socket.socket) -> list[str]:
 async def _readable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(sock, lambda: ready.done() or ready.set_result(None))
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(sock, wake)
     try:
         await ready
     finally:
@@ -140,7 +145,7 @@ async def _readable(sock: socket.socket) -> None:
 
 
 def client_hello_protocols(data: bytes) -> list[str] | None:
-    """ALPN names in a ClientHello (RFC 8446 4.1.2, RFC 7301); [] if it is none or has none; None if cut short."""
+    """ALPN names of a ClientHello (RFC 8446, RFC 7301); [] if it is none or has none; None if cut short."""
     if data[0] != _HANDSHAKE:
         return []
     hello = bytearray()

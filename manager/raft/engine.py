@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from cluster.seams import MILLISECOND, SECOND, Clock, Random, SystemClock, system_random
+from manager.raft.changes import HAND_OVER
 from manager.raft.delivery import Delivery, StateMachine, Waiter
 from manager.raft.disk import Disk, SystemDisk
 from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, Overloaded, TooLarge
 from manager.raft.journal import Journal, Origin
 from manager.raft.network import Network, TlsMaterial, TlsNetwork
-from manager.raft.node import HAND_OVER, RaftNode
+from manager.raft.node import RaftNode
 from manager.raft.snapshot import Snapshots
 from manager.raft.status import RaftStatus
 from manager.raft.timing import RaftLimits, RaftTiming

@@ -45,8 +45,8 @@ class RaftCorrupt(ShoalError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what}. This manager must not take part with damaged state: remove it from the cluster on "
-            "another manager (docker node demote, then node rm), empty its Raft directory and join again as a "
-            "new node; if it is the only manager, restore the directory from a backup"
+            "another manager (docker node demote, then node rm), empty its Raft directory and join again as "
+            "a new node; if it is the only manager, restore the directory from a backup"
         )
 
 

@@ -1,0 +1,171 @@
+"""Changing the members, one at a time, and handing leadership over.
+
+A joining node first learns the log without a vote (as one of pysyncobj's read-only nodes), so that a slow or
+unreachable one can't stall the cluster: a vote counts for the majority from the moment it is logged.
+"""
+
+from pysyncobj import FAIL_REASON
+
+from cluster.errors import Conflict, InvalidArgument, Unavailable
+from cluster.seams import MILLISECOND, SECOND
+from manager.raft.delivery import Waiter
+from manager.raft.errors import NotLeader
+from manager.raft.hooks import LEADER
+from manager.raft.membership import Change, Learner, parse_change
+from manager.raft.replication import Replication
+from manager.raft.transport import Peer
+
+LEARNING_TIMEOUT = 30 * SECOND
+"""For a joining member to catch up with the log."""
+LEARNT = 64
+"""A learner this few entries behind may vote."""
+HAND_OVER = 2 * SECOND
+"""New proposals wait this long at most while leadership is handed over."""
+
+
+class MemberChanges(Replication):
+    """Adding, removing, handing over. RaftNode supplies the proposals."""
+
+    def _prepare_changes(self) -> None:
+        self._learning: dict[str, Learner] = {}
+        self._hand_over: tuple[Peer | None, int] | None = None
+        self._hand_over_sent = 0
+
+    def leader_id(self) -> str | None:
+        """Who leads, as far as this node knows."""
+        leader = self.leader()
+        return leader.id if leader is not None else None
+
+    def _append_own(self, command: bytes, waiter: Waiter) -> None:
+        raise NotImplementedError
+
+    # -- membership
+
+    def add_member(self, node_id: str, address: str, waiter: Waiter) -> None:
+        """Let a node learn the log, then vote."""
+        known = {peer.id: peer.address for peer in self.voters()} | {self.selfNode.id: self.selfNode.address}
+        if self.state() != LEADER:
+            self._answer(waiter, NotLeader(self.leader_id()))
+        elif node_id in known:
+            wrong = known[node_id] != address
+            problem = f"manager {node_id} is a member already, at {known[node_id]}: remove it first"
+            self._answer(waiter, Conflict(problem) if wrong else None)
+        elif node_id in self._learning:
+            self._answer(waiter, Conflict(f"manager {node_id} is being added already"))
+        else:
+            peer = Peer(node_id, address)
+            self._learning[node_id] = Learner(peer, waiter, self._clock.monotonic() + LEARNING_TIMEOUT)
+            self.learners().add(peer)
+            self.next_index()[peer] = self.journal().last_index() + 1
+            self.match_index()[peer] = 0
+            self.last_response()[peer] = self.now()
+            self._peers.addNode(peer)
+            self.kick()
+
+    def remove_member(self, node_id: str, waiter: Waiter) -> None:
+        """Take a node's vote away. A leader hands over before its own removal: see Raft.remove_member."""
+        peer = next((peer for peer in self.voters() if peer.id == node_id), None)
+        if self.state() != LEADER:
+            self._answer(waiter, NotLeader(self.leader_id()))
+        elif node_id == self.selfNode.id:
+            self._answer(
+                waiter, InvalidArgument("the leader can't remove itself: hand leadership over first")
+            )
+        elif peer is None:
+            self._answer(waiter, None)
+        else:
+            problem = self._change_objection() or self._removal_objection(peer)
+            if problem is not None:
+                self._answer(waiter, problem)
+            else:
+                self._append_change(Change("rem", node_id, peer.address), waiter)
+
+    def _answer(self, waiter: Waiter, error: Exception | None) -> None:
+        self._delivery.resolve(waiter, None, error)
+        self._delivery.post()
+
+    def _append_change(self, change: Change, waiter: Waiter) -> None:
+        self._SyncObj__doChangeCluster(change.engine_request())
+        self._append_own(change.command(), waiter)
+        self.kick()
+
+    def _change_objection(self) -> Exception | None:
+        """One membership change at a time, and none before this leader has committed an entry of its term."""
+        if self.raftLastApplied < self.no_op_index():
+            return Unavailable("this manager has just become the leader: try again")
+        if any(parse_change(entry[0]) for entry in self.journal().from_index(self.raftCommitIndex + 1)):
+            return Unavailable("another change of the managers is under way: try again")
+        return None
+
+    def _removal_objection(self, gone: Peer) -> Exception | None:
+        since = self.now() - self.conf.leaderFallbackTimeout
+        rest = self.voters() - {gone}
+        reachable = 1 + sum(1 for peer in rest if self.last_response().get(peer, 0) > since)
+        if reachable * 2 > len(rest) + 1:
+            return None
+        return Unavailable(
+            f"only {reachable} of the {len(rest) + 1} managers that would be left can be reached, so the "
+            f"cluster would stop without manager {gone.id}: bring the others back first"
+        )
+
+    def _advance_learners(self) -> None:
+        if self.state() != LEADER:
+            return
+        for learner in list(self._learning.values()):
+            peer = learner.peer
+            if self.match_index()[peer] > 0 and self.match_index()[peer] + LEARNT >= self.raftCommitIndex:
+                if self._change_objection() is None:
+                    del self._learning[peer.id]
+                    self.learners().discard(peer)
+                    self._append_change(Change("add", peer.id, peer.address), learner.waiter)
+            elif self._clock.monotonic() > learner.deadline:
+                self._forget_learner(learner)
+                problem = (
+                    f"manager {peer.id} did not come up to date: can {peer.address} be reached from here?"
+                )
+                self._answer(learner.waiter, Unavailable(problem))
+
+    def _forget_learner(self, learner: Learner) -> None:
+        self._learning.pop(learner.peer.id, None)
+        self.learners().discard(learner.peer)
+        self.next_index().pop(learner.peer, None)
+        self.match_index().pop(learner.peer, None)
+        self._peers.dropNode(learner.peer)
+
+    def _forget_learners(self) -> None:
+        for learner in list(self._learning.values()):
+            self._forget_learner(learner)
+            self._delivery.resolve(learner.waiter, None, NotLeader(None))
+
+    # -- handing over
+
+    def hand_over(self, to: str | None, waiter: Waiter) -> None:
+        """Begin to hand leadership to that member, or to the one furthest ahead; proposals wait meanwhile."""
+        target = next((peer for peer in self.voters() if peer.id == to), None)
+        if self.state() != LEADER:
+            self._answer(waiter, NotLeader(self.leader_id()))
+        elif (to is not None and target is None) or not self.voters():
+            self._answer(
+                waiter, InvalidArgument(f"there is no other manager {to or ''} to hand leadership to")
+            )
+        else:
+            self._hand_over = (target, self._clock.monotonic() + HAND_OVER)
+            self._hand_over_sent = 0
+            self._answer(waiter, None)
+            self.kick()
+
+    def _advance_hand_over(self) -> None:
+        if self._hand_over is None:
+            return
+        target, deadline = self._hand_over
+        now = self._clock.monotonic()
+        if now > deadline:
+            self._hand_over = None
+            self.kick()
+        elif now - self._hand_over_sent > 100 * MILLISECOND:
+
+            def told(result: object, reason: int) -> None:
+                if reason == FAIL_REASON.SUCCESS:
+                    self._hand_over_sent = now
+
+            self.transferLeadership(target, told)
