@@ -1,0 +1,34 @@
+# sudo make demo   sets up what it needs, then runs the main job
+# sudo make test   sets up what it needs, then runs every test
+# make check       ruff, mypy, import rules
+# make bench       benchmarks against peers and raw limits (bench/RESULTS.md)
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test check bench clean
+
+setup: $(VENV)/.ready
+	@./setup/system
+
+$(VENV)/.ready: pyproject.toml
+	@./setup/python "$(PYTHON)" "$(VENV)"
+
+demo: setup
+	@$(BIN)/python -m shoal.demo.main
+
+test: setup
+	@$(BIN)/python -m tests.run
+
+check: $(VENV)/.ready
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m bench.run
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

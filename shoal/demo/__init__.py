@@ -1,0 +1,1 @@
+"""The main job, shown: a three-host cluster that runs, scales, serves and heals a real service."""
