@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from cluster.errors import InvalidArgument, ShoalError, Unavailable
 
 API_VERSION = (1, 50)
-DEFAULT_SOCKETS = (Path("/run/shoal.sock"), Path("/var/run/docker.sock"))
+DEFAULT_HOST = "unix:///var/run/docker.sock"
 _TLS_PORT, _PLAIN_PORT = 2376, 2375
 
 Json = dict[str, Any]
@@ -283,9 +283,5 @@ def log_frames(response: http.client.HTTPResponse) -> Iterator[tuple[int, bytes]
 
 
 def default_host(environment: Mapping[str, str] = os.environ) -> str:
-    """The engine to use when none is named: SHOAL_HOST, DOCKER_HOST, or the first local socket there is."""
-    for name in ("SHOAL_HOST", "DOCKER_HOST"):
-        if environment.get(name):
-            return environment[name]
-    present = [path for path in DEFAULT_SOCKETS if path.exists()]
-    return f"unix://{(present or [DEFAULT_SOCKETS[-1]])[0]}"
+    """The engine to use when none is named: SHOAL_HOST, DOCKER_HOST, or the local socket."""
+    return environment.get("SHOAL_HOST") or environment.get("DOCKER_HOST") or DEFAULT_HOST

@@ -14,7 +14,16 @@ import msgspec
 import shoal
 from cluster.errors import ShoalError
 from shoal.playground import formation, processes, underlay
-from shoal.playground.layout import CLIENT, UNDERLAY, Host, Layout, Settings, daemon_command, hosts_file
+from shoal.playground.layout import (
+    CLIENT,
+    CLIENT_ADDRESS,
+    UNDERLAY,
+    Host,
+    Layout,
+    Settings,
+    daemon_command,
+    hosts_file,
+)
 from shoal.playground.supervisor import STOP_SECONDS, DaemonStatus, Order
 
 ANSWER_SECONDS = 30.0
@@ -107,8 +116,8 @@ class Boxes:
         """Connect hosts (None is the client) with the underlay."""
         commands = []
         for host in hosts:
-            name = host.name if host else CLIENT
-            commands += underlay.plug_commands(name, pids[name])
+            name, address = (host.name, host.address) if host else (CLIENT, CLIENT_ADDRESS)
+            commands += underlay.plug_commands(name, address, pids[name])
         underlay.ip_batch(pids[UNDERLAY], commands)
         for host in hosts:
             underlay.ip_batch(pids[host.name if host else CLIENT], underlay.host_commands(host))

@@ -115,9 +115,17 @@ def wait_answering(hosts: Sequence[Host], seconds: float, ended: Callable[[Host]
         engine = Engine(host.docker_host)
         while not engine.ping(timeout=1.0):
             if (reason := ended(host)) is not None:
-                raise ShoalError(f"the daemon of {host.name} ended ({reason}); its log is {host.log}")
+                raise ShoalError(
+                    f"the daemon of {host.name} ended ({reason}): {last_line(host)}; see {host.log}"
+                )
             if time.monotonic() > deadline:
                 raise ShoalError(
                     f"the daemon of {host.name} does not answer after {seconds:.0f} s; see {host.log}"
                 )
             time.sleep(0.02)
+
+
+def last_line(host: Host) -> str:
+    """The last line that a host's daemon has written."""
+    lines = host.log.read_text(errors="replace").splitlines() if host.log.exists() else []
+    return lines[-1] if lines else "it has written nothing"

@@ -146,7 +146,7 @@ def _let_go_of_caller() -> None:
 
 
 def _make(order: Order, name: str) -> str:
-    """Make the host in a child, its process 1. Returns an empty string once it stands, else what went wrong."""
+    """Make the host in a child, its process 1. Returns what went wrong, or nothing once it stands."""
     cgroups.create(order.cgroup)
     cgroups.join(order.cgroup, leaf=False)
     namespaces.unshare()

@@ -41,9 +41,14 @@ def bridge_commands() -> list[str]:
     ]
 
 
-def plug_commands(name: str, pid: int) -> list[str]:
+def mac_address(address: str) -> str:
+    """A host's hardware address: the same after a power loss, so that its peers still know it."""
+    return "02:53:" + ":".join(f"{int(byte):02x}" for byte in address.split("."))
+
+
+def plug_commands(name: str, address: str, pid: int) -> list[str]:
     """Commands that plug a cable between the underlay and `eth0` of the host whose process 1 is `pid`."""
-    cable = f"link add {name} type veth peer name eth0 netns {pid}"
+    cable = f"link add {name} type veth peer name eth0 address {mac_address(address)} netns {pid}"
     if name == CLIENT:
         return [cable, f"addr add {CLIENT_GATEWAY}/24 dev {name}", f"link set {name} up"]
     return [cable, f"link set {name} master {BRIDGE} up"]
