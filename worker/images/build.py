@@ -16,11 +16,9 @@ import msgspec
 
 from worker.images.config import ImageConfig, encode_config
 from worker.images.digest import digest_of, hex_of
+from worker.images.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from worker.images.reference import Reference
 
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 _COPY_BYTES = 1 << 20
 

@@ -50,6 +50,10 @@ async def system_resolver(domain: str) -> Sequence[str]:
     return [str(address[0]) for *_, address in found]
 
 
+def _nothing() -> None:
+    pass
+
+
 class ImageStore:
     """Everything below `root` belongs to one open store."""
 
@@ -173,7 +177,8 @@ class ImageStore:
                 await self._add(content, document, names)
         else:
             check_platform(reference, self._documents[image_id], platform)
-            await self._change(lambda: self._name(image_id, names))
+            if not current:
+                await self._change(lambda: self._name(image_id, names))
         tell({"status": f"Digest: {digest}"})
         verdict = "Image is up to date for" if current else "Downloaded newer image for"
         tell({"status": f"Status: {verdict} {reference.familiar}"})
@@ -284,14 +289,13 @@ class ImageStore:
     async def _add(self, config: bytes, document: ConfigDocument, names: Sequence[Reference]) -> None:
         """Record an image whose layers are all here."""
         image_id = digest_of(config)
-        await self._threads.run(lambda: write_durably(self._config_path(image_id), config))
 
         def change() -> None:
             self._documents[image_id] = document
             self._catalog.put(image_id, document.rootfs.diff_ids)
             self._name(image_id, names)
 
-        await self._change(change)
+        await self._change(change, first=lambda: write_durably(self._config_path(image_id), config))
 
     def _name(self, image_id: str, names: Sequence[Reference]) -> None:
         if self._catalog.get(image_id) is None:
@@ -299,16 +303,26 @@ class ImageStore:
         for name in names:
             self._catalog.name(image_id, name, self._clock.now())
 
-    async def _change(self, change: Callable[[], None]) -> None:
-        """Change the catalogue and make that durable, or do neither."""
+    async def _change(
+        self,
+        change: Callable[[], None],
+        *,
+        first: Callable[[], None] = _nothing,
+        then: Callable[[], None] = _nothing,
+    ) -> None:
+        """Change the catalogue and make that durable, or do neither; `first` and `then` touch other files
+        before and after, in a thread."""
         async with self._changing:
-            before = self._catalog.copy()
+            records, documents = self._catalog.copy(), dict(self._documents)
             try:
+                await self._threads.run(first)
                 change()
                 snapshot = self._catalog.snapshot()
                 await self._threads.run(lambda: self._catalog.save(snapshot))
+                await self._threads.run(then)
             except OSError:
-                self._catalog.restore(before)
+                self._catalog.restore(records)
+                self._documents = documents
                 raise
 
     async def _remove(self, plan: RemovalPlan) -> Removal:
@@ -319,14 +333,15 @@ class ImageStore:
                 self._catalog.unname(plan.image_id, name)
             if plan.delete:
                 self._catalog.drop(plan.image_id)
+                self._documents.pop(plan.image_id, None)
 
         before = {layer.diff_id: layer.size for layer in self._layers.all()}
         steps = [("Untagged", familiar(name)) for name in plan.names]
-        await self._change(change)
         if not plan.delete:
+            await self._change(change)
             return Removal(tuple(steps))
-        self._documents.pop(plan.image_id, None)
-        await self._threads.run(lambda: self._config_path(plan.image_id).unlink(missing_ok=True))
+        path = self._config_path(plan.image_id)
+        await self._change(change, then=lambda: path.unlink(missing_ok=True))
         gone = await self._sweep()
         steps += [("Deleted", plan.image_id), *(("Deleted", diff_id) for diff_id in reversed(gone))]
         return Removal(tuple(steps), sum(before.get(diff_id, 0) for diff_id in gone))
