@@ -8,7 +8,7 @@ from netplane.plane import NetPlane
 
 from worker.images.store import ImageStore
 from worker.node import Machine
-from worker.runtime.runtime import Runtime
+from worker.runtime.oci import OCIRuntime
 from worker.volumes.store import VolumeStore
 
 
@@ -20,10 +20,14 @@ class Engine:
     data_root: Path
     machine: Machine
     images: ImageStore
-    runtime: Runtime
+    runtime: OCIRuntime
     network: NetPlane
     volumes: VolumeStore
     labels: dict[str, str]
     default_runtime: str
     debug: bool = False
     registry_config: dict[str, Any] = field(default_factory=dict)
+
+    def log_path(self, container_id: str) -> Path:
+        """Where the container's log is."""
+        return self.runtime.log_path(container_id)

@@ -11,7 +11,7 @@ from cluster.spec import ContainerSpec, FileTarget, HealthConfig
 from worker.agent.executor import TaskRejected
 from worker.agent.template import Template
 from worker.images.config import ImageConfig
-from worker.images.store import Image
+from worker.images.model import Image
 from worker.runtime.model import (
     ContainerConfig,
     HealthCheck,

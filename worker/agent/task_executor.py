@@ -1,19 +1,17 @@
 """Runs tasks on this machine: composes images, volumes, network plane and runtime."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from msgspec.structs import replace
+from netplane.plane import NetPlane
 
-from cluster.dataplane import NetworkRecord
-from cluster.errors import ShoalError
+from cluster.dataplane import NetworkRecord, Protocol
+from cluster.errors import NotFound, ShoalError
 from cluster.objects import Config, ContainerStatus, NodeDescription, Secret, Task
 from cluster.seams import Clock
 from cluster.spec import ContainerSpec, PortConfig
-from netplane.model import Attachment, DNSOptions, HostPort, SandboxMode, SandboxSpec
-from netplane.plane import NetPlane
+from netplane.model import DNS, Attachment, HostPort, Mode, SandboxSpec
 from worker.agent.container import (
     NetworkFiles,
     container_config,
@@ -22,16 +20,16 @@ from worker.agent.container import (
     in_memory_files,
 )
 from worker.agent.executor import Ended, Found, Started, TaskFailed, TaskRejected
-from worker.agent.mounts import MountResolver
 from worker.agent.template import Template
 from worker.images.auth import RegistryAuth
+from worker.images.model import Image
 from worker.images.reference import Reference
-from worker.images.store import Image, ImageStore
-from worker.runtime.model import ContainerState, HealthStatus
+from worker.images.store import ImageStore
+from worker.runtime.model import ContainerState, HealthStatus, MountPoint
 from worker.runtime.model import ContainerStatus as RuntimeStatus
-from worker.runtime.runtime import Runtime
-
-log = logging.getLogger("shoal.agent.executor")
+from worker.runtime.runtime import Change, Runtime
+from worker.volumes.mounts import resolve_mounts
+from worker.volumes.store import VolumeStore
 
 BRIDGE, HOST, NONE = "bridge", "host", "null"
 
@@ -45,7 +43,7 @@ class TaskExecutor:
         images: ImageStore,
         runtime: Runtime,
         network: NetPlane,
-        mounts: MountResolver,
+        volumes: VolumeStore,
         networks: Callable[[], Mapping[str, NetworkRecord]],
         secrets: Callable[[], Mapping[str, Secret]],
         configs: Callable[[], Mapping[str, Config]],
@@ -55,7 +53,7 @@ class TaskExecutor:
         self._images = images
         self._runtime = runtime
         self._network = network
-        self._mounts = mounts
+        self._volumes = volumes
         self._networks = networks
         self._secrets = secrets
         self._configs = configs
@@ -72,10 +70,13 @@ class TaskExecutor:
         image = await self._image(task, spec)
         try:
             files = in_memory_files(task, self._secrets(), self._configs())
-            mounts = await self._mounts.resolve(task, spec, image, template)
+            mounts = self._resolve_mounts(task, spec, image, template)
             network = await self._sandbox(task, spec, template)
             config = container_config(task, image, network, mounts, files, template, self._clock.now())
             await self._runtime.create(config)
+        except OSError as error:
+            await self._discard(task)
+            raise TaskRejected(f"preparing the container: {error}") from error
         except BaseException:
             # Also when cancelled: whoever prepares again starts from nothing.
             await asyncio.shield(self._discard(task))
@@ -98,6 +99,8 @@ class TaskExecutor:
     async def healthy(self, task: Task) -> bool:
         """Wait for the health check's first verdict."""
         identifier = container_id(task.id)
+        if not self._checked(identifier):
+            return True
         async for state in self._states(identifier):
             if not state.running:
                 ended = await self.wait(task)
@@ -111,6 +114,8 @@ class TaskExecutor:
     async def unhealthy(self, task: Task) -> None:
         """Return once the health check fails; take the task out of this node's balancer at once."""
         identifier = container_id(task.id)
+        if not self._checked(identifier):
+            await asyncio.Event().wait()
         async for state in self._states(identifier):
             if state.health.status is HealthStatus.UNHEALTHY:
                 await self._network.withdraw(identifier)
@@ -135,7 +140,9 @@ class TaskExecutor:
             await self._network.withdraw(identifier)
             spec = task.spec.container_spec or ContainerSpec()
             grace = self._runtime.get(identifier)[0].stop_grace_ns
-            await self._runtime.stop(identifier, grace if spec.stop_grace_period is None else spec.stop_grace_period)
+            await self._runtime.stop(
+                identifier, grace if spec.stop_grace_period is None else spec.stop_grace_period
+            )
             state = await self._runtime.wait(identifier)
         await self._network.remove_sandbox(identifier)
         return Ended(self._container_status(identifier), _error(state))
@@ -163,23 +170,24 @@ class TaskExecutor:
         is here already was meant as it is here; a registry that is away must not stop a failover.
         """
         reference = Reference.parse(spec.image)
-        local = self._images.find(spec.image)
-        if local is not None:
-            return local
+        try:
+            return self._images.get(spec.image)
+        except NotFound:
+            pass
         try:
             return await self._images.pull(spec.image, auth=RegistryAuth.decode(task.registry_auth))
-        except ShoalError as error:
-            raise TaskRejected(f"No such image: {reference.familiar()}: {error}") from error
+        except (ShoalError, OSError) as error:
+            raise TaskRejected(f"No such image: {reference.familiar}: {error}") from error
 
     async def _sandbox(self, task: Task, spec: ContainerSpec, template: Template) -> NetworkFiles:
         networks = self._networks()
         drivers = {a.network_id: _driver(networks, a.network_id) for a in task.networks}
         identifier = container_id(task.id)
-        mode = SandboxMode.PRIVATE
+        mode = Mode.PRIVATE
         if HOST in drivers.values():
-            mode = SandboxMode.HOST
+            mode = Mode.HOST
         elif NONE in drivers.values():
-            mode = SandboxMode.NONE
+            mode = Mode.NONE
         attachments = tuple(
             Attachment(
                 network_id=BRIDGE if drivers[a.network_id] == BRIDGE else a.network_id,
@@ -199,14 +207,18 @@ class TaskExecutor:
                 id=identifier,
                 hostname=hostname(spec, template, identifier),
                 mode=mode,
-                attachments=attachments if mode is SandboxMode.PRIVATE else (),
+                attachments=attachments if mode is Mode.PRIVATE else (),
                 host_ports=tuple(
-                    HostPort(protocol=port.protocol, published=port.published_port, target=port.target_port)
+                    HostPort(
+                        protocol=Protocol(port.protocol),
+                        published=port.published_port,
+                        target=port.target_port,
+                    )
                     for port in ports
                 )
-                if mode is SandboxMode.PRIVATE
+                if mode is Mode.PRIVATE
                 else (),
-                dns=DNSOptions(
+                dns=DNS(
                     servers=tuple(dns.nameservers or ()) if dns else (),
                     search=tuple(dns.search or ()) if dns else (),
                     options=tuple(dns.options or ()) if dns else (),
@@ -227,19 +239,62 @@ class TaskExecutor:
             hostname=self._describe().hostname,
         )
 
+    def _resolve_mounts(
+        self, task: Task, spec: ContainerSpec, image: Image, template: Template
+    ) -> tuple[MountPoint, ...]:
+        mounts = [
+            replace(mount, source=template.expand(mount.source), target=template.expand(mount.target))
+            for mount in spec.mounts or ()
+        ]
+        try:
+            return resolve_mounts(container_id(task.id), mounts, image.config.volumes, self._volumes)
+        except ShoalError as error:
+            raise TaskRejected(str(error)) from error
+
+    async def _states(self, identifier: str) -> AsyncIterator[ContainerState]:
+        """The container's state now, then each change, until it is removed."""
+        changes = self._runtime.watch()
+        state = self._state(identifier)
+        while state is not None:
+            yield state
+            state = await _next_of(changes, identifier)
+
     async def _discard(self, task: Task) -> None:
         identifier = container_id(task.id)
         if self._state(identifier) is not None:
             await self._runtime.remove(identifier, force=True)
         await self._network.remove_sandbox(identifier)
-        await self._mounts.release(identifier)
+        self._volumes.release(identifier, remove_anonymous=True)
+
+    def _checked(self, identifier: str) -> bool:
+        return self._runtime.get(identifier)[0].healthcheck is not None
 
     def _state(self, identifier: str) -> ContainerState | None:
-        found = self._runtime.find(identifier)
-        return found[1] if found else None
+        try:
+            return self._runtime.get(identifier)[1]
+        except NotFound:
+            return None
 
     def _container_status(self, identifier: str) -> ContainerStatus:
         state = self._state(identifier)
         if state is None:
             return ContainerStatus(container_id=identifier)
         return ContainerStatus(container_id=identifier, pid=state.pid, exit_code=state.exit_code)
+
+
+async def _next_of(changes: AsyncIterator[Change], identifier: str) -> ContainerState | None:
+    async for changed, state in changes:
+        if changed == identifier:
+            return state
+    return None
+
+
+def _driver(networks: Mapping[str, NetworkRecord], network_id: str) -> str:
+    record = networks.get(network_id)
+    return record.driver if record is not None else ""
+
+
+def _error(state: ContainerState) -> str:
+    if state.oom_killed:
+        return f"task: non-zero exit ({state.exit_code}): out of memory"
+    return state.error

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from netplane.model import Sandbox
-
 from cluster.dataplane import mac_for
 from cluster.engine_json import rfc3339
 from cluster.seams import SECOND
+from netplane.model import Sandbox
 from worker.engine import Engine
 from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus, HealthStatus, MountPoint
 
@@ -56,7 +55,7 @@ def inspect_json(engine: Engine, config: ContainerConfig, state: ContainerState)
         "ProcessLabel": "",
         "AppArmorProfile": config.apparmor_profile,
         "ExecIDs": None,
-        "LogPath": str(engine.runtime.log_path(config.id) or ""),
+        "LogPath": str(engine.log_path(config.id)),
         "HostConfig": _host_config(config, sandbox),
         "GraphDriver": {"Name": "overlay2", "Data": None},
         "Mounts": [_mount(mount) for mount in config.mounts],

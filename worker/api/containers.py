@@ -1,9 +1,9 @@
-"""`/containers`: list, inspect, logs, lifecycle of the containers on this node."""
+"""`/containers`: list, inspect, logs, stop and kill: the tasks' containers on this node."""
 
 from aiohttp import web
 
 from cluster.engine_json import rfc3339
-from cluster.errors import Conflict, InvalidArgument
+from cluster.errors import Conflict, InvalidArgument, NotImplementedHere
 from cluster.seams import SECOND, SystemClock
 from worker.api.container_json import container_summary, inspect_json
 from worker.api.http import (
@@ -12,15 +12,14 @@ from worker.api.http import (
     flag,
     frame,
     integer,
-    json_body,
     matches_labels,
     not_found,
 )
 from worker.api.timestamps import parse_timestamp
 from worker.engine import Engine
-from worker.engine_containers import ContainerCreator
 from worker.logs.reader import LogQuery, read_log
 from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus
+from worker.runtime.oci import parse_signal
 
 _FILTERS = {
     "ancestor", "before", "exited", "health", "id", "is-task", "label", "name", "network", "since", "status",
@@ -44,30 +43,26 @@ def find(engine: Engine, name: str) -> Found:
     return matching[0]
 
 
-def routes(app: web.Application, engine: Engine, creator: ContainerCreator) -> None:
+def routes(app: web.Application, engine: Engine) -> None:
     """Add the handlers."""
-    handlers = _Handlers(engine, creator)
+    handlers = _Handlers(engine)
     for method, path, handler in (
-        ("GET", "/containers/json", handlers.list),
+        ("GET", "/containers/json", handlers.index),
         ("POST", "/containers/create", handlers.create),
         ("GET", "/containers/{name:.+}/json", handlers.inspect),
         ("GET", "/containers/{name:.+}/logs", handlers.logs),
-        ("POST", "/containers/{name:.+}/start", handlers.start),
         ("POST", "/containers/{name:.+}/stop", handlers.stop),
-        ("POST", "/containers/{name:.+}/restart", handlers.restart),
         ("POST", "/containers/{name:.+}/kill", handlers.kill),
         ("POST", "/containers/{name:.+}/wait", handlers.wait),
-        ("DELETE", "/containers/{name:.+}", handlers.remove),
     ):
         add_route(app, method, path, handler)
 
 
 class _Handlers:
-    def __init__(self, engine: Engine, creator: ContainerCreator) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._creator = creator
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def index(self, request: web.Request) -> web.Response:
         wanted = filters(request, _FILTERS)
         everything = flag(request, "all") or "status" in wanted or "exited" in wanted
         limit = integer(request, "limit", 0)
@@ -104,42 +99,28 @@ class _Handlers:
             return False
         return all(any(test(value) for value in wanted[key]) for key, test in tests.items() if key in wanted)
 
-    async def create(self, request: web.Request) -> web.Response:
-        body = await json_body(request)
-        name = request.query.get("name", "").lstrip("/")
-        identifier, warnings = await self._creator.create(name, body)
-        return web.json_response({"Id": identifier, "Warnings": warnings}, status=201)
+    async def create(self, _: web.Request) -> web.Response:
+        raise NotImplementedHere(
+            "this version of Shoal runs containers as services only: use `docker service create`, with "
+            "`--restart-condition none` for a command that runs once"
+        )
 
     async def inspect(self, request: web.Request) -> web.Response:
         config, state = self._find(request)
         return web.json_response(inspect_json(self._engine, config, state))
 
-    async def start(self, request: web.Request) -> web.Response:
-        config, state = self._find(request)
-        if state.running:
-            return web.Response(status=304)
-        await self._creator.start(config.id)
-        return web.Response(status=204)
-
     async def stop(self, request: web.Request) -> web.Response:
         config, state = self._find(request)
         if not state.running:
             return web.Response(status=304)
-        await self._creator.stop(config.id, self._grace(request, config))
-        return web.Response(status=204)
-
-    async def restart(self, request: web.Request) -> web.Response:
-        config, state = self._find(request)
-        if state.running:
-            await self._creator.stop(config.id, self._grace(request, config))
-        await self._creator.start(config.id)
+        await self._engine.runtime.stop(config.id, self._grace(request, config))
         return web.Response(status=204)
 
     async def kill(self, request: web.Request) -> web.Response:
         config, state = self._find(request)
         if not state.running:
             raise Conflict(f"cannot kill container: {config.id}: container {config.id} is not running")
-        await self._engine.runtime.signal(config.id, request.query.get("signal") or "SIGKILL")
+        await self._engine.runtime.signal(config.id, parse_signal(request.query.get("signal") or "KILL"))
         return web.Response(status=204)
 
     async def wait(self, request: web.Request) -> web.StreamResponse:
@@ -156,16 +137,6 @@ class _Handlers:
         await response.write(b'{"StatusCode":%d}\n' % ended.exit_code)
         await response.write_eof()
         return response
-
-    async def remove(self, request: web.Request) -> web.Response:
-        config, state = self._find(request)
-        if state.running and not flag(request, "force"):
-            raise Conflict(
-                f'cannot remove container "/{config.name}": container is running: stop the container before '
-                "removing or force remove"
-            )
-        await self._creator.remove(config.id, volumes=flag(request, "v"))
-        return web.Response(status=204)
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         config, _ = self._find(request)

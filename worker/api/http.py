@@ -189,11 +189,11 @@ class JSONStream:
             await self._response.prepare(self._request)
         await self._response.write(json.dumps(message).encode() + b"\r\n")
 
-    async def fail(self, error: ShoalError) -> None:
+    async def fail(self, error: Exception, line: Mapping[str, Any]) -> None:
         """Report a failure in the way that is left."""
         if self._response is None:
-            raise error
-        await self.send({"errorDetail": {"message": str(error)}, "error": str(error)})
+            raise error if isinstance(error, ShoalError) else ShoalError(str(error)) from error
+        await self.send(line)
 
     async def finish(self) -> web.StreamResponse:
         """End the answer."""

@@ -1,25 +1,27 @@
 """`/images` and `/distribution`: list, pull, load, inspect, tag, remove."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from fnmatch import fnmatchcase
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from cluster.errors import InvalidArgument, ShoalError
-from worker.api.http import JSONStream, add_route, filters, flag, matches_labels
+from worker.api.http import JSONStream, add_route, filters, flag
 from worker.engine import Engine
 from worker.images.auth import RegistryAuth
 from worker.images.engine_json import (
-    distribution_json,
-    history_json,
-    image_json,
+    distribution_inspect,
+    error_line,
+    image_history,
+    image_inspect,
     image_summary,
+    prune_report,
+    removal_items,
 )
-from worker.images.reference import Reference
+from worker.images.model import ImageUser
 
-_FILTERS = {"before", "dangling", "label", "reference", "since", "until"}
 _END = object()
 
 
@@ -27,7 +29,7 @@ def routes(app: web.Application, engine: Engine) -> None:
     """Add the handlers."""
     handlers = _Handlers(engine)
     for method, path, handler in (
-        ("GET", "/images/json", handlers.list),
+        ("GET", "/images/json", handlers.index),
         ("POST", "/images/create", handlers.pull),
         ("POST", "/images/load", handlers.load),
         ("POST", "/images/prune", handlers.prune),
@@ -45,19 +47,11 @@ class _Handlers:
         self._engine = engine
         self._images = engine.images
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def index(self, request: web.Request) -> web.Response:
         wanted = filters(request, _FILTERS)
-        images = [
-            image
-            for image in self._images.list()
-            if matches_labels(image.config.labels, wanted.get("label", []))
-            and (
-                "dangling" not in wanted or (not image.repo_tags) == (wanted["dangling"][0] in ("1", "true"))
-            )
-            and ("reference" not in wanted or any(_refers(image.repo_tags, r) for r in wanted["reference"]))
-        ]
-        used = self._used()
-        return web.json_response([image_summary(image, used.get(image.id, 0)) for image in images])
+        used = Counter(user.image_id for user in self._users())
+        found = self._images.list(wanted)
+        return web.json_response([image_summary(image, containers=used[image.id]) for image in found])
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         name = request.query.get("fromImage", "")
@@ -71,10 +65,10 @@ class _Handlers:
         stream = JSONStream(request)
         messages: asyncio.Queue[Any] = asyncio.Queue()
 
-        async def work() -> ShoalError | None:
+        async def work() -> Exception | None:
             try:
                 await self._images.pull(name, auth=auth, platform=platform, progress=messages.put_nowait)
-            except ShoalError as error:
+            except (ShoalError, OSError) as error:
                 return error
             finally:
                 messages.put_nowait(_END)
@@ -90,10 +84,10 @@ class _Handlers:
             async for chunk in request.content.iter_chunked(1 << 18):
                 yield chunk
 
-        async def work() -> ShoalError | None:
+        async def work() -> Exception | None:
             try:
                 await self._images.load(body(), messages.put_nowait)
-            except ShoalError as error:
+            except (ShoalError, OSError) as error:
                 return error
             finally:
                 messages.put_nowait(_END)
@@ -102,41 +96,45 @@ class _Handlers:
         return await _stream(stream, messages, asyncio.create_task(work()))
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return web.json_response(image_json(self._images.get(request.match_info["name"])))
+        image = self._images.get(request.match_info["name"])
+        return web.json_response(image_inspect(image, self._images.document(image.id)))
 
     async def history(self, request: web.Request) -> web.Response:
-        return web.json_response(history_json(self._images.get(request.match_info["name"])))
+        image = self._images.get(request.match_info["name"])
+        document, sizes = self._images.document(image.id), self._images.layer_sizes(image)
+        return web.json_response(image_history(image, document, sizes))
 
     async def tag(self, request: web.Request) -> web.Response:
-        image = self._images.get(request.match_info["name"])
         repo, tag = request.query.get("repo", ""), request.query.get("tag", "")
-        await self._images.tag(image.id, f"{repo}:{tag}" if tag else repo)
+        await self._images.tag(request.match_info["name"], f"{repo}:{tag}" if tag else repo)
         return web.Response(status=201)
 
     async def remove(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        deleted = await self._images.remove(name, force=flag(request, "force"), in_use=set(self._used()))
-        return web.json_response(deleted)
+        removal = await self._images.remove(name, users=self._users(), force=flag(request, "force"))
+        return web.json_response(removal_items(removal))
 
     async def prune(self, request: web.Request) -> web.Response:
         wanted = filters(request, {"dangling", "label", "label!", "until"})
-        dangling = wanted.get("dangling", ["true"])[0] in ("1", "true")
-        return web.json_response(await self._images.prune(dangling_only=dangling, in_use=set(self._used())))
+        dangling = wanted.pop("dangling", ["true"])[0].lower() in ("1", "true")
+        removal = await self._images.prune(users=self._users(), dangling=dangling, filters=wanted)
+        return web.json_response(prune_report(removal))
 
     async def distribution(self, request: web.Request) -> web.Response:
-        reference = Reference.parse(request.match_info["name"])
         auth = RegistryAuth.decode(request.headers.get("X-Registry-Auth", ""))
-        return web.json_response(distribution_json(await self._images.resolve(str(reference), auth)))
+        return web.json_response(
+            distribution_inspect(await self._images.resolve(request.match_info["name"], auth))
+        )
 
-    def _used(self) -> Mapping[str, int]:
-        counts: dict[str, int] = {}
-        for config, _ in self._engine.runtime.list():
-            counts[config.image_id] = counts.get(config.image_id, 0) + 1
-        return counts
+    def _users(self) -> Sequence[ImageUser]:
+        return [
+            ImageUser(container_id=config.id, image_id=config.image_id, running=state.running)
+            for config, state in self._engine.runtime.list()
+        ]
 
 
 async def _stream(
-    stream: JSONStream, messages: "asyncio.Queue[Any]", work: "asyncio.Task[ShoalError | None]"
+    stream: JSONStream, messages: "asyncio.Queue[Any]", work: "asyncio.Task[Exception | None]"
 ) -> web.StreamResponse:
     """Send progress until the work is done; a client that goes away ends its own pull."""
     try:
@@ -144,13 +142,9 @@ async def _stream(
             await stream.send(message)
         error = await work
         if error is not None:
-            await stream.fail(error)
+            await stream.fail(error, error_line(error))
         return await stream.finish()
     finally:
         if not work.done():
             work.cancel()
             await asyncio.wait((work,))
-
-
-def _refers(tags: "tuple[str, ...]", pattern: str) -> bool:
-    return any(fnmatchcase(tag, pattern) or fnmatchcase(tag.rpartition(":")[0], pattern) for tag in tags)

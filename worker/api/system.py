@@ -1,4 +1,4 @@
-"""`/_ping`, `/version`, `/info`, `/auth`: what the engine is."""
+"""`/_ping`, `/version`, `/info`: what the engine is."""
 
 import platform
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,7 +9,7 @@ from aiohttp import web
 
 from cluster.engine_json import rfc3339
 from worker import node
-from worker.api.http import API_VERSION, MIN_API_VERSION, add_route, json_body
+from worker.api.http import API_VERSION, MIN_API_VERSION, add_route
 from worker.engine import Engine
 
 SwarmInfo = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -33,16 +33,9 @@ def routes(app: web.Application, engine: Engine, swarm: SwarmInfo, ping_header: 
     async def info(_: web.Request) -> web.Response:
         return web.json_response(info_json(engine, await swarm()))
 
-    async def auth(request: web.Request) -> web.Response:
-        credentials = await json_body(request)
-        await engine.images.authenticate(credentials)
-        return web.json_response({"Status": "Login Succeeded", "IdentityToken": ""})
-
     add_route(app, "GET", "/_ping", ping)  # aiohttp serves HEAD with it
     add_route(app, "GET", "/version", version)
     add_route(app, "GET", "/info", info)
-    if hasattr(engine.images, "authenticate"):
-        add_route(app, "POST", "/auth", auth)
 
 
 def version_json(engine: Engine) -> dict[str, Any]:

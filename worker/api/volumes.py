@@ -20,7 +20,7 @@ def routes(app: web.Application, engine: Engine) -> None:
         wanted = filters(request, _FILTERS)
         found = [
             volume_json(volume)
-            for volume in volumes.list()
+            for volume in volumes.all()
             if matches_labels(volume.labels, wanted.get("label", []))
             and ("name" not in wanted or any(name in volume.name for name in wanted["name"]))
             and ("driver" not in wanted or "local" in wanted["driver"])
