@@ -54,7 +54,7 @@ class Access(Protocol):
         """Who leads and who can be reached, from the leader. Raises Unavailable."""
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
-        """The leader's answer to this request. Raises Unavailable."""
+        """The leader's answer to this request. Raises Unavailable, or SelfLeads."""
 
     def logs(self, query: LogQuery) -> AsyncIterator[LogChunk]:
         """Logs from the agents; only on the leader."""
@@ -64,6 +64,10 @@ class Access(Protocol):
 
     def known_leader(self) -> str:
         """The leader's node id as known here, without asking; empty when there is none."""
+
+
+class SelfLeads(Exception):
+    """This manager was elected while it looked for the leader: it answers itself."""
 
 
 ACCESS: web.AppKey[Access] = web.AppKey("access", Access)

@@ -1,13 +1,14 @@
-"""The routes, and what holds for all of them: version prefix, Docker's error shape, forwarding to the leader."""
+"""The routes, and what holds for all: version prefix, Docker's error shape, forwarding to the leader."""
 
 import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from cluster.errors import ShoalError
+from cluster.errors import ShoalError, Unavailable
+from cluster.seams import MILLISECOND
 from manager.api import logs, networks, nodes, payloads, services, swarm, tasks
-from manager.api.access import ACCESS, Access
+from manager.api.access import ACCESS, NO_LEADER, Access, SelfLeads
 from manager.api.request import answer, check_api_version
 from manager.raft.errors import NotLeader
 
@@ -17,6 +18,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY = 4 << 20  # a config's 1000 KiB in base64 fits
 _VERSION = r"/v{api_version:\d{1,3}\.\d{1,3}}"
 FORWARDED = "X-Shoal-Forwarded-By"
+_ATTEMPTS = 40
+_CATCH_UP = 25 * MILLISECOND
 NOT_DONE = "X-Shoal-Not-Done"  # on an error: the request has certainly not had an effect
 
 _READS: list[tuple[str, str, Handler]] = [
@@ -87,13 +90,20 @@ def on_the_leader(handler: Handler) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         access = request.app[ACCESS]
         await request.read()
-        if access.leading() or FORWARDED in request.headers:
+        forwarded = FORWARDED in request.headers
+        for _ in range(_ATTEMPTS):
             try:
-                return await handler(request)
+                if access.leading():
+                    return await handler(request)
+                if forwarded:
+                    raise NotLeader(access.known_leader() or None)
+                return await access.forward(request)
             except NotLeader:
-                if FORWARDED in request.headers:
+                if forwarded:
                     raise
-        return await access.forward(request)
+            except SelfLeads:
+                await access.clock.sleep(_CATCH_UP)  # elected, but still applying what its predecessors wrote
+        raise Unavailable(NO_LEADER)
 
     return handle
 

@@ -1,0 +1,49 @@
+"""What a node and a manager say to each other to join a cluster or renew a certificate (JSON, port 2377)."""
+
+import msgspec
+
+from cluster.messages import ManagerAddress
+from cluster.states import Availability, Role
+
+
+class RootCertificate(msgspec.Struct, frozen=True):
+    """GET /ca, to anyone: the root CA, which the joiner checks against its token."""
+
+    certificate: str
+
+
+class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /join. `address` is the node's IP as others reach it; empty: the connection's source."""
+
+    token: str
+    csr: str
+    address: str = ""
+    data_path_address: str = ""
+    availability: Availability = Availability.ACTIVE
+
+
+class JoinAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The node's new identity, and the cluster's managers; `role` as the token gives it."""
+
+    node_id: str
+    cluster_id: str
+    role: Role
+    certificate: str
+    root_ca: str
+    managers: tuple[ManagerAddress, ...]
+    data_path_port: int
+
+
+class RenewRequest(msgspec.Struct, frozen=True):
+    """POST /renew over mutual TLS with the present certificate."""
+
+    csr: str
+
+
+class RenewAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A new certificate with the role that the node has by now."""
+
+    role: Role
+    certificate: str
+    root_ca: str
+    managers: tuple[ManagerAddress, ...]

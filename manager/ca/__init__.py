@@ -1,0 +1,1 @@
+"""The cluster's certificate authority: founds clusters, admits nodes, renews certificates, follows roles."""

@@ -1,0 +1,83 @@
+"""Makes each node's role what its spec says: promotion, and demotion out of Raft. Runs on the leader."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from msgspec.structs import replace
+
+from cluster.errors import ShoalError
+from cluster.objects import Node
+from cluster.seams import MILLISECOND, SECOND, Clock
+from cluster.states import Role
+from manager.store import Store, Transaction, View, WatchLagged
+
+log = logging.getLogger("shoal.roles")
+
+RETRY = 500 * MILLISECOND
+
+
+class RoleManager:
+    """Promotion takes effect at once: the node renews its certificate and asks to be a member of Raft.
+
+    Demotion first takes the node out of Raft, so that a worker never votes. A leader that is to be demoted
+    hands leadership over, and its successor goes on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        members: Callable[[], Mapping[str, str]],
+        remove_member: Callable[[str], Awaitable[None]],
+        clock: Clock,
+    ) -> None:
+        """`members`: Raft's members, id → address. `remove_member` raises ShoalError while it can't."""
+        self._store = store
+        self._members = members
+        self._remove_member = remove_member
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Follow the nodes' specs until cancelled."""
+        while True:
+            view, watch = self._store.watch(Node)
+            with watch:
+                try:
+                    pending = await self._reconcile(view)
+                    while True:
+                        try:
+                            async with asyncio.timeout(RETRY / SECOND if pending else None):
+                                await anext(watch)
+                        except TimeoutError:
+                            log.debug("trying again", extra={"nodes": pending})
+                        pending = await self._reconcile(self._store.view())
+                except WatchLagged:
+                    continue
+
+    async def _reconcile(self, view: View) -> list[str]:
+        """Act on every node whose role is not yet as wanted; the ids of those that must be tried again."""
+        pending = []
+        for node in view.all(Node):
+            try:
+                if node.spec.role is Role.MANAGER and node.role is Role.WORKER:
+                    await self._set_role(node.id, Role.MANAGER)
+                elif node.spec.role is Role.WORKER and node.role is Role.MANAGER:
+                    if node.id in self._members():
+                        await self._remove_member(node.id)
+                    await self._set_role(node.id, Role.WORKER)
+            except ShoalError as error:
+                log.warning(
+                    "the node's role can't be changed yet", extra={"node": node.id, "reason": str(error)}
+                )
+                pending.append(node.id)
+        return pending
+
+    async def _set_role(self, node_id: str, role: Role) -> None:
+        def change(tx: Transaction) -> None:
+            node = tx.get(Node, node_id)
+            if node is not None and node.spec.role is role and node.role is not role:
+                status = node.manager_status if role is Role.MANAGER else None
+                tx.update(replace(node, role=role, manager_status=status))
+
+        await self._store.update_retrying(change)
+        log.info("role changed", extra={"node": node_id, "role": role.value})

@@ -1,0 +1,54 @@
+"""The manager process: `python -m manager`, started by shoald on manager nodes."""
+
+import asyncio
+import logging
+import signal
+import sys
+
+from cluster.errors import ShoalError
+from cluster.seams import SystemClock, system_random
+from manager.manager import Manager
+from manager.settings import Settings, parse_settings
+
+log = logging.getLogger("shoal.manager")
+
+EXIT_REFUSED = 2
+"""It can't start as it was told to; starting it again would not help."""
+
+
+async def run(settings: Settings) -> None:
+    """Run one manager until SIGTERM or SIGINT. SIGHUP: use the renewed certificate."""
+    manager = Manager(settings, SystemClock(), system_random())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(manager.reload_identity())
+        reloads.add(task)
+        task.add_done_callback(_report_reload)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    await manager.run(stop)
+
+
+def _report_reload(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the renewed certificate can't be used", extra={"reason": str(error)})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; returns the exit status."""
+    settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        asyncio.run(run(settings))
+    except (ShoalError, OSError, TimeoutError) as error:
+        log.critical("the manager can't run: %s", error or type(error).__name__)
+        return EXIT_REFUSED
+    return 0

@@ -1,0 +1,196 @@
+"""The routes of the cluster port: join, renewal, sessions, Raft membership, requests from other managers."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import replace
+
+from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from cluster.identity import Peer
+from cluster.joining import JoinRequest, RenewRequest, RootCertificate
+from cluster.messages import SessionRedirect
+from cluster.objects import ManagerStatus, Node
+from cluster.states import Role
+from manager.api.access import ACCESS, Access, Managers
+from manager.api.app import MAX_BODY, Handler, engine_app, errors, on_the_leader
+from manager.api.nodes import check_quorum_without
+from manager.api.request import answer, body
+from manager.ca.authority import Authority, manager_addresses
+from manager.dispatcher.channel import PeerIdentity
+from manager.raft.errors import NotLeader
+from manager.rpc.leader import Barrier
+from manager.rpc.peers import require_manager, require_node
+from manager.rpc.session import MAX_FRAME, Sessions, WebSocketChannel
+from manager.store import Transaction
+
+_FORWARD = "/forward"
+
+
+class RaftAddress(msgspec.Struct, frozen=True):
+    """POST /raft/join/{node_id}: where the joining manager's cluster port is, "ip:port"."""
+
+    address: str
+
+
+class Port(Access, Protocol):
+    """What the cluster port needs of its manager, besides what the API needs."""
+
+    cluster_id: str
+    authority: Authority
+
+    async def barrier(self) -> tuple[int, Managers]:
+        """A confirmed index and the managers' state; only on the leader (NotLeader)."""
+
+    async def add_member(self, node_id: str, address: str) -> None:
+        """Make a manager a voting member; only on the leader."""
+
+    def sessions(self) -> Sessions | None:
+        """The dispatcher, on the leader."""
+
+    def leader_address(self) -> str:
+        """The leader's "ip:port"; empty when none is known."""
+
+    def members(self) -> Mapping[str, str]:
+        """Raft's members: node id → "ip:port"."""
+
+
+def port_app(port: Port) -> web.Application:
+    """All that is served on the cluster port over HTTP."""
+    handlers = _Handlers(port)
+    app = web.Application(middlewares=[errors, handlers.managers_only], client_max_size=MAX_BODY)
+    app[ACCESS] = port
+    app.router.add_get("/ca", handlers.root_ca)
+    app.router.add_post("/join", on_the_leader(handlers.join))
+    app.router.add_post("/renew", handlers.renew)
+    app.router.add_get("/session", handlers.session)
+    app.router.add_get("/raft/barrier", handlers.barrier)
+    app.router.add_post("/raft/join/{node_id}", handlers.own(on_the_leader(handlers.raft_join)))
+    app.router.add_post("/raft/leave/{node_id}", handlers.own(on_the_leader(handlers.raft_leave)))
+    app.router.add_post(f"{_FORWARD}/join", on_the_leader(handlers.join))
+    app.router.add_post(f"{_FORWARD}/raft/join/{{node_id}}", on_the_leader(handlers.raft_join))
+    app.router.add_post(f"{_FORWARD}/raft/leave/{{node_id}}", on_the_leader(handlers.raft_leave))
+    app.add_subapp(_FORWARD, engine_app(port))
+    return app
+
+
+class _Handlers:
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    @web.middleware
+    async def managers_only(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What managers ask each other, they alone may ask; checked before anything is read."""
+        if request.path.startswith((_FORWARD + "/", "/raft/")):
+            self._manager(request)
+        return await handler(request)
+
+    def _manager(self, request: web.Request) -> Peer:
+        port = self._port
+        return require_manager(request, port.cluster_id, port.store.view(), port.clock.now())
+
+    def _node(self, request: web.Request) -> Peer:
+        port = self._port
+        return require_node(request, port.cluster_id, port.store.view(), port.clock.now())
+
+    # --- joining --------------------------------------------------------------------------------------
+
+    async def root_ca(self, request: web.Request) -> web.Response:
+        """GET /ca, without a certificate."""
+        cluster = self._port.store.view().cluster()
+        if cluster is None:
+            raise NotFound("this manager has not learnt the cluster's state yet: try again")
+        return answer(RootCertificate(cluster.root_ca.certificate.decode()))
+
+    async def join(self, request: web.Request) -> web.Response:
+        """POST /join: the token is what admits."""
+        return answer(await self._port.authority.admit(await body(request, JoinRequest)))
+
+    async def renew(self, request: web.Request) -> web.Response:
+        """POST /renew: any manager can answer, from a confirmed view."""
+        peer = self._node(request)
+        wanted = await body(request, RenewRequest)
+        view = await self._port.confirmed()
+        return answer(self._port.authority.renew(view, peer.node_id, wanted.csr.encode()))
+
+    # --- agents ---------------------------------------------------------------------------------------
+
+    async def session(self, request: web.Request) -> web.StreamResponse:
+        """GET /session: a WebSocket; a manager that does not lead names the one that does."""
+        peer = self._node(request)
+        socket = web.WebSocketResponse(max_msg_size=MAX_FRAME, compress=False, timeout=1.0)
+        await socket.prepare(request)
+        channel = WebSocketChannel(socket)
+        try:
+            sessions = self._port.sessions()
+            if sessions is None:
+                leader = "" if self._port.leading() else self._port.leader_address()
+                managers = manager_addresses(self._port.store.view())
+                await channel.send(SessionRedirect(leader=leader, managers=managers))
+            else:
+                await sessions.serve(PeerIdentity(peer.node_id, peer.role, request.remote or ""), channel)
+        finally:
+            await channel.close()
+        return socket
+
+    # --- managers -------------------------------------------------------------------------------------
+
+    async def barrier(self, request: web.Request) -> web.Response:
+        """GET /raft/barrier: for a follower's confirmed read."""
+        index, managers = await self._port.barrier()
+        return answer(Barrier(index, managers.leader, managers.members, managers.reachable))
+
+    def own(self, handler: Handler) -> Handler:
+        """Only about oneself: the path's node id is the certificate's. Forwarded requests were checked so."""
+
+        async def check(request: web.Request) -> web.StreamResponse:
+            peer = self._manager(request)
+            if request.match_info["node_id"] != peer.node_id:
+                raise Forbidden(f"manager {peer.node_id} may join and leave for itself only")
+            return await handler(request)
+
+        return check
+
+    async def raft_join(self, request: web.Request) -> web.Response:
+        """POST /raft/join/{node_id}: a node with the manager role becomes a voting member. Safe to repeat."""
+        node_id = request.match_info["node_id"]
+        wanted = await body(request, RaftAddress)
+        if ":" not in wanted.address:
+            raise InvalidArgument("the address must be ip:port")
+        view = await self._port.confirmed()
+        node = view.get(Node, node_id)
+        if node is None or node.role is not Role.MANAGER or node.spec.role is not Role.MANAGER:
+            raise Forbidden(f"node {node_id} does not have the manager role: promote it first")
+        if self._port.members().get(node_id) != wanted.address:
+            try:
+                await self._port.add_member(node_id, wanted.address)
+            except Conflict as error:
+                raise Conflict(f"node {node_id} is already a manager at another address: {error}") from error
+
+        def note(tx: Transaction) -> None:
+            node = tx.get(Node, node_id)
+            if node is not None:
+                tx.update(replace(node, manager_status=ManagerStatus(address=wanted.address)))
+
+        await self._port.store.update_retrying(note)
+        return answer({})
+
+    async def raft_leave(self, request: web.Request) -> web.Response:
+        """POST /raft/leave/{node_id}: a manager gives up its vote and role, unless quorum would be lost."""
+        node_id = request.match_info["node_id"]
+        _, managers = await self._port.barrier()
+        check_quorum_without(node_id, managers)
+        if node_id == self._port.node_id:
+            raise NotLeader(None)  # the leader hands over first; then its successor removes it
+        await self._port.remove_member(node_id)
+        await self._port.store.update_retrying(lambda tx: resign(tx, node_id))
+        return answer({})
+
+
+def resign(tx: Transaction, node_id: str) -> None:
+    """The node is a worker from now on, by its own wish."""
+    node = tx.get(Node, node_id)
+    if node is not None:
+        spec = replace(node.spec, role=Role.WORKER)
+        tx.update(replace(node, spec=spec, role=Role.WORKER, manager_status=None))
