@@ -25,6 +25,7 @@ _MASKED_PATHS = [
     "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
     "/sys/devices/virtual/powercap", "/sys/firmware",
 ]  # fmt: skip
+_SHM = "/dev/shm"  # noqa: S108 (in the container)
 _READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
@@ -128,7 +129,7 @@ def _arguments(config: ContainerConfig, host: Host) -> list[str]:
 
 
 def _environment(config: ContainerConfig, user: User) -> list[str]:
-    """Docker's defaults, then the container's own, the last of a name winning; a name without `=` is left out."""
+    """Docker's defaults, then the container's own, the last of a name winning; names without `=` left out."""
     values = [DEFAULT_PATH, f"HOSTNAME={config.hostname or config.id[:12]}"]
     if config.tty:
         values.append("TERM=xterm")
@@ -231,7 +232,7 @@ def _mounts(config: ContainerConfig, host: Host, sources: Sources) -> list[dict[
         mount("/sys", "sysfs", *quiet, "ro"),
         mount("/sys/fs/cgroup", "cgroup", *quiet, "relatime", "ro"),
         mount("/dev/mqueue", "mqueue", *quiet),
-        mount("/dev/shm", "tmpfs", *quiet, "mode=1777", f"size={config.shm_size}", source="shm"),  # noqa: S108
+        mount(_SHM, "tmpfs", *quiet, "mode=1777", f"size={config.shm_size}", source="shm"),
     ]
     wanted = {point.target.rstrip("/") or "/" for point in config.mounts}
     found = [entry for entry in found if entry["destination"] not in wanted]

@@ -143,8 +143,8 @@ class _Exec:
     async def kill(self) -> None:
         """Kill the command inside the container, then the runtime's exec process; wait until both are gone.
 
-        The exec process gets a moment to reap its child: a zombie left to the machine's init would hold up the
-        end of the container's process namespace.
+        The exec process gets a moment to reap its child: a zombie left to the machine's init would hold up
+        the end of the container's process namespace.
         """
         if not self._exit.done() and self._kill_inner():
             await asyncio.wait((self._exit,), timeout=_REAP_SECONDS)

@@ -17,7 +17,7 @@ INIT_CANDIDATES = ("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/
 
 
 class ContainerStartFailed(ShoalError):
-    """The container could not run. `exit_code` as in Docker: 127 no such command, 126 not executable, or 128."""
+    """The container could not run. `exit_code`: 127 no such command, 126 not executable, else 128."""
 
     def __init__(self, message: str, exit_code: int = 128) -> None:
         super().__init__(message)
@@ -131,7 +131,7 @@ class Launcher:
         return (self.layout.of(id).bundle / "oom").exists() or self.cgroups.out_of_memory(self.cgroup(id))
 
     def clear(self, id: str) -> None:
-        """Remove what a container that does not run (any more) holds: runtime state, mount, cgroup, bundle."""
+        """Remove what an ended container holds: runtime state, mount, cgroup, bundle."""
         paths = self.layout.of(id)
         if (self.layout.run / "oci" / id).exists():
             spawn.run(self.programs.command("delete", "--force", id))
