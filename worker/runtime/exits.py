@@ -1,47 +1,23 @@
-"""Word of containers' ends: inotify on the directory where conmon writes exit codes."""
+"""Exit codes, as conmon writes them: one file for each container that ended."""
 
-import asyncio
-import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from worker.runtime import syscalls
-
-_IN_MOVED_TO, _IN_CLOSE_WRITE, _IN_Q_OVERFLOW = 0x80, 0x8, 0x4000
-_HEADER = struct.Struct("iIII")
+from worker.runtime.inotify import IN_MOVED_TO, IN_Q_OVERFLOW, Inotify
 
 
-class ExitWatch:
-    """Calls `ended(id)` when conmon has written an exit file, and `overflow()` when events were lost."""
+def watch_exits(
+    inotify: Inotify, directory: Path, ended: Callable[[str], None], overflow: Callable[[], None]
+) -> Callable[[], None]:
+    """Call `ended(id)` for every exit file, `overflow()` when notices were lost; returns what ends it."""
 
-    def __init__(self, directory: Path, ended: Callable[[str], None], overflow: Callable[[], None]) -> None:
-        self._ended, self._overflow = ended, overflow
-        self._descriptor = syscalls.inotify_init()
-        syscalls.inotify_watch(self._descriptor, str(directory), _IN_MOVED_TO | _IN_CLOSE_WRITE)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._descriptor, self._read)
+    def notice(mask: int, name: str) -> None:
+        if mask & IN_Q_OVERFLOW:
+            overflow()
+        elif "." not in name:  # conmon writes ID.random and renames it
+            ended(name)
 
-    def close(self) -> None:
-        """Stop watching."""
-        self._loop.remove_reader(self._descriptor)
-        os.close(self._descriptor)
-
-    def _read(self) -> None:
-        try:
-            data = os.read(self._descriptor, 65536)
-        except BlockingIOError:
-            return
-        offset = 0
-        while offset < len(data):
-            _, mask, _, length = _HEADER.unpack_from(data, offset)
-            offset += _HEADER.size
-            name = data[offset : offset + length].rstrip(b"\0").decode()
-            offset += length
-            if mask & _IN_Q_OVERFLOW:
-                self._overflow()
-            elif "." not in name:  # conmon writes ID.random and renames it
-                self._ended(name)
+    return inotify.watch(directory, IN_MOVED_TO, notice)
 
 
 def read_exit_code(path: Path) -> int | None:

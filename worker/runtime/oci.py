@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +16,15 @@ import msgspec
 
 from cluster.errors import Conflict, InvalidArgument, Unavailable
 from cluster.seams import SECOND, Clock
+from worker.logs.format import LogEntry
+from worker.logs.reader import LogQuery, read_log
+from worker.logs.rotation import LogRotator, RotationPolicy, rotation_policy
 from worker.runtime import directory, launch
 from worker.runtime.cgroups import Cgroups, detect
 from worker.runtime.directory import Layout
 from worker.runtime.execute import Executor
-from worker.runtime.exits import ExitWatch, read_exit_code
+from worker.runtime.exits import read_exit_code, watch_exits
+from worker.runtime.inotify import Inotify
 from worker.runtime.launch import ContainerStartFailed, Launched, Launcher
 from worker.runtime.model import (
     ContainerConfig,
@@ -88,14 +92,17 @@ class OCIRuntime:
         self._pidfds: dict[str, int] = {}
         self._clearing: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._exits: ExitWatch | None = None
+        self._inotify: Inotify | None = None
+        self._policies: dict[str, RotationPolicy] = {}
+        self._rotating: asyncio.Task[None] | None = None
 
     # --- life of the daemon ----------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Adopt the containers on disk."""
         self._layout.make()
-        self._exits = ExitWatch(self._layout.exits, self._exit_written, self._look_for_exits)
+        self._inotify = Inotify()
+        watch_exits(self._inotify, self._layout.exits, self._exit_written, self._look_for_exits)
         ids: set[str] = set()
         for id, config, state in self._layout.load():
             if config is None:
@@ -104,6 +111,7 @@ class OCIRuntime:
                 continue
             ids.add(id)
             await self._adopt(config, state)
+        self._rotating = self._spawn(LogRotator(self._clock, self._limited_logs).run())
         strays = self._launcher.cgroups.children(self._launcher.cgroup_parent) - ids
         for id in strays:
             self._launcher.cgroups.kill(self._launcher.cgroup(id))
@@ -112,7 +120,7 @@ class OCIRuntime:
     async def _adopt(self, config: ContainerConfig, state: ContainerState | None) -> None:
         if state is None:
             state = ContainerState(status=ContainerStatus.EXITED, exit_code=UNKNOWN_EXIT_CODE)
-        entry = self._table.add(config, state)
+        entry = self._add(config, state, rotation_policy(config.log))
         pidfd = None
         if state.running and state.process is not None:
             pidfd = open_process(state.process)
@@ -127,9 +135,9 @@ class OCIRuntime:
 
     async def close(self) -> None:
         """Let go of the containers, which keep running."""
-        if self._exits is not None:
-            self._exits.close()
-            self._exits = None
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
         for task in list(self._tasks):
             if task not in self._clearing.values():
                 task.cancel()
@@ -152,9 +160,10 @@ class OCIRuntime:
         launch.check_mounts(config)
         if config.stop_signal:
             parse_signal(config.stop_signal)
+        policy = rotation_policy(config.log)
         state = ContainerState()
         await self._threaded(self._create, config, state)
-        self._table.add(config, state)
+        self._add(config, state, policy)
 
     def _create(self, config: ContainerConfig, state: ContainerState) -> None:
         try:
@@ -273,6 +282,7 @@ class OCIRuntime:
                 raise Conflict(f"cannot remove container {id[:12]}: it was started again")
             await self._cleared(id)
             await self._threaded(self._launcher.remove, id)
+            self._policies.pop(id, None)
             self._table.drop(entry)
 
     def get(self, id: str) -> tuple[ContainerConfig, ContainerState]:
@@ -318,6 +328,19 @@ class OCIRuntime:
         """Record what the health checks found."""
         entry = self._table.find(id)
         self._set(entry, msgspec.structs.replace(entry.state, health=health))
+
+    def logs(self, id: str, query: LogQuery) -> AsyncIterator[LogEntry]:
+        """What the container has written. Conflict when its log driver keeps nothing."""
+        entry = self._table.find(id)
+        if entry.config.log.driver == "none":
+            raise Conflict("configured logging driver does not support reading")
+        ended = self._table.ended(entry) if query.follow else None
+        return read_log(self._layout.of(id).log, query, self._inotify, ended)
+
+    def _limited_logs(self) -> Iterator[tuple[Path, Path, RotationPolicy]]:
+        for id, policy in self._policies.items():
+            if self._table.find(id).state.running:
+                yield self._layout.of(id).log, self.control_path(id), policy
 
     def log_path(self, id: str) -> Path:
         """The container's newest log file (older ones: .1, .2, …)."""
@@ -408,6 +431,11 @@ class OCIRuntime:
 
     # --- small helpers ---------------------------------------------------------------------------------
 
+    def _add(self, config: ContainerConfig, state: ContainerState, policy: RotationPolicy | None) -> Entry:
+        if policy is not None:
+            self._policies[config.id] = policy
+        return self._table.add(config, state)
+
     def _set(self, entry: Entry, state: ContainerState) -> None:
         directory.save_state(self._layout.of(entry.config.id), state)
         self._table.update(entry, state)
@@ -429,7 +457,7 @@ class OCIRuntime:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            log.error("clearing up after a container failed", exc_info=task.exception())
+            log.error("a task of the runtime failed", exc_info=task.exception())
 
 
 def parse_signal(name: str) -> int:

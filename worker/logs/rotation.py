@@ -1,0 +1,132 @@
+"""Keeping logs small: Docker's options `max-size` and `max-file`, without losing a line.
+
+conmon itself can only cut a log off. Instead the file is renamed, to which conmon goes on writing, and conmon
+is told to open a new one (`2 0 0` on its control FIFO), as the kubelet does it.
+"""
+
+import errno
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from cluster.errors import InvalidArgument
+from cluster.seams import SECOND, Clock
+from worker.runtime.model import LogConfig
+
+log = logging.getLogger("shoal.logs")
+
+INTERVAL = SECOND
+DRIVERS = ("json-file", "local", "none")
+_OPTIONS = {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode"}
+_OPTIONS |= {"max-buffer-size"}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+
+
+class RotationPolicy(msgspec.Struct, frozen=True):
+    """Rotate at `max_size` bytes, keep `max_files` files, the current one included."""
+
+    max_size: int
+    max_files: int
+
+
+def parse_size(text: str) -> int:
+    """Docker's sizes: `10m`, `1.5g`, `512`, `64KiB`; bytes."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise InvalidArgument(f"invalid size: {text!r}")
+    return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+def rotation_policy(config: LogConfig) -> RotationPolicy | None:
+    """How to rotate this log; None: never. Refuses unknown drivers and options."""
+    if config.driver not in DRIVERS:
+        raise InvalidArgument(
+            f"logger: no log driver named {config.driver!r} is registered (there are {', '.join(DRIVERS)})"
+        )
+    unknown = sorted(set(config.options) - _OPTIONS)
+    if unknown:
+        raise InvalidArgument(f"unknown log opt {unknown[0]!r} for {config.driver} log driver")
+    size, files = config.options.get("max-size", ""), config.options.get("max-file", "")
+    if config.driver == "none":
+        return None
+    if config.driver == "local":
+        size, files = size or "20m", files or "5"
+    if files and (not files.isdigit() or files == "0"):
+        raise InvalidArgument(f"invalid value for max-file: {files!r}: a number of at least 1 is needed")
+    if not size or size == "-1":
+        if files and int(files) > 1:
+            raise InvalidArgument("max-file has no effect without max-size: give both log opts")
+        return None
+    bound = parse_size(size)
+    if bound <= 0:
+        raise InvalidArgument("max-size must be a positive number")
+    return RotationPolicy(bound, int(files or "1"))
+
+
+def reopen(control: Path) -> bool:
+    """Tell conmon to open its log anew; False when conmon has ended."""
+    try:
+        descriptor = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return False
+        raise
+    try:
+        os.write(descriptor, b"2 0 0\n")
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def rotate(path: Path, control: Path, max_files: int) -> None:
+    """Start a new log file. With one file to keep, what was written is dropped, as Docker does."""
+    if max_files > 1:
+        for number in range(max_files - 1, 0, -1):
+            newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
+            if newer.exists():
+                newer.rename(path.with_name(f"{path.name}.{number}"))
+    reopen(control)
+
+
+class LogRotator:
+    """Looks at the sizes of all limited logs once a second.
+
+    `running` names what to look at: log file, conmon's control FIFO, policy.
+    """
+
+    def __init__(
+        self, clock: Clock, running: Callable[[], Iterable[tuple[Path, Path, RotationPolicy]]]
+    ) -> None:
+        self._clock, self._running = clock, running
+        self._told: set[Path] = set()  # logs that conmon was told to reopen and has not yet
+
+    async def run(self) -> None:
+        """Rotate, for ever."""
+        while True:
+            await self._clock.sleep(INTERVAL)
+            self.tick()
+
+    def tick(self) -> None:
+        """Look once."""
+        for path, control, policy in self._running():
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                # The daemon died between renaming and telling conmon, or conmon has not come to it. Told
+                # twice, it would drop what it wrote in between.
+                if path not in self._told:
+                    self._told.add(path)
+                    reopen(control)
+                continue
+            self._told.discard(path)
+            if size >= policy.max_size:
+                log.debug("rotating a log", extra={"path": str(path), "bytes": size})
+                self._told.add(path)
+                rotate(path, control, policy.max_files)
