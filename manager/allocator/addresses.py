@@ -1,0 +1,101 @@
+"""Arithmetic of subnets, addresses and VXLAN network identifiers. Pure."""
+
+import ipaddress
+from collections.abc import Collection, Iterable, Iterator
+
+from cluster.objects import Subnet
+
+FIRST_VNI = 4096  # as in SwarmKit; below are the ids users may choose without a clash
+LAST_VNI = (1 << 24) - 1
+
+
+def lowest_free_subnet(pools: Iterable[str], size: int, taken: Iterable[str]) -> str | None:
+    """The first subnet of prefix length `size` in the pools that overlaps none of `taken` (all in CIDR);
+    None when there is none left. A pool smaller than `size` is itself the subnet."""
+    spans = sorted(_span(cidr) for cidr in taken)
+    for pool in pools:
+        network = ipaddress.IPv4Network(pool, strict=False)
+        length = max(size, network.prefixlen)
+        step = 1 << (32 - length)
+        start, end = _span(str(network))
+        for first, last in spans:
+            if last < start or first > start + step - 1:
+                continue
+            start = (last // step + 1) * step  # just behind the one in the way
+        if start + step - 1 <= end:
+            return f"{ipaddress.IPv4Address(start)}/{length}"
+    return None
+
+
+def overlapping(cidr: str, taken: Iterable[str]) -> str | None:
+    """The first of `taken` that shares an address with `cidr`."""
+    first, last = _span(cidr)
+    for other in taken:
+        start, end = _span(other)
+        if start <= last and first <= end:
+            return other
+    return None
+
+
+def lowest_free_vni(taken: Collection[int]) -> int | None:
+    """The first VNI from 4096 up that is not taken; None when all are."""
+    return next((vni for vni in range(FIRST_VNI, LAST_VNI + 1) if vni not in taken), None)
+
+
+def first_address(cidr: str) -> str:
+    """The first host address of a subnet: its gateway, unless the user says otherwise."""
+    return str(ipaddress.IPv4Address(_span(cidr)[0] + 1))
+
+
+def address_number(address: str) -> int:
+    """The number of "a.b.c.d" or "a.b.c.d/prefix"."""
+    return int(ipaddress.IPv4Address(address.partition("/")[0]))
+
+
+def _span(cidr: str) -> tuple[int, int]:
+    network = ipaddress.IPv4Network(cidr, strict=False)
+    return int(network.network_address), int(network.broadcast_address)
+
+
+class AddressPool:
+    """The host addresses of one network, handed out in turn: an address that was given back is not given to
+    the next who asks, so that what others still remember of its old holder does no harm."""
+
+    def __init__(self, subnets: Iterable[Subnet]) -> None:
+        self._ranges: list[tuple[int, int, int]] = []  # first, last, prefix length
+        self._reserved: set[int] = set()
+        for subnet in subnets:
+            network = ipaddress.IPv4Network(subnet.subnet, strict=False)
+            first, last = _span(subnet.ip_range or subnet.subnet)
+            if network.prefixlen < 31:
+                self._reserved |= {int(network.network_address), int(network.broadcast_address)}
+            reserved = [subnet.gateway, *subnet.reserved.values()]
+            self._reserved.update(address_number(address) for address in reserved if address)
+            self._ranges.append((first, last, network.prefixlen))
+        inside = sum(any(first <= one <= last for first, last, _ in self._ranges) for one in self._reserved)
+        self.size = sum(last - first + 1 for first, last, _ in self._ranges) - inside  # addresses to hand out
+        self._next = self._ranges[0][0] if self._ranges else 0
+
+    def went_to(self, number: int) -> None:
+        """The address handed out last, so that the next one comes after it."""
+        self._next = number + 1
+
+    def next_free(self, used: Collection[int]) -> str | None:
+        """The next address, as "a.b.c.d/prefix", that is neither used nor reserved; None when all are."""
+        if len(used) >= self.size:
+            return None
+        for number, prefix in self._in_turn():
+            if number not in used and number not in self._reserved:
+                self._next = number + 1
+                return f"{ipaddress.IPv4Address(number)}/{prefix}"
+        return None
+
+    def _in_turn(self) -> Iterator[tuple[int, int]]:
+        """All addresses once, from the one after the last that was handed out."""
+        start = self._next
+        for first, last, prefix in self._ranges:
+            for number in range(max(first, start), last + 1):
+                yield number, prefix
+        for first, last, prefix in self._ranges:
+            for number in range(first, min(last + 1, start)):
+                yield number, prefix

@@ -1,0 +1,145 @@
+"""Who holds what: addresses, subnets, VNIs and published ports, read off the cluster's objects.
+
+An object's claims follow from the object alone, so the state after any number of changes equals the state
+built anew from the view.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from cluster.objects import Network, Node, Service, StoreObject, Task
+from manager.allocator.addresses import AddressPool, address_number
+from manager.allocator.ports import Port, ingress_ports
+from manager.store import View
+
+Claim = tuple[str, str, int]  # (what, where, number), see `claims`
+
+ADDRESS = "address"  # (ADDRESS, network id, the address)
+PORT = "port"  # (PORT, protocol, the published port)
+VNI = "vni"  # (VNI, "", the identifier)
+
+
+def claims(obj: StoreObject) -> frozenset[Claim]:
+    """What the object holds. A task holds nothing once it has ended."""
+    return frozenset(_claims(obj))
+
+
+def _claims(obj: StoreObject) -> Iterable[Claim]:
+    if isinstance(obj, Task) and not obj.status.state.terminal:
+        for attachment in obj.networks:
+            for address in attachment.addresses:
+                yield ADDRESS, attachment.network_id, address_number(address)
+    elif isinstance(obj, Service) and obj.endpoint is not None:
+        for vip in obj.endpoint.virtual_ips:
+            if vip.address:
+                yield ADDRESS, vip.network_id, address_number(vip.address)
+        for port in ingress_ports(obj.endpoint.ports):
+            if port.published_port:
+                yield PORT, port.protocol, port.published_port
+    elif isinstance(obj, Node):
+        for network_id, address in obj.attachments.items():
+            yield ADDRESS, network_id, address_number(address)
+    elif isinstance(obj, Network) and obj.vni:
+        yield VNI, "", obj.vni
+
+
+class Allocations:
+    """All claims, by object and by what is claimed."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, frozenset[Claim]] = {}
+        self._holders: dict[str, dict[tuple[str, int], str]] = {ADDRESS: {}, PORT: {}, VNI: {}}
+        self._used: dict[str, set[int]] = {}
+        self._pools: dict[str, AddressPool] = {}
+        self._subnets: dict[str, tuple[str, ...]] = {}
+        self.released = 0  # rises whenever something becomes free
+
+    @classmethod
+    def of(cls, view: View) -> "Allocations":
+        """What the objects of a view hold."""
+        state = cls()
+        for network in view.all(Network):
+            state.put(network)
+        for kind in (Node, Service, Task):
+            for obj in view.all(kind):
+                state.put(obj)
+        for task in view.all(Task):  # created last, allocated last: the next address comes after theirs
+            for attachment in task.networks:
+                pool = state._pools.get(attachment.network_id)
+                if pool is not None and attachment.addresses:
+                    pool.went_to(address_number(attachment.addresses[0]))
+        return state
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Allocations) and (
+            (self._claims, self._holders, self._subnets) == (other._claims, other._holders, other._subnets)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def put(self, obj: StoreObject) -> None:
+        """An object is new or changed."""
+        if isinstance(obj, Network):
+            subnets = tuple(subnet.subnet for subnet in obj.subnets)
+            if subnets and self._subnets.get(obj.id) != subnets:
+                self._subnets[obj.id] = subnets
+                self._pools[obj.id] = AddressPool(obj.subnets)
+        self._replace(obj.id, claims(obj))
+
+    def drop(self, obj: StoreObject) -> None:
+        """An object was removed."""
+        if isinstance(obj, Network) and obj.id in self._subnets:
+            del self._subnets[obj.id], self._pools[obj.id]
+            self.released += 1
+        self._replace(obj.id, frozenset())
+
+    def _replace(self, id: str, new: frozenset[Claim]) -> None:
+        old = self._claims.get(id, frozenset())
+        if new == old:
+            return
+        for what, where, number in old - new:
+            if self._holders[what].get((where, number)) == id:
+                del self._holders[what][(where, number)]
+                self.released += 1
+                if what == ADDRESS:
+                    self._used[where].discard(number)
+        for what, where, number in new - old:
+            self._holders[what][(where, number)] = id
+            if what == ADDRESS:
+                self._used.setdefault(where, set()).add(number)
+        if new:
+            self._claims[id] = new
+        else:
+            self._claims.pop(id, None)
+
+    # --- what is free ---------------------------------------------------------------------------------
+
+    def holder(self, claim: Claim) -> str | None:
+        """The id of the object that holds it."""
+        what, where, number = claim
+        return self._holders[what].get((where, number))
+
+    def next_address(self, network_id: str) -> str | None:
+        """A free address of the network; None when it has none left or no subnet yet. It is not held until
+        an object with it is `put`."""
+        pool = self._pools.get(network_id)
+        return pool.next_free(self._used.get(network_id, ())) if pool is not None else None
+
+    def capacity(self, network_id: str) -> int:
+        """How many addresses the network can hand out in all."""
+        pool = self._pools.get(network_id)
+        return pool.size if pool is not None else 0
+
+    @property
+    def subnets(self) -> list[str]:
+        """All subnets in use."""
+        return [subnet for subnets in self._subnets.values() for subnet in subnets]
+
+    @property
+    def vnis(self) -> set[int]:
+        """All VNIs in use."""
+        return {number for _, number in self._holders[VNI]}
+
+    @property
+    def ports(self) -> Mapping[Port, str]:
+        """Published ports and the services that have them."""
+        return self._holders[PORT]
