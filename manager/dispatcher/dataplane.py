@@ -1,0 +1,298 @@
+"""What nodes must know of networks, computed from the store: from scratch, and change by change.
+
+`records` is the definition; `DataplaneIndex` keeps the same incrementally, so that one task's change costs
+its own size.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from cluster.dataplane import (
+    EndpointRecord,
+    NetworkRecord,
+    PeerRecord,
+    Protocol,
+    PublishedPort,
+    ServiceRecord,
+)
+from cluster.objects import Network, Node, Service, Task
+from cluster.states import NodeState, TaskState
+from manager.store import Event, View
+
+R = TypeVar("R")
+MTU_OPTION = "com.docker.network.driver.mtu"
+
+
+@dataclass
+class NetworkRecords:
+    """All that is known of one network: its record, endpoints by task, services by id."""
+
+    network: NetworkRecord | None = None
+    endpoints: dict[str, EndpointRecord] = field(default_factory=dict)
+    services: dict[str, ServiceRecord] = field(default_factory=dict)
+
+
+def network_record(network: Network) -> NetworkRecord:
+    """A network as its nodes need it."""
+    options = network.spec.options or {}
+    mtu = options.get(MTU_OPTION, "")
+    return NetworkRecord(
+        id=network.id,
+        name=network.spec.name,
+        driver=network.driver,
+        subnets=network.subnets,
+        vni=network.vni,
+        mtu=int(mtu) if mtu.isdecimal() else 0,
+        internal=network.spec.internal,
+        ingress=network.spec.ingress,
+        attachable=network.spec.attachable,
+        options=options,
+        labels=network.spec.labels or {},
+    )
+
+
+def peer_record(node: Node) -> PeerRecord | None:
+    """A node as the others need it; None while it has no address."""
+    address = node.data_path_address or node.status.address
+    return PeerRecord(node.id, address, node.attachments) if address else None
+
+
+def serving(task: Task, node: Node | None) -> bool:
+    """Whether a task may get new connections: it runs, is healthy, should go on, and its node is there."""
+    return (
+        task.status.state == TaskState.RUNNING
+        and task.status.healthy
+        and task.desired_state <= TaskState.RUNNING
+        and node is not None
+        and node.status.state != NodeState.DOWN
+    )
+
+
+def endpoint_records(view: View, task: Task) -> dict[str, EndpointRecord]:
+    """A task's endpoints by network id; none before it is assigned or after it has stopped."""
+    if not task.node_id or not TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
+        return {}
+    may_serve = serving(task, view.get(Node, task.node_id))
+    return {
+        attachment.network_id: EndpointRecord(
+            network_id=attachment.network_id,
+            task_id=task.id,
+            task_name=task.name,
+            service_id=task.service_id,
+            node_id=task.node_id,
+            address=attachment.addresses[0],
+            aliases=attachment.aliases,
+            serving=may_serve,
+        )
+        for attachment in task.networks
+        if attachment.addresses
+    }
+
+
+def service_records(view: View, service: Service) -> dict[str, ServiceRecord]:
+    """A service's records by network id: where it has a VIP, and where its spec attaches it (dnsrr)."""
+    endpoint = service.endpoint
+    vips = {vip.network_id: vip.address for vip in endpoint.virtual_ips} if endpoint else {}
+    aliases: dict[str, tuple[str, ...]] = {}
+    for attachment in service.spec.task_template.networks or service.spec.networks or ():
+        network = view.get(Network, attachment.target) or view.by_name(Network, attachment.target)
+        if network is not None and not network.predefined:
+            aliases[network.id] = tuple(attachment.aliases or ())
+    ports = tuple(
+        PublishedPort(Protocol(port.protocol or "tcp"), port.published_port, port.target_port)
+        for port in (endpoint.ports if endpoint else ())
+        if port.publish_mode != "host" and port.published_port
+    )
+    found = {}
+    for network_id in {**vips, **aliases}:
+        ingress = (network := view.get(Network, network_id)) is not None and network.spec.ingress
+        found[network_id] = ServiceRecord(
+            network_id=network_id,
+            service_id=service.id,
+            name=service.spec.name,
+            aliases=aliases.get(network_id, ()),
+            vip=vips.get(network_id, ""),
+            ports=ports if ingress else (),
+        )
+    return found
+
+
+def records(view: View, network_id: str) -> NetworkRecords:
+    """All records of one network, computed from scratch."""
+    network = view.get(Network, network_id)
+    found = NetworkRecords(network_record(network) if network is not None else None)
+    for task in view.tasks_using(network_id):
+        endpoint = endpoint_records(view, task).get(network_id)
+        if endpoint is not None:
+            found.endpoints[task.id] = endpoint
+    for service in view.all(Service):
+        record = service_records(view, service).get(network_id)
+        if record is not None:
+            found.services[service.id] = record
+    return found
+
+
+def peers(view: View) -> dict[str, PeerRecord]:
+    """All nodes that have an address."""
+    return {node.id: record for node in view.all(Node) if (record := peer_record(node)) is not None}
+
+
+def ingress_networks(view: View) -> frozenset[str]:
+    """The networks that every node takes part in."""
+    return frozenset(network.id for network in view.all(Network) if network.spec.ingress)
+
+
+@dataclass
+class Delta:
+    """Keys whose record changed, appeared or went."""
+
+    networks: set[str] = field(default_factory=set)
+    peers: set[str] = field(default_factory=set)
+    endpoints: set[tuple[str, str]] = field(default_factory=set)  # (network, task)
+    services: set[tuple[str, str]] = field(default_factory=set)  # (network, service)
+    withdrawn: set[str] = field(default_factory=set)  # tasks with an endpoint that served and no longer does
+
+    @property
+    def empty(self) -> bool:
+        """True when nothing changed."""
+        return not (self.networks or self.peers or self.endpoints or self.services)
+
+
+class DataplaneIndex:
+    """The records of all networks, kept up to date with the store's events."""
+
+    def __init__(self, view: View) -> None:
+        self.networks: dict[str, NetworkRecords] = {}
+        self.peers = peers(view)
+        self.ingress = ingress_networks(view)
+        self._of_task: dict[str, dict[str, EndpointRecord]] = {}
+        self._of_service: dict[str, dict[str, ServiceRecord]] = {}
+        delta = Delta()
+        for network in view.all(Network):
+            self._network(view, network.id, delta)
+        for service in view.all(Service):
+            self._service(view, service.id, delta)
+        for task in view.all(Task):
+            self._task(view, task.id, delta)
+
+    def endpoint(self, key: tuple[str, str]) -> EndpointRecord | None:
+        """The record of (network, task), if there is one."""
+        network = self.networks.get(key[0])
+        return network.endpoints.get(key[1]) if network else None
+
+    def service(self, key: tuple[str, str]) -> ServiceRecord | None:
+        """The record of (network, service), if there is one."""
+        network = self.networks.get(key[0])
+        return network.services.get(key[1]) if network else None
+
+    def served(self, task_id: str) -> bool:
+        """Whether some balancer sends the task new connections."""
+        return any(record.serving for record in self._of_task.get(task_id, {}).values())
+
+    def networks_of(self, task_id: str) -> Iterator[str]:
+        """The networks in which the task has an endpoint."""
+        return iter(self._of_task.get(task_id, {}))
+
+    def apply(self, view: View, events: Iterable[Event]) -> Delta:
+        """Take in commits; `view` is the state after them. Returns what changed."""
+        delta = Delta()
+        tasks: dict[str, None] = {}
+        services: dict[str, None] = {}
+        for event in events:
+            match event.object:
+                case Task() as task:
+                    tasks[task.id] = None
+                case Service() as service:
+                    services[service.id] = None
+                case Node() as node:
+                    self._node(view, node.id, delta)
+                    if _state(event.old) != _state(event.new):
+                        tasks.update((task.id, None) for task in view.tasks_on_node(node.id))
+                case Network() as network:
+                    self._network(view, network.id, delta)
+                    self.ingress = ingress_networks(view)
+                    # What a service's spec calls this network may only now mean something.
+                    services.update((service.id, None) for service in view.services_using(network.id))
+                    named = view.services_using(network.spec.name)
+                    services.update((service.id, None) for service in named)
+                    with_vip = self.networks[network.id].services if network.id in self.networks else {}
+                    services.update((service_id, None) for service_id in with_vip)
+        for service_id in services:
+            self._service(view, service_id, delta)
+        for task_id in tasks:
+            self._task(view, task_id, delta)
+        return delta
+
+    def _network(self, view: View, network_id: str, delta: Delta) -> None:
+        network = view.get(Network, network_id)
+        record = network_record(network) if network is not None else None
+        known = self.networks.get(network_id)
+        if record is None and known is None:
+            return
+        known = self.networks.setdefault(network_id, NetworkRecords())
+        if known.network != record:
+            known.network = record
+            delta.networks.add(network_id)
+        self._forget_if_empty(network_id)
+
+    def _node(self, view: View, node_id: str, delta: Delta) -> None:
+        node = view.get(Node, node_id)
+        record = peer_record(node) if node is not None else None
+        if self.peers.get(node_id) == record:
+            return
+        delta.peers.add(node_id)
+        if record is None:
+            del self.peers[node_id]
+        else:
+            self.peers[node_id] = record
+
+    def _service(self, view: View, service_id: str, delta: Delta) -> None:
+        service = view.get(Service, service_id)
+        now = service_records(view, service) if service is not None else {}
+        before = self._of_service.get(service_id, {})
+        for network_id in _changed(before, now):
+            delta.services.add((network_id, service_id))
+            known = self.networks.setdefault(network_id, NetworkRecords())
+            if network_id in now:
+                known.services[service_id] = now[network_id]
+            else:
+                known.services.pop(service_id, None)
+                self._forget_if_empty(network_id)
+        _keep(self._of_service, service_id, now)
+
+    def _task(self, view: View, task_id: str, delta: Delta) -> None:
+        task = view.get(Task, task_id)
+        now = endpoint_records(view, task) if task is not None else {}
+        before = self._of_task.get(task_id, {})
+        for network_id in _changed(before, now):
+            delta.endpoints.add((network_id, task_id))
+            known = self.networks.setdefault(network_id, NetworkRecords())
+            if network_id in now:
+                known.endpoints[task_id] = now[network_id]
+            else:
+                known.endpoints.pop(task_id, None)
+                self._forget_if_empty(network_id)
+            if network_id in before and before[network_id].serving and network_id in now:
+                delta.withdrawn.add(task_id)
+        _keep(self._of_task, task_id, now)
+
+    def _forget_if_empty(self, network_id: str) -> None:
+        known = self.networks[network_id]
+        if known.network is None and not known.endpoints and not known.services:
+            del self.networks[network_id]
+
+
+def _changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
+
+
+def _keep(index: dict[str, dict[str, R]], key: str, value: dict[str, R]) -> None:
+    if value:
+        index[key] = value
+    else:
+        index.pop(key, None)
+
+
+def _state(node: object) -> NodeState | None:
+    return node.status.state if isinstance(node, Node) else None

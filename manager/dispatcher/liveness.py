@@ -1,0 +1,75 @@
+"""Which nodes are still heard of. A node that misses three heartbeats is down."""
+
+from collections.abc import Iterable
+
+from cluster.objects import Cluster
+from cluster.seams import SECOND, Random
+
+MISSED = 3
+SMALL_CLUSTER = 20
+SLOWEST = 10 * SECOND
+GRACE = 2
+"""After a change of leader, nodes have this many times longer to find the new one."""
+DOCKER_DEFAULT = 5 * SECOND
+"""What the docker CLI sends when the user says nothing of the heartbeat; taken as "the managers choose"."""
+
+
+def heartbeat_period(cluster: Cluster | None, nodes: int) -> int:
+    """How often agents should report (ns): as the operator wants, else 1 s, and longer in big clusters, so
+    that a leader gets some twenty a second at most."""
+    dispatcher = cluster.spec.dispatcher if cluster else None
+    wanted = dispatcher.heartbeat_period if dispatcher else 0
+    if wanted and wanted != DOCKER_DEFAULT:
+        return wanted
+    return min(SLOWEST, max(SECOND, SECOND * nodes // SMALL_CLUSTER))
+
+
+class Liveness:
+    """Deadlines of nodes by the monotonic clock. Pure: the time is an argument."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._deadlines: dict[str, int] = {}
+        self._periods: dict[str, int] = {}
+
+    def expect(self, node_ids: Iterable[str], period: int, now: int) -> None:
+        """Wait for these nodes to open a session, as after a change of leader."""
+        for node_id in node_ids:
+            self._periods[node_id] = period
+            self._deadlines[node_id] = now + GRACE * self._patience(period)
+
+    def opened(self, node_id: str, period: int, now: int) -> None:
+        """A session began, with this heartbeat period."""
+        self._periods[node_id] = period
+        self.heard(node_id, now)
+
+    def heard(self, node_id: str, now: int) -> None:
+        """Anything came from the node."""
+        if node_id in self._periods:
+            self._deadlines[node_id] = now + self._patience(self._periods[node_id])
+
+    def forget(self, node_id: str) -> None:
+        """The node is removed, or known to be down."""
+        self._deadlines.pop(node_id, None)
+        self._periods.pop(node_id, None)
+
+    def delayed(self, lag: int) -> None:
+        """This process itself stood still for so long: that is no node's fault."""
+        for node_id in self._deadlines:
+            self._deadlines[node_id] += lag
+
+    def expired(self, now: int) -> list[str]:
+        """Nodes that were not heard of in time; they are forgotten."""
+        silent = [node_id for node_id, deadline in self._deadlines.items() if deadline <= now]
+        for node_id in silent:
+            self.forget(node_id)
+        return silent
+
+    @property
+    def next_deadline(self) -> int | None:
+        """When the next node would expire."""
+        return min(self._deadlines.values(), default=None)
+
+    def _patience(self, period: int) -> int:
+        """Three periods, and up to a tenth of one more so that not all expire at once."""
+        return MISSED * period + int(period * self._rng.random() / 10)

@@ -1,0 +1,61 @@
+"""What a session's beginning changes of its node, and what a node should be told of managers and roles."""
+
+from msgspec.structs import replace
+
+from cluster.messages import Hello, ManagerAddress
+from cluster.objects import Node, NodeDescription, NodeStatus
+from cluster.states import NodeState
+from manager.dispatcher.channel import PeerIdentity
+from manager.store import Transaction, View
+
+
+def register(tx: Transaction, peer: PeerIdentity, hello: Hello) -> Node | None:
+    """Write that the node is here: ready, as it describes itself. None when the cluster does not know it.
+
+    Writes nothing when all that is known already, so that reconnecting costs no Raft entry.
+    """
+    node = tx.get(Node, peer.node_id)
+    if node is None:
+        return None
+    address = hello.address.rpartition(":")[0] or hello.address or peer.address
+    seen = replace(
+        node,
+        description=hello.description,
+        status=NodeStatus(state=NodeState.READY, address=address),
+        role=peer.role,
+        data_path_address=hello.data_path_address or address,
+    )
+    if seen != node:
+        tx.update(seen)
+    return seen
+
+
+def describe(tx: Transaction, node_id: str, description: NodeDescription) -> None:
+    """Write a node's new description."""
+    node = tx.get(Node, node_id)
+    if node is not None and node.description != description:
+        tx.update(replace(node, description=description))
+
+
+def mark_down(tx: Transaction, node_id: str, reason: str) -> None:
+    """Write that a node is down."""
+    node = tx.get(Node, node_id)
+    if node is not None and node.status.state != NodeState.DOWN:
+        status = replace(node.status, state=NodeState.DOWN, message=reason)
+        tx.update(replace(node, status=status))
+
+
+def mark_ready(tx: Transaction, node_id: str) -> None:
+    """Write that a node is ready after all."""
+    node = tx.get(Node, node_id)
+    if node is not None and node.status.state != NodeState.READY:
+        tx.update(replace(node, status=replace(node.status, state=NodeState.READY, message="")))
+
+
+def manager_addresses(view: View) -> tuple[ManagerAddress, ...]:
+    """The managers that agents may connect to."""
+    return tuple(
+        ManagerAddress(node.id, node.manager_status.address)
+        for node in view.all(Node)
+        if node.manager_status is not None and node.manager_status.address
+    )

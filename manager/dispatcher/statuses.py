@@ -1,0 +1,109 @@
+"""What agents report of their tasks, written to the store in batches.
+
+While one batch is on its way through Raft the next gathers, so the busier the cluster the larger the
+batches. A report is acknowledged when it is committed.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from cluster.errors import OutOfSequence, Unavailable
+from cluster.messages import Assignments, StatusAck, StatusReport, TaskStatusUpdate
+from cluster.objects import Task
+from cluster.seams import MILLISECOND, Clock
+from cluster.states import TaskState
+from manager.dispatcher.session import Session
+from manager.store import Store, Transaction
+
+log = logging.getLogger("shoal.dispatcher.statuses")
+
+RETRY_AFTER = 200 * MILLISECOND
+
+
+class _Report(NamedTuple):
+    session: Session
+    report: StatusReport
+
+
+def written(task: Task, update: TaskStatusUpdate, now: int) -> Task | None:
+    """The task with its new status, or None when that says nothing new. States never go back."""
+    status = update.status
+    if status.state < task.status.state or replace(status, timestamp=task.status.timestamp) == task.status:
+        return None
+    if status.state.terminal and task.status.state.terminal and status.state != task.status.state:
+        return None  # it ended once; how it ended does not change
+    running_at = task.running_at
+    if status.state == TaskState.RUNNING and not running_at:
+        running_at = now
+    return replace(task, status=status, running_at=running_at)
+
+
+class StatusWriter:
+    """Takes reports from sessions; `run` writes them. One per term of leadership."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._reports: deque[_Report] = deque()
+        self._arrived = asyncio.Event()
+
+    def take(self, session: Session, report: StatusReport) -> None:
+        """A report to be written and acknowledged."""
+        self._reports.append(_Report(session, report))
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Write batch after batch until cancelled."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._reports:
+                batch = list(self._reports)
+                self._reports.clear()
+                await self._write(batch)
+
+    async def _write(self, batch: list[_Report]) -> None:
+        changes = [
+            self._change(session.node_id, update) for session, report in batch for update in report.updates
+        ]
+        while True:
+            try:
+                await self._store.batch(changes)
+                break
+            except (OutOfSequence, Unavailable) as error:
+                log.info("statuses not written yet", extra={"count": len(changes), "reason": str(error)})
+                await self._clock.sleep(RETRY_AFTER)
+        view = self._store.view()
+        for session, report in batch:
+            session.send(StatusAck(report.number))
+            unknown = tuple(
+                update.task_id
+                for update in report.updates
+                if (task := view.get(Task, update.task_id)) is None or task.node_id != session.node_id
+            )
+            if unknown:
+                self._remove(session, unknown)
+
+    def _change(self, node_id: str, update: TaskStatusUpdate) -> Callable[[Transaction], None]:
+        def change(tx: Transaction) -> None:
+            task = tx.get(Task, update.task_id)
+            if task is None or task.node_id != node_id:
+                return
+            new = written(task, update, self._clock.now())
+            if new is not None:
+                tx.update(new)
+
+        return change
+
+    @staticmethod
+    def _remove(session: Session, task_ids: tuple[str, ...]) -> None:
+        """Tell an agent that tasks it reports are not (or no longer) its own."""
+        for task_id in task_ids:
+            session.told.tasks.pop(task_id, None)
+        session.told.sequence += 1
+        session.send(Assignments(sequence=session.told.sequence, removed_tasks=task_ids))

@@ -1,0 +1,327 @@
+"""One term of leadership of the dispatcher: its sessions, and what flows between them and the store."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+
+from cluster.errors import OutOfSequence, Unavailable
+from cluster.messages import (
+    AgentMessage,
+    Applied,
+    DescriptionChanged,
+    LogChunk,
+    LogEnd,
+    ManagersChanged,
+    Removed,
+    RoleChanged,
+    StatusReport,
+)
+from cluster.objects import Config, Network, Node, Secret, Service, Task
+from cluster.seams import MILLISECOND, SECOND, Clock, Random
+from cluster.states import NodeState, TaskState
+from manager.dispatcher.dataplane import DataplaneIndex, Delta
+from manager.dispatcher.liveness import Liveness, heartbeat_period
+from manager.dispatcher.logs import LogBroker
+from manager.dispatcher.registration import describe, manager_addresses, mark_down, mark_ready
+from manager.dispatcher.session import Session
+from manager.dispatcher.statuses import StatusWriter
+from manager.dispatcher.withdrawals import Withdrawals
+from manager.store import Event, Store, WatchLagged
+
+log = logging.getLogger("shoal.dispatcher")
+
+DEBOUNCE = 10 * MILLISECOND
+"""Pause after a round of messages, in which further commits gather. The first goes out at once."""
+LONGEST_SLEEP = SECOND // 4
+WATCHED = (Task, Service, Node, Network, Secret, Config)
+REMOVED = "this node was removed from the cluster"
+
+
+class Term:
+    """The dispatcher's state while this manager leads."""
+
+    def __init__(self, store: Store, clock: Clock, rng: Random) -> None:
+        self._store = store
+        self._clock = clock
+        self._view, self._watch = store.watch(*WATCHED)
+        self._index = DataplaneIndex(self._view)
+        self._managers = manager_addresses(self._view)
+        self._withdrawals = Withdrawals()
+        self._liveness = Liveness(rng)
+        self._liveness.expect(
+            (node.id for node in self._view.all(Node) if node.status.state != NodeState.DOWN),
+            self.period(),
+            clock.monotonic(),
+        )
+        self._descriptions: deque[tuple[str, DescriptionChanged]] = deque()
+        self._described = asyncio.Event()
+        self.sessions: dict[str, Session] = {}
+        self.statuses = StatusWriter(store, clock)
+        self.logs = LogBroker()
+
+    def period(self) -> int:
+        """The heartbeat period of new sessions, in ns."""
+        return heartbeat_period(self._view.cluster(), self._view.count(Node))
+
+    async def run(self) -> None:
+        """Serve the sessions until cancelled; then all are closed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_store(), name="dispatcher: store")
+                group.create_task(self._watch_time(), name="dispatcher: time")
+                group.create_task(self._write_descriptions(), name="dispatcher: descriptions")
+                group.create_task(self.statuses.run(), name="dispatcher: statuses")
+        finally:
+            self._watch.close()
+            for session in list(self.sessions.values()):
+                self.logs.closed(session)
+                session.close()
+
+    # --- sessions -------------------------------------------------------------------------------------
+
+    def opened(self, session: Session) -> None:
+        """A session whose node is registered and which was welcomed: tell it everything."""
+        older = self.sessions.get(session.node_id)
+        if older is not None:
+            self.closed(older)
+            older.close()
+        self.sessions[session.node_id] = session
+        self._liveness.opened(session.node_id, self.period(), self._clock.monotonic())
+        self._catch_up()
+        self._flush()
+
+    def closed(self, session: Session) -> None:
+        """A session ended. Its node is down only if no other begins in time."""
+        if self.sessions.get(session.node_id) is session:
+            del self.sessions[session.node_id]
+        self.logs.closed(session)
+        self._released(self._withdrawals.closed(session.id))
+
+    def received(self, session: Session, message: AgentMessage) -> None:
+        """A message from an agent; any is a sign of life."""
+        if self.sessions.get(session.node_id) is not session:
+            return
+        self._liveness.heard(session.node_id, self._clock.monotonic())
+        match message:
+            case StatusReport():
+                self.statuses.take(session, message)
+            case Applied(sequence=sequence):
+                session.applied = max(session.applied, sequence)
+                self._released(self._withdrawals.applied(session.id, sequence))
+            case DescriptionChanged():
+                self._descriptions.append((session.node_id, message))
+                self._described.set()
+            case LogChunk():
+                self.logs.chunk(session, message)
+            case LogEnd():
+                self.logs.ended(session, message)
+
+    def drained(self) -> None:
+        """A congested session caught up."""
+        self._flush()
+
+    # --- from the store to the agents -----------------------------------------------------------------
+
+    async def _follow_store(self) -> None:
+        while True:
+            try:
+                events = await anext(self._watch)
+            except WatchLagged:
+                log.warning("fell behind the store's events: starting from a new view")
+                self._start_afresh()
+                continue
+            self._take_in(events)
+            self._catch_up()
+            self._flush()
+            await self._clock.sleep(DEBOUNCE)
+
+    def _start_afresh(self) -> None:
+        """Events were lost: compute everything anew, and let each session compare with what it knows."""
+        self._watch.close()
+        self._view, self._watch = self._store.watch(*WATCHED)
+        old, self._index = self._index, DataplaneIndex(self._view)
+        delta = Delta(
+            networks={*old.networks, *self._index.networks},
+            peers={*old.peers, *self._index.peers},
+        )
+        for index in (old, self._index):
+            for network_id, known in index.networks.items():
+                delta.endpoints.update((network_id, task_id) for task_id in known.endpoints)
+                delta.services.update((network_id, service_id) for service_id in known.services)
+        for node_id, session in list(self.sessions.items()):
+            session.tasks_touched = True
+            if self._view.get(Node, node_id) is None:
+                session.close(Removed(message=REMOVED))
+        self._touch(delta)
+        self._managers_maybe_changed()
+        self._flush()
+
+    def _catch_up(self) -> None:
+        """Take in what is committed by now."""
+        try:
+            events = [event for commit in self._watch.pending() for event in commit]
+        except WatchLagged:
+            self._start_afresh()
+            return
+        if events:
+            self._take_in(events)
+
+    def _take_in(self, events: Iterable[Event]) -> None:
+        """Update the index, and note for each session what may concern it."""
+        events = list(events)
+        self._view = self._store.view()
+        delta = self._index.apply(self._view, events)
+        for event in events:
+            match event.object:
+                case Task():
+                    for task in (event.old, event.new):
+                        if isinstance(task, Task) and task.node_id in self.sessions:
+                            self.sessions[task.node_id].tasks_touched = True
+                    if event.new is None:
+                        self._withdrawals.forget(event.object.id)
+                case Node():
+                    self._node_changed(event)
+                case Secret() | Config() | Network():
+                    for session in self.sessions.values():
+                        session.tasks_touched = True
+        self._touch(delta)
+        self._hold_back(delta)
+
+    def _touch(self, delta: Delta) -> None:
+        if delta.empty:
+            return
+        for session in self.sessions.values():
+            session.touched.networks |= delta.networks
+            session.touched.peers |= delta.peers
+            session.touched.endpoints |= delta.endpoints
+            session.touched.services |= delta.services
+
+    def _hold_back(self, delta: Delta) -> None:
+        """Begin the withdrawal of tasks that are to stop while balancers still know them."""
+        now = self._clock.monotonic()
+        for task_id in delta.withdrawn:
+            task = self._view.get(Task, task_id)
+            if task is None or task.desired_state <= TaskState.RUNNING or task.status.state.terminal:
+                continue
+            session = self.sessions.get(task.node_id)
+            known = session.told.tasks.get(task_id) if session else None
+            if known is not None and known.desired_state <= TaskState.RUNNING:
+                self._withdrawals.begin(known, now)
+
+    def _released(self, task_ids: Iterable[str]) -> None:
+        """These tasks may be told to stop."""
+        touched = False
+        for task_id in task_ids:
+            task = self._view.get(Task, task_id)
+            if task is not None and task.node_id in self.sessions:
+                self.sessions[task.node_id].tasks_touched = touched = True
+        if touched:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Tell every session what it does not know yet."""
+        for session in self.sessions.values():
+            if session.congested or session.closing:
+                continue
+            if not session.tasks_touched and session.touched.empty:
+                continue
+            message = session.told.next(
+                self._view,
+                self._index,
+                self._withdrawals.held,
+                session.touched,
+                tasks_touched=session.tasks_touched,
+            )
+            session.touched, session.tasks_touched = Delta(), False
+            if message is not None:
+                session.send(message)
+        self._await_withdrawals()
+
+    def _await_withdrawals(self) -> None:
+        """Say of new withdrawals whom they wait for: all who know one of the task's networks and have not
+        yet applied what takes it out."""
+        released: list[str] = []
+        for task_id in self._withdrawals.untold():
+            networks = set(self._index.networks_of(task_id))
+            waiting = {}
+            for session in self.sessions.values():
+                # A congested session learns of it with its next message.
+                due = session.told.sequence + (0 if session.touched.empty else 1)
+                if networks & session.told.uses and session.applied < due:
+                    waiting[session.id] = due
+            released += self._withdrawals.told(task_id, waiting)
+        self._released(released)
+
+    # --- nodes ----------------------------------------------------------------------------------------
+
+    def _node_changed(self, event: Event) -> None:
+        node = event.object
+        assert isinstance(node, Node)
+        session = self.sessions.get(node.id)
+        if event.new is None:
+            self._liveness.forget(node.id)
+            if session is not None:
+                session.close(Removed(message=REMOVED))
+        elif session is not None and isinstance(event.old, Node) and event.old.spec.role != node.spec.role:
+            session.send(RoleChanged(role=node.spec.role.value))
+        self._managers_maybe_changed()
+
+    def _managers_maybe_changed(self) -> None:
+        managers = manager_addresses(self._view)
+        if managers != self._managers:
+            self._managers = managers
+            for session in self.sessions.values():
+                session.send(ManagersChanged(managers=managers))
+
+    async def _watch_time(self) -> None:
+        """Notice silent nodes and withdrawals that took too long."""
+        while True:
+            now = self._clock.monotonic()
+            planned = min(
+                self._withdrawals.next_deadline or now + LONGEST_SLEEP,
+                self._liveness.next_deadline or now + LONGEST_SLEEP,
+                now + LONGEST_SLEEP,
+            )
+            await self._clock.sleep(max(planned - now, MILLISECOND))
+            now = self._clock.monotonic()
+            if now - planned > LONGEST_SLEEP:
+                log.warning("the dispatcher was held up", extra={"nanoseconds": now - planned})
+                self._liveness.delayed(now - planned)
+            self._released(self._withdrawals.expire(now))
+            silent = self._liveness.expired(now)
+            if silent:
+                await self._mark_down(silent)
+
+    async def _mark_down(self, node_ids: list[str]) -> None:
+        log.warning("nodes are down", extra={"nodes": node_ids})
+        for node_id in node_ids:
+            session = self.sessions.get(node_id)
+            if session is not None:
+                self.closed(session)
+                session.close()
+        try:
+            await self._store.batch(
+                [partial(mark_down, node_id=id, reason="heartbeat failure") for id in node_ids]
+            )
+            back = [id for id in node_ids if id in self.sessions]
+            await self._store.batch([partial(mark_ready, node_id=id) for id in back])
+        except (Unavailable, OutOfSequence) as error:
+            log.info("will mark nodes down later", extra={"nodes": node_ids, "reason": str(error)})
+            self._liveness.expect(node_ids, 0, self._clock.monotonic() + LONGEST_SLEEP)
+
+    async def _write_descriptions(self) -> None:
+        while True:
+            await self._described.wait()
+            self._described.clear()
+            while self._descriptions:
+                node_id, message = self._descriptions.popleft()
+                try:
+                    await self._store.update_retrying(
+                        partial(describe, node_id=node_id, description=message.description)
+                    )
+                except (Unavailable, OutOfSequence) as error:
+                    log.info("description not written yet", extra={"node": node_id, "reason": str(error)})
+                    self._descriptions.append((node_id, message))
+                    await self._clock.sleep(LONGEST_SLEEP)
