@@ -1,4 +1,4 @@
-"""Each defect of stock pysyncobj that docs/raft.md lists, as a scene that goes wrong without our mitigation."""
+"""Defects of stock pysyncobj (see docs/raft.md), each as a scene that goes wrong without our mitigation."""
 
 import pytest
 
@@ -62,7 +62,9 @@ def test_d2_snapshot_older_than_the_log_keeps_the_acknowledged_tail() -> None:
         world.heal(node_id)
     world.elect("B")
     world.rounds()
-    assert [e for e in world["B"].machine.entries if e.startswith(b"tail")] == [b"tail%d" % n for n in range(5)]
+    assert [e for e in world["B"].machine.entries if e.startswith(b"tail")] == [
+        b"tail%d" % n for n in range(5)
+    ]
 
 
 def test_d4_damaged_snapshot_is_not_answered_with_success() -> None:

@@ -1,0 +1,151 @@
+"""Random failures over a World, and the promises that must hold whatever happens.
+
+One leader per term; the same entry at each index everywhere; every acknowledged entry exactly once on every
+node in the end; nothing reported as definitely not applied is applied.
+"""
+
+from collections import Counter
+
+from cluster.seams import SECOND
+from manager.raft.errors import NotLeader
+from manager.raft.timing import RaftLimits
+from tests.fakes.raft_world import World
+
+
+class Fuzz:
+    """One run: `steps` of trouble, then calm until all nodes agree."""
+
+    def __init__(self, seed: int, ids: str = "ABC", steps: int = 3000) -> None:
+        self.world = World(ids, seed, RaftLimits(keep_entries=seed % 3 * 5))
+        self.random = self.world.random
+        self.steps = steps
+        self.leaders: dict[int, str] = {}
+        self.outcomes: dict[bytes, list[object]] = {}
+        self.down: dict[str, float] = {}
+        self.cut: dict[frozenset[str], float] = {}
+        self.stalled: dict[tuple[str, str], float] = {}
+        self.count = Counter()
+
+    @property
+    def time(self) -> float:
+        return self.world.clock.time / SECOND
+
+    def run(self) -> list[str]:
+        """Returns what was violated."""
+        world = self.world
+        for _ in range(self.steps):
+            self.trouble()
+            self.turn()
+        self.stalled.clear()
+        self.cut.clear()
+        for node_id in self.down:
+            self.down[node_id] = 0
+        for number in range(3000):
+            self.turn()
+            if number > 600 and number % 50 == 0:
+                states = [tuple(node.machine.entries) for node in world.nodes.values() if node.node]
+                if len(states) == len(world.nodes) and len(set(states)) == 1:
+                    break
+        return world.violations + self.judge()
+
+    def trouble(self) -> None:
+        world, chance = self.world, self.random.random()
+        ids = list(world.nodes)
+        if chance < 0.004:
+            pair = frozenset(self.random.sample(ids, 2))
+            self.cut[pair] = self.time + self.random.choice([0.01, 0.3, 1, 3]) * self.random.random()
+            world.disconnect(*sorted(pair))
+        elif chance < 0.006:
+            node_id, until = self.random.choice(ids), self.time + self.random.uniform(0.2, 4)
+            for other in ids:
+                if other != node_id:
+                    self.cut[frozenset((node_id, other))] = until
+                    world.disconnect(node_id, other)
+            self.count["isolated"] += 1
+        elif chance < 0.010:
+            first, second = self.random.sample(ids, 2)
+            self.stalled[first, second] = self.time + self.random.uniform(0.1, 3)
+        elif chance < 0.0125:
+            node_id = self.random.choice(ids)
+            if world[node_id].node and (len(self.down) < len(ids) - 1 or self.random.random() < 0.2):
+                self.crash(node_id)
+        elif chance < 0.013:
+            for node_id in ids:
+                self.crash(node_id)
+        elif chance < 0.022:
+            node = world[self.random.choice(ids)].node
+            if node is not None:
+                world.hold_writers = self.random.random() < 0.5
+                node.compaction_wanted()
+        elif chance < 0.03 and world.writers:
+            world.writers.pop(0)()
+        elif chance < 0.11:
+            leaders = [node for node in world.nodes.values() if node.leads]
+            if leaders:
+                entry = b"e%d" % len(self.outcomes)
+                self.outcomes[entry] = self.random.choice(leaders).propose(entry)
+
+    def crash(self, node_id: str) -> None:
+        if self.world[node_id].node is not None:
+            self.world.crash(node_id)
+            self.world.writers.clear()
+            self.down[node_id] = self.time + self.random.uniform(0.1, 2.5)
+            self.count["crashes"] += 1
+
+    def turn(self) -> None:
+        world = self.world
+        world.clock.time += int(self.random.uniform(0.0005, 0.012) * SECOND)
+        for node_id, until in list(self.down.items()):
+            if until < self.time:
+                del self.down[node_id]
+                world[node_id].start()
+        ids = list(world.nodes)
+        for a in ids:
+            for b in ids:
+                pair = frozenset((a, b))
+                both = world[a].node is not None and world[b].node is not None
+                if a < b and both and pair not in world.connected and self.cut.get(pair, 0) < self.time:
+                    world.connect(a, b)
+        self.random.shuffle(ids)
+        for node_id in ids:
+            if self.random.random() < 0.7:
+                world.step(node_id)
+        links = [
+            link
+            for link, frames in world.links.items()
+            if frames and self.stalled.get(link, 0) < self.time and world[link[1]].node is not None
+        ]
+        self.random.shuffle(links)
+        for source, target in links:
+            world.deliver(source, target, self.random.choice([1, 1, 2, 8]))
+        for node_id, node in world.nodes.items():
+            if node.leads and node.node is not None:
+                first = self.leaders.setdefault(node.node.raftCurrentTerm, node_id)
+                if first != node_id:
+                    world.violations.append(f"{first} and {node_id} lead in one term")
+
+    def judge(self) -> list[str]:
+        """The promises about the end."""
+        problems = [reason for node in self.world.nodes.values() for reason in node.fatal]
+        acknowledged = [
+            entry for entry, outcome in self.outcomes.items() if outcome and isinstance(outcome[0], int)
+        ]
+        refused = [
+            entry for entry, outcome in self.outcomes.items() if outcome and isinstance(outcome[0], NotLeader)
+        ]
+        self.count["acknowledged"] = len(acknowledged)
+        states = {node_id: node.machine.entries for node_id, node in self.world.nodes.items()}
+        if len({tuple(entries) for entries in states.values()}) != 1:
+            problems.append(f"no agreement in the end: {[len(entries) for entries in states.values()]}")
+        for node_id, entries in states.items():
+            times = Counter(entries)
+            problems += [
+                f"{entry!r} was acknowledged and is lost on {node_id}"
+                for entry in acknowledged
+                if not times[entry]
+            ]
+            problems += [
+                f"{entry!r} is there {number} times" for entry, number in times.items() if number > 1
+            ]
+            problems += [f"{entry!r} was refused and applied" for entry in refused if times[entry]]
+        return problems
