@@ -71,7 +71,7 @@ def allocated(network: Network, cluster: Cluster, state: Allocations) -> Network
     for config in _configs(network.spec):
         other = addresses.overlapping(_checked(config.subnet), taken)
         if other is not None:
-            raise InvalidArgument(f"{_named(network)}: its subnet {config.subnet} overlaps {other}")
+            raise InvalidArgument(f"its subnet {config.subnet} overlaps {other}")
         subnets.append(_subnet(config))
         taken.append(config.subnet)
     if not subnets:
@@ -79,7 +79,7 @@ def allocated(network: Network, cluster: Cluster, state: Allocations) -> Network
         if cidr is None:
             pools = ", ".join(cluster.default_address_pool)
             raise Unavailable(
-                f"{_named(network)}: no subnet of size /{cluster.subnet_size} is left in the address pool "
+                f"no subnet of size /{cluster.subnet_size} is left in the address pool "
                 f"{pools}; remove a network or give a subnet"
             )
         subnets.append(Subnet(subnet=cidr, gateway=addresses.first_address(cidr)))
@@ -91,12 +91,12 @@ def _vni(network: Network, state: Allocations) -> int:
     if not wanted:
         vni = addresses.lowest_free_vni(state.vnis)
         if vni is None:
-            raise Unavailable(f"{_named(network)}: no VXLAN network identifier is left")
+            raise Unavailable("no VXLAN network identifier is left")
         return vni
     if not wanted.isdecimal() or not 0 < int(wanted) <= addresses.LAST_VNI:
-        raise InvalidArgument(f"{_named(network)}: {_VNI_OPTION}={wanted} is no VXLAN network identifier")
+        raise InvalidArgument(f"{_VNI_OPTION}={wanted} is no VXLAN network identifier")
     if state.holder((VNI, "", int(wanted))) not in (None, network.id):
-        raise InvalidArgument(f"{_named(network)}: VXLAN network identifier {wanted} is in use")
+        raise InvalidArgument(f"VXLAN network identifier {wanted} is in use")
     return int(wanted)
 
 
@@ -126,7 +126,3 @@ def _subnet(config: IPAMConfig) -> Subnet:
         )
     except ValueError as error:
         raise InvalidArgument(f"invalid address in the settings of subnet {cidr}: {error}") from error
-
-
-def _named(network: Network) -> str:
-    return f"network {network.spec.name}"

@@ -1,0 +1,310 @@
+"""The allocator over a store: what each object is given, keeps, loses and waits for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec.structs import replace
+
+from cluster.errors import InvalidArgument
+from cluster.objects import Cluster, Network, Node, Service, Task
+from cluster.spec import IPAM, EndpointSpec, IPAMConfig, NetworkAttachmentConfig, NetworkSpec
+from cluster.states import TaskState
+from manager.allocator import check_conflicts, check_overlap
+from tests.fakes.clock import settle
+from tests.unit.allocator.world import World, network, port, running_world, service, task
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with running_world() as world:
+        yield world
+
+
+async def test_a_new_cluster_gets_ingress_and_the_predefined_networks(world: World) -> None:
+    ingress = world.network("ingress")
+    assert ingress.spec.ingress
+    assert (ingress.subnets[0].subnet, ingress.subnets[0].gateway, ingress.vni) == (
+        "10.0.0.0/24",
+        "10.0.0.1",
+        4096,
+    )
+    predefined = {one.spec.name: one for one in world.store.view().all(Network) if one.predefined}
+    assert {name: one.driver for name, one in predefined.items()} == {
+        "bridge": "bridge",
+        "host": "host",
+        "none": "null",
+    }
+    assert not any(one.subnets or one.vni for one in predefined.values())
+
+
+async def test_a_removed_ingress_network_stays_removed(world: World) -> None:
+    await world.create(Node(id="n1"))
+    assert world.node("n1").attachments
+    await world.delete(Network, world.network("ingress").id)
+    assert world.network("ingress") is None
+    assert world.node("n1").attachments == {}
+    published = service("s", ports=[port(80, 8080)])
+    await world.create(published, task("t", published))
+    assert "the ingress network was removed" in world.task("t").status.error
+    await world.create(network("mesh", ingress=True))
+    assert world.task("t").status.state is TaskState.PENDING
+    assert list(world.node("n1").attachments) == ["mesh"]
+
+
+async def test_networks_are_numbered_in_turn_and_numbers_are_free_again(world: World) -> None:
+    await world.create(network("a"), network("b"), network("own", subnet="10.0.3.0/24"), network("c"))
+    found = {name: (world.network(name).subnets[0].subnet, world.network(name).vni) for name in "abc"}
+    assert found == {"a": ("10.0.1.0/24", 4097), "b": ("10.0.2.0/24", 4098), "c": ("10.0.4.0/24", 4100)}
+    await world.delete(Network, "a")
+    await world.create(network("d"))
+    assert (world.network("d").subnets[0].subnet, world.network("d").vni) == ("10.0.1.0/24", 4097)
+
+
+async def test_a_users_settings_are_kept(world: World) -> None:
+    config = IPAMConfig(
+        subnet="172.20.0.0/16",
+        ip_range="172.20.5.0/30",
+        gateway="172.20.0.9",
+        auxiliary_addresses={"x": "172.20.5.1"},
+    )
+    spec = NetworkSpec(
+        name="own",
+        ipam=IPAM(config=[config]),
+        options={"com.docker.network.driver.overlay.vxlanid_list": "5000"},
+    )
+    web = service("s", "web", "own")
+    await world.create(Network(id="own", spec=spec), web, task("t", web))
+    own = world.network("own")
+    assert own.subnets[0].gateway == "172.20.0.9"
+    assert own.vni == 5000
+    assert world.vips("s") == {"own": "172.20.5.0/16"}
+    assert world.addresses("t") == {"own": "172.20.5.2/16"}
+
+
+async def test_every_node_has_an_ingress_address(world: World) -> None:
+    await world.create(Node(id="n1"), Node(id="n2"))
+    ingress = world.network("ingress").id
+    assert world.node("n1").attachments == {ingress: "10.0.0.2/24"}
+    assert world.node("n2").attachments == {ingress: "10.0.0.3/24"}
+    await world.delete(Node, "n1")
+    await world.create(Node(id="n3"))
+    assert world.node("n3").attachments == {ingress: "10.0.0.4/24"}
+
+
+async def test_a_service_in_a_network_and_its_tasks(world: World) -> None:
+    web = service("s", "web", "net", ports=[port(80, 8080)])
+    await world.create(network("net"), web, task("t1", web, 1), task("t2", web, 2))
+    assert world.vips("s") == {"ingress": "10.0.0.2/24", "net": "10.0.1.2/24"}
+    assert world.service("s").endpoint.spec == web.spec.endpoint_spec
+    assert world.addresses("t1") == {"ingress": "10.0.0.3/24", "net": "10.0.1.3/24"}
+    assert world.addresses("t2") == {"ingress": "10.0.0.4/24", "net": "10.0.1.4/24"}
+    first = world.task("t1")
+    assert first.status.state is TaskState.PENDING
+    assert first.status.message == "pending task scheduling"
+    assert first.networks[1].aliases == ("alias",)
+    assert first.endpoint == world.service("s").endpoint
+
+
+async def test_a_service_without_networks_needs_no_address(world: World) -> None:
+    plain = service("s")
+    await world.create(plain, task("t", plain))
+    assert world.task("t").networks == ()
+    assert world.task("t").status.state is TaskState.PENDING
+    assert world.service("s").endpoint.virtual_ips == ()
+
+
+@pytest.mark.parametrize("name", ["bridge", "host", "none"])
+async def test_predefined_networks_by_name(world: World, name: str) -> None:
+    plain = service("s", "web", name)
+    await world.create(plain, task("t", plain))
+    assert world.addresses("t") == {name: ""}
+    assert world.vips("s") == {}
+
+
+async def test_dnsrr_has_no_virtual_address(world: World) -> None:
+    web = service("s", "web", "net", mode="dnsrr")
+    await world.create(network("net"), web, task("t", web))
+    assert world.vips("s") == {"net": ""}
+    assert world.addresses("t") == {"net": "10.0.1.2/24"}
+
+
+async def test_networks_of_the_service_spec_serve_old_clients(world: World) -> None:
+    old = Service(id="s", spec=replace(service("s").spec, networks=[NetworkAttachmentConfig(target="net")]))
+    await world.create(network("net"), old, task("t", old))
+    assert world.vips("s") == {"net": "10.0.1.2/24"}
+    assert world.addresses("t") == {"net": "10.0.1.3/24"}
+
+
+async def test_virtual_addresses_survive_updates_and_follow_the_networks(world: World) -> None:
+    web = service("s", "web", "a", ports=[port(80)])
+    await world.create(network("a"), network("b"), web)
+    before = world.vips("s")
+    assert world.service("s").endpoint.ports[0].published_port == 30000
+    both = service("s", "web", "a", "b", ports=[port(80), port(443)])
+    await world.change(Service, "s", spec=both.spec)
+    assert world.vips("s") == {**before, "b": "10.0.2.2/24"}
+    assert [one.published_port for one in world.service("s").endpoint.ports] == [30000, 30001]
+    only_b = service("s", "web", "b")
+    await world.change(Service, "s", spec=only_b.spec)
+    assert world.vips("s") == {"b": "10.0.2.2/24"}
+    assert world.service("s").endpoint.ports == ()
+
+
+async def test_ports_are_chosen_per_protocol_and_free_again(world: World) -> None:
+    await world.create(
+        service("a", ports=[port(80), port(53, protocol="udp"), port(81, 30001)]),
+        service("b", ports=[port(80)]),
+    )
+    assert [one.published_port for one in world.service("a").endpoint.ports] == [30000, 30000, 30001]
+    assert [one.published_port for one in world.service("b").endpoint.ports] == [30002]
+    await world.delete(Service, "a")
+    await world.create(service("c", ports=[port(80)]))
+    assert [one.published_port for one in world.service("c").endpoint.ports] == [30000]
+
+
+async def test_host_mode_ports_are_the_nodes_own(world: World) -> None:
+    web = service("s", ports=[port(80, mode="host"), port(81, 8081, mode="host")])
+    await world.create(web, task("t", web))
+    assert [one.published_port for one in world.service("s").endpoint.ports] == [0, 8081]
+    assert world.task("t").networks == ()
+
+
+async def test_a_taken_port_is_explained_and_taken_over_when_it_is_free(world: World) -> None:
+    second = service("second", "two", ports=[port(80, 8080)])
+    await world.create(service("first", "one", ports=[port(80, 8080)]), second, task("t", second))
+    waiting = world.task("t")
+    assert waiting.status.state is TaskState.NEW
+    assert waiting.status.error == "port '8080' is already in use by service 'one' (first) as an ingress port"
+    assert world.service("second").endpoint is None
+    entries = len(world.proposer.entries)
+    await settle()
+    assert len(world.proposer.entries) == entries
+    await world.delete(Service, "first")
+    assert world.task("t").status.state is TaskState.PENDING
+    assert world.task("t").status.error == ""
+
+
+@pytest.mark.parametrize(
+    ("taken", "wanted", "message"),
+    [
+        (
+            port(80, 8080),
+            port(81, 8080),
+            "port '8080' is already in use by service 'one' (a) as an ingress port",
+        ),
+        (
+            port(80, 8080),
+            port(81, 8080, mode="host"),
+            "port '8080' is already in use by service 'one' (a) as an ingress port",
+        ),
+        (
+            port(80, 8080, mode="host"),
+            port(81, 8080),
+            "port '8080' is already in use by service 'one' (a) as a host-published port",
+        ),
+        (port(80, 8080, mode="host"), port(81, 8080, mode="host"), ""),
+        (port(80, 8080), port(81, 8080, protocol="udp"), ""),
+        (port(80), port(81, 30000), "port '30000' is already in use by service 'one' (a) as an ingress port"),
+    ],
+)
+async def test_conflicts_as_the_api_checks_them(
+    world: World, taken: object, wanted: object, message: str
+) -> None:
+    await world.create(service("a", "one", ports=[taken]))
+    spec = EndpointSpec(ports=[wanted])
+    check_conflicts(world.store.view(), spec, "a")
+    if not message:
+        check_conflicts(world.store.view(), spec)
+        return
+    with pytest.raises(InvalidArgument) as refused:
+        check_conflicts(world.store.view(), spec)
+    assert str(refused.value) == message
+
+
+async def test_overlaps_as_the_api_checks_them(world: World) -> None:
+    check_overlap(world.store.view(), network("a", subnet="10.0.1.0/24").spec)
+    with pytest.raises(InvalidArgument, match=r"10.0.0.128/25 overlaps 10.0.0.0/24 of network ingress"):
+        check_overlap(world.store.view(), network("a", subnet="10.0.0.128/25").spec)
+
+
+async def test_an_overlap_that_the_api_missed_is_explained(world: World) -> None:
+    web = service("s", "web", "b")
+    await world.create(
+        network("a", subnet="10.5.0.0/24"), network("b", subnet="10.5.0.0/16"), web, task("t", web)
+    )
+    assert world.task("t").status.error == (
+        "network b has no subnet yet: its subnet 10.5.0.0/16 overlaps 10.5.0.0/24"
+    )
+    await world.delete(Network, "a")
+    assert world.addresses("t") == {"b": "10.5.0.3/16"}
+
+
+async def test_a_network_that_does_not_exist_yet(world: World) -> None:
+    web = service("s", "web", "later")
+    await world.create(web, task("t", web))
+    assert world.task("t").status.error == "network later not found"
+    await world.create(network("id", "later"))
+    assert world.addresses("t") == {"later": "10.0.1.3/24"}
+
+
+async def test_a_full_network_is_explained_and_used_again_when_something_is_free(world: World) -> None:
+    web = service("s", "web", "small")
+    await world.create(network("small", subnet="10.9.0.0/29"), web)
+    await world.create(*(task(f"t{number}", web, number) for number in range(6)))
+    states = [world.task(f"t{number}").status.state for number in range(6)]
+    assert states == [TaskState.PENDING] * 4 + [TaskState.NEW] * 2
+    assert world.task("t5").status.error == (
+        "network small has no free address: all 5 of 10.9.0.0/29 are in use"
+    )
+    await world.end("t1")
+    assert world.addresses("t4") == {"small": world.addresses("t1")["small"]}
+    assert world.task("t5").status.state is TaskState.NEW
+    await world.delete(Task, "t0")
+    assert world.task("t5").status.state is TaskState.PENDING
+
+
+async def test_an_exhausted_address_pool_is_explained() -> None:
+    cluster = Cluster(id="c", default_address_pool=("10.0.0.0/23",))
+    async with running_world(cluster) as world:
+        web = service("s", "web", "b")
+        await world.create(network("a"), network("b"), web, task("t", web))
+        assert world.task("t").status.error == (
+            "network b has no subnet yet: no subnet of size /24 is left in the address pool "
+            "10.0.0.0/23; remove a network or give a subnet"
+        )
+        await world.delete(Network, "a")
+        assert world.task("t").status.state is TaskState.PENDING
+
+
+async def test_a_freed_address_is_not_reused_at_once_nor_by_a_new_leader(world: World) -> None:
+    web = service("s", "web", "net")
+    await world.create(network("net"), web, task("t1", web))
+    assert world.addresses("t1") == {"net": "10.0.1.3/24"}
+    await world.end("t1")
+    await world.create(task("t2", web))
+    assert world.addresses("t2") == {"net": "10.0.1.4/24"}
+    await world.end("t2")
+    successor = World()
+    successor.store.restore(world.store.view().index, world.store.snapshot())
+    running = asyncio.ensure_future(successor.allocator.run())
+    await successor.create(task("t3", web))
+    assert successor.addresses("t3") == {"net": "10.0.1.5/24"}
+    running.cancel()
+
+
+async def test_a_hundred_tasks_take_one_entry(world: World) -> None:
+    web = service("s", "web", "net", ports=[port(80, 8080)])
+    await world.create(network("net"), web)
+    entries = len(world.proposer.entries)
+    await world.create(*(task(f"t{number}", web, number) for number in range(100)))
+    assert len(world.proposer.entries) == entries + 2
+    assert len({world.addresses(f"t{number}")["net"] for number in range(100)}) == 100
+
+
+async def test_tasks_nobody_wants_are_left_alone(world: World) -> None:
+    web = service("s", "web", "net")
+    unwanted = replace(task("t", web), desired_state=TaskState.SHUTDOWN)
+    await world.create(network("net"), web, unwanted, task("orphan", service("gone")))
+    assert world.task("t").networks == ()
+    assert world.task("orphan").status.state is TaskState.NEW
