@@ -10,12 +10,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-# bcrypt of "secret" for the user "alice", as `htpasswd -B` writes it
-HTPASSWD = "alice:{hash}\n"
+from tests.support.layers import MadeImage
+from worker.images.digest import digest_of
+from worker.images.manifest import OCI_MANIFEST
+
+HTPASSWD = "alice:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
+"""The user alice with the password `secret` (bcrypt)."""
 
 
 @dataclass(frozen=True)
@@ -100,3 +105,27 @@ def _self_signed(directory: Path) -> None:
             serialization.NoEncryption(),
         )
     )
+
+
+async def upload(host: str, name: str, tag: str, image: MadeImage) -> str:
+    """Put an image into a plain HTTP registry without our own client; gives the manifest's digest."""
+    async with aiohttp.ClientSession() as session:
+        for blob in (image.config, *image.blobs):
+            async with session.post(f"http://{host}/v2/{name}/blobs/uploads/") as response:
+                assert response.status == 202
+                location = response.headers["Location"]
+            async with session.put(location, params={"digest": digest_of(blob)}, data=blob) as response:
+                assert response.status == 201
+        return await upload_manifest(host, name, tag, image.manifest, OCI_MANIFEST)
+
+
+async def upload_manifest(host: str, name: str, tag: str, content: bytes, media_type: str) -> str:
+    """Put a manifest or an index."""
+    url = f"http://{host}/v2/{name}/manifests/{tag}"
+    headers = {"Content-Type": media_type}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.put(url, data=content, headers=headers) as response,
+    ):
+        assert response.status == 201, await response.text()
+    return digest_of(content)
