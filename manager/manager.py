@@ -11,15 +11,20 @@ from aiohttp import web
 
 from cluster.errors import ShoalError, Unavailable
 from cluster.identity import check_identity
-from cluster.messages import LogChunk
+from cluster.messages import LogChunk, LogRequest
 from cluster.seams import MILLISECOND, SECOND, Clock, Random
-from manager.api.access import NO_LEADER, LogQuery, Managers, SelfLeads
+from manager.allocator import Allocator
+from manager.api.access import NO_LEADER, Managers, SelfLeads
 from manager.api.app import engine_app
 from manager.api.leaving import leave
 from manager.ca.authority import Authority, first_identity, found_cluster, founding_objects
 from manager.ca.roles import RoleManager
 from manager.certificates import load_identity, save_identity
+from manager.dispatcher import Dispatcher
 from manager.leader import Leadership, Runnable
+from manager.orchestrator.node_down import OrphanKeeper
+from manager.orchestrator.orchestrator import GlobalOrchestrator, ReplicatedOrchestrator
+from manager.orchestrator.reaper import Reaper
 from manager.port import ClusterPort
 from manager.raft import NotLeader, Raft, TlsMaterial
 from manager.rpc.join import ask_to_be_member
@@ -27,6 +32,7 @@ from manager.rpc.leader import LeaderClient
 from manager.rpc.server import port_app
 from manager.rpc.session import Sessions
 from manager.rpc.tls import server_context
+from manager.scheduler import Scheduler
 from manager.settings import Founding, Settings
 from manager.store import Store, View
 
@@ -52,6 +58,7 @@ class Manager:
         self.rng = rng
         self.store = Store(clock, rng)
         self.authority = Authority(self.store, clock, rng)
+        self._dispatcher = Dispatcher(self.store, clock, rng, self.leader_address)
         self._settings = settings
         self._elected = asyncio.Event()
         self._tls: ssl.SSLContext | None = None
@@ -173,7 +180,18 @@ class Manager:
             log.warning("leadership could not be handed over", extra={"reason": str(error)})
 
     def _controllers(self) -> Sequence[Runnable]:
-        return [RoleManager(self.store, self.members, self.raft.remove_member, self.clock)]
+        """All that only the leader does, anew for each term."""
+        store, clock, rng = self.store, self.clock, self.rng
+        return [
+            Allocator(store, clock, rng),
+            ReplicatedOrchestrator(store, clock, rng),
+            GlobalOrchestrator(store, clock, rng),
+            OrphanKeeper(store, clock),
+            Reaper(store, clock),
+            Scheduler(store, clock),
+            self._dispatcher,
+            RoleManager(store, self.members, self.raft.remove_member, clock),
+        ]
 
     async def reload_identity(self) -> None:
         """Use the renewed certificate from the files for connections from now on."""
@@ -197,7 +215,6 @@ class Manager:
                     self.node_id,
                     self._settings.advertise,
                     data_path_address=founding.data_path_addr,
-                    rng=self.rng,
                 )
             )
         log.info("cluster founded", extra={"cluster": self.cluster_id})
@@ -305,9 +322,9 @@ class Manager:
         """A call of this manager's own to the leader's cluster port."""
         await self._leader.call(method, path)
 
-    def logs(self, query: LogQuery) -> AsyncIterator[LogChunk]:
+    def logs(self, query: LogRequest) -> AsyncIterator[LogChunk]:
         """Logs from the agents."""
-        raise Unavailable("no dispatcher")
+        return self._dispatcher.logs(query)
 
     async def add_member(self, node_id: str, address: str) -> None:
         """Make a manager a voting member."""
@@ -321,6 +338,6 @@ class Manager:
         """Hand leadership to another manager, so that this one can leave."""
         await self.raft.transfer_leadership()
 
-    def sessions(self) -> Sessions | None:
-        """The dispatcher, while this manager leads."""
-        return None
+    def sessions(self) -> Sessions:
+        """The dispatcher."""
+        return self._dispatcher

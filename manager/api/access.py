@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
-from cluster.messages import LogChunk
+from cluster.messages import LogChunk, LogRequest
 from cluster.objects import Cluster
 from cluster.seams import Clock, Random
 from manager.store import Store, View
@@ -22,18 +22,6 @@ class Managers(NamedTuple):
     leader: str
     members: frozenset[str]
     reachable: frozenset[str]
-
-
-class LogQuery(NamedTuple):
-    """Which logs. `since`, `until` in ns since the epoch (0: open); `tail` lines of each task (-1: all)."""
-
-    task_ids: tuple[str, ...]
-    follow: bool = False
-    since: int = 0
-    until: int = 0
-    tail: int = -1
-    stdout: bool = True
-    stderr: bool = True
 
 
 class Access(Protocol):
@@ -56,8 +44,8 @@ class Access(Protocol):
     async def forward(self, request: web.Request) -> web.StreamResponse:
         """The leader's answer to this request. Raises Unavailable, or SelfLeads."""
 
-    def logs(self, query: LogQuery) -> AsyncIterator[LogChunk]:
-        """Logs from the agents; only on the leader."""
+    def logs(self, query: LogRequest) -> AsyncIterator[LogChunk]:
+        """Logs from the agents; only on the leader. Ends with Unavailable when some could not be had."""
 
     async def remove_member(self, node_id: str) -> None:
         """Take a manager out of Raft; only on the leader. Raises ShoalError when quorum would be lost."""

@@ -7,10 +7,10 @@ from aiohttp import web
 
 from cluster.engine_json import rfc3339
 from cluster.errors import InvalidArgument, ShoalError
-from cluster.messages import LogChunk
+from cluster.messages import LogChunk, LogRequest
 from cluster.objects import Task
 from cluster.seams import SECOND
-from manager.api.access import ACCESS, LogQuery
+from manager.api.access import ACCESS
 from manager.api.lookup import find_service, find_task
 from manager.api.request import api_version, flag
 
@@ -75,7 +75,7 @@ def _go_time(nanoseconds: int) -> str:
     return f"{rfc3339(seconds * SECOND)[:-1]}.{fraction:09d}Z"
 
 
-def log_query(request: web.Request, task_ids: tuple[str, ...]) -> LogQuery:
+def log_query(request: web.Request, task_ids: tuple[str, ...]) -> LogRequest:
     """Which logs the request asks for."""
     stdout, stderr = flag(request, "stdout"), flag(request, "stderr")
     if not stdout and not stderr:
@@ -83,7 +83,8 @@ def log_query(request: web.Request, task_ids: tuple[str, ...]) -> LogQuery:
     tail = request.query.get("tail", "all") or "all"
     if tail != "all" and not (tail.isascii() and tail.isdigit() and len(tail) < 19):
         tail = "all"  # as dockerd: anything else is all
-    return LogQuery(
+    return LogRequest(
+        request=0,  # numbered by the dispatcher
         task_ids=task_ids,
         follow=flag(request, "follow"),
         since=_timestamp(request, "since"),

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-from collections.abc import Iterable
 
 import msgspec
 from aiohttp import web
@@ -16,6 +15,7 @@ from cluster.objects import Config, Network, Secret, Service, Task, UpdateStatus
 from cluster.spec import NetworkAttachmentConfig, ServiceSpec
 from cluster.states import TaskState, UpdateState
 from cluster.validate import check_service, check_service_update, mode_word
+from manager.allocator import check_conflicts
 from manager.api.access import ACCESS
 from manager.api.filters import parse_filters
 from manager.api.lookup import find_network, find_service
@@ -23,7 +23,6 @@ from manager.api.request import answer, body, flag, version
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
-_PORT_WORDS = {"ingress": "an ingress", "host": "a host-published"}
 _MODES = ("replicated", "global", "replicated-job", "global-job")
 
 
@@ -75,7 +74,7 @@ async def create_service(request: web.Request) -> web.Response:
 
     def create(tx: Transaction) -> None:
         resolved = resolve(tx, stored_service(spec))
-        check_ports_free(tx.all(Service), id, resolved)
+        check_conflicts(tx, resolved.endpoint_spec)
         tx.create(Service(id=id, spec=resolved, registry_auth=auth))
 
     await access.store.update_retrying(create)
@@ -104,7 +103,7 @@ async def update_service(request: web.Request) -> web.Response:
         if changed is None:
             check_service_update(service, spec)
             changed = respecified(service, resolve(tx, stored_service(spec)))
-        check_ports_free(tx.all(Service), service.id, changed.spec)
+        check_conflicts(tx, changed.spec.endpoint_spec, service.id)
         tx.update(replace(changed, registry_auth=auth or service.registry_auth))
 
     await access.store.update(update)
@@ -174,29 +173,6 @@ def _resolve_network(view: View, attachment: NetworkAttachmentConfig) -> Network
             f'Service cannot be explicitly attached to the ingress network "{network.spec.name}"'
         )
     return replace(attachment, target=network.id)
-
-
-def check_ports_free(services: Iterable[Service], id: str, spec: ServiceSpec) -> None:
-    """Refuse a published port that another service has: a port is either ingress or host mode, not both."""
-    wanted = {
-        (port.protocol, port.published_port): port.publish_mode
-        for port in (spec.endpoint_spec.ports if spec.endpoint_spec else None) or ()
-        if port.published_port
-    }
-    if not wanted:
-        return
-    for other in services:
-        if other.id == id:
-            continue
-        given = (other.spec.endpoint_spec.ports if other.spec.endpoint_spec else None) or ()
-        allocated = other.endpoint.ports if other.endpoint else ()
-        for port in (*given, *allocated):
-            mode = wanted.get((port.protocol, port.published_port))
-            if mode is not None and "ingress" in (mode, port.publish_mode):
-                raise InvalidArgument(
-                    f"port '{port.published_port}' is already in use by service '{other.spec.name}' "
-                    f"({other.id}) as {_PORT_WORDS.get(port.publish_mode, 'a published')} port"
-                )
 
 
 def registry_auth(request: web.Request) -> str:

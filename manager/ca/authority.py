@@ -23,19 +23,15 @@ from cluster.objects import (
     Cluster,
     JoinTokens,
     ManagerStatus,
-    Network,
     Node,
     NodeStatus,
     NodeTLSInfo,
     RootCA,
 )
 from cluster.seams import Clock, Random
-from cluster.spec import IPAM, ClusterSpec, NetworkSpec, NodeSpec
+from cluster.spec import ClusterSpec, NodeSpec
 from cluster.states import NodeState, Role
 from manager.store import Store, Transaction, View
-
-PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}  # name → driver
-PREDEFINED_LABEL = "com.docker.swarm.predefined"
 
 
 def found_cluster(
@@ -71,9 +67,9 @@ def first_identity(cluster: Cluster, node_id: str, clock: Clock) -> Identity:
 
 
 def founding_objects(
-    tx: Transaction, cluster: Cluster, node_id: str, address: str, *, data_path_address: str, rng: Random
+    tx: Transaction, cluster: Cluster, node_id: str, address: str, *, data_path_address: str
 ) -> None:
-    """Write a new cluster's first objects: itself, its first manager, the ingress and predefined networks."""
+    """Write a new cluster's first objects: itself and its first manager."""
     tx.create(cluster)
     host = address.rpartition(":")[0]
     tx.create(
@@ -87,17 +83,6 @@ def founding_objects(
             tls=_tls_info(cluster),
         )
     )
-    tx.create(
-        Network(
-            id=new_id(rng),
-            spec=NetworkSpec(
-                name="ingress", labels={}, driver="overlay", ingress=True, ipam=IPAM(driver="default")
-            ),
-        )
-    )
-    for name, driver in PREDEFINED.items():
-        spec = NetworkSpec(name=name, driver=driver, labels={PREDEFINED_LABEL: "true"})
-        tx.create(Network(id=new_id(rng), spec=spec, driver=driver, predefined=True))
 
 
 def sign(cluster: Cluster, csr: bytes, *, node_id: str, role: Role, now: int) -> bytes:

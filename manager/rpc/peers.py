@@ -21,16 +21,17 @@ def certificate_of(request: web.Request) -> bytes | None:
     return tls.getpeercert(binary_form=True)
 
 
-def require_node(request: web.Request, cluster_id: str, view: View, now: int) -> Peer:
+def require_node(request: web.Request, cluster_id: str, cluster: Cluster | None, now: int) -> Peer:
     """The node that asks: any node of this cluster. Raises Unauthorized or Forbidden, and says why."""
     certificate = certificate_of(request)
     if certificate is None:
         raise Unauthorized("a node certificate of this cluster is required")
-    return check_peer(peer_of_der(certificate), cluster_id, view.cluster(), now)
+    return check_peer(peer_of_der(certificate), cluster_id, cluster, now)
 
 
 def check_peer(peer: Peer, cluster_id: str, cluster: Cluster | None, now: int) -> Peer:
-    """Refuse certificates of another cluster, of removed nodes, and those expired since the handshake."""
+    """Refuse certificates of another cluster, of nodes removed from `cluster` (None: don't look), and those
+    expired since the handshake."""
     if peer.cluster_id != cluster_id:
         raise Forbidden(f"the certificate is of cluster {peer.cluster_id}, this is cluster {cluster_id}")
     if cluster is not None and peer.node_id in cluster.removed_nodes:
@@ -44,7 +45,7 @@ def check_peer(peer: Peer, cluster_id: str, cluster: Cluster | None, now: int) -
 
 def require_manager(request: web.Request, cluster_id: str, view: View, now: int) -> Peer:
     """The manager that asks: by its certificate, and still one by the cluster's state."""
-    peer = require_node(request, cluster_id, view, now)
+    peer = require_node(request, cluster_id, view.cluster(), now)
     if peer.role is not Role.MANAGER:
         raise Forbidden(f"node {peer.node_id} is a worker: only managers may ask this")
     node = view.get(Node, peer.node_id)

@@ -7,17 +7,17 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
-from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound, Unavailable
 from cluster.identity import Peer
 from cluster.joining import JoinRequest, RenewRequest, RootCertificate
-from cluster.messages import SessionRedirect
 from cluster.objects import ManagerStatus, Node
+from cluster.seams import MILLISECOND, SECOND
 from cluster.states import Role
 from manager.api.access import ACCESS, Access, Managers
 from manager.api.app import MAX_BODY, Handler, engine_app, errors, on_the_leader
 from manager.api.nodes import check_quorum_without
 from manager.api.request import answer, body
-from manager.ca.authority import Authority, manager_addresses
+from manager.ca.authority import Authority
 from manager.dispatcher.channel import PeerIdentity
 from manager.raft.errors import NotLeader
 from manager.rpc.leader import Barrier
@@ -26,6 +26,8 @@ from manager.rpc.session import MAX_FRAME, Sessions, WebSocketChannel
 from manager.store import Transaction
 
 _FORWARD = "/forward"
+ROLE_PATIENCE = 10 * SECOND
+ROLE_POLL = 20 * MILLISECOND
 
 
 class RaftAddress(msgspec.Struct, frozen=True):
@@ -46,11 +48,8 @@ class Port(Access, Protocol):
     async def add_member(self, node_id: str, address: str) -> None:
         """Make a manager a voting member; only on the leader."""
 
-    def sessions(self) -> Sessions | None:
-        """The dispatcher, on the leader."""
-
-    def leader_address(self) -> str:
-        """The leader's "ip:port"; empty when none is known."""
+    def sessions(self) -> Sessions:
+        """The dispatcher."""
 
     def members(self) -> Mapping[str, str]:
         """Raft's members: node id → "ip:port"."""
@@ -90,9 +89,10 @@ class _Handlers:
         port = self._port
         return require_manager(request, port.cluster_id, port.store.view(), port.clock.now())
 
-    def _node(self, request: web.Request) -> Peer:
+    def _node(self, request: web.Request, *, removed_too: bool = False) -> Peer:
         port = self._port
-        return require_node(request, port.cluster_id, port.store.view(), port.clock.now())
+        cluster = None if removed_too else port.store.view().cluster()
+        return require_node(request, port.cluster_id, cluster, port.clock.now())
 
     # --- joining --------------------------------------------------------------------------------------
 
@@ -111,27 +111,34 @@ class _Handlers:
         """POST /renew: any manager can answer, from a confirmed view."""
         peer = self._node(request)
         wanted = await body(request, RenewRequest)
+        await self._role_settled(peer.node_id)
         view = await self._port.confirmed()
         return answer(self._port.authority.renew(view, peer.node_id, wanted.csr.encode()))
+
+    async def _role_settled(self, node_id: str) -> None:
+        """Wait while a promotion or demotion is carried out: the certificate shall have the new role."""
+        clock = self._port.clock
+        deadline = clock.monotonic() + ROLE_PATIENCE
+        while (node := self._port.store.view().get(Node, node_id)) and node.role is not node.spec.role:
+            if clock.monotonic() >= deadline:
+                raise Unavailable(
+                    f"node {node_id} can't be made a {node.spec.role.value} yet: the leader's log says why. "
+                    "It goes on trying"
+                )
+            await clock.sleep(ROLE_POLL)
 
     # --- agents ---------------------------------------------------------------------------------------
 
     async def session(self, request: web.Request) -> web.StreamResponse:
-        """GET /session: a WebSocket; a manager that does not lead names the one that does."""
-        peer = self._node(request)
+        """GET /session: a WebSocket; a manager that does not lead names the one that does.
+
+        A removed node gets this far, to be told so by the dispatcher: then it leaves by itself.
+        """
+        peer = self._node(request, removed_too=True)
         socket = web.WebSocketResponse(max_msg_size=MAX_FRAME, compress=False, timeout=1.0)
         await socket.prepare(request)
-        channel = WebSocketChannel(socket)
-        try:
-            sessions = self._port.sessions()
-            if sessions is None:
-                leader = "" if self._port.leading() else self._port.leader_address()
-                managers = manager_addresses(self._port.store.view())
-                await channel.send(SessionRedirect(leader=leader, managers=managers))
-            else:
-                await sessions.serve(PeerIdentity(peer.node_id, peer.role, request.remote or ""), channel)
-        finally:
-            await channel.close()
+        who = PeerIdentity(peer.node_id, peer.role, request.remote or "")
+        await self._port.sessions().serve(who, WebSocketChannel(socket))
         return socket
 
     # --- managers -------------------------------------------------------------------------------------
