@@ -1,11 +1,13 @@
 """One node's engine: its parts in one place, for the local API and the agent."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cluster.dataplane import NetworkRecord
 from netplane.plane import NetPlane
-
+from worker.container_logs import ContainerLogs
 from worker.images.store import ImageStore
 from worker.node import Machine
 from worker.runtime.oci import OCIRuntime
@@ -23,11 +25,21 @@ class Engine:
     runtime: OCIRuntime
     network: NetPlane
     volumes: VolumeStore
+    logs: ContainerLogs
     labels: dict[str, str]
     default_runtime: str
     debug: bool = False
+    cluster_networks: Callable[[], Mapping[str, NetworkRecord]] = dict
     registry_config: dict[str, Any] = field(default_factory=dict)
 
     def log_path(self, container_id: str) -> Path:
         """Where the container's log is."""
         return self.runtime.log_path(container_id)
+
+    def network_name(self, network_id: str) -> str:
+        """A network's name, local or of the cluster; its id when neither knows it."""
+        local = self.network.networks().get(network_id)
+        if local is not None:
+            return local.name
+        record = self.cluster_networks().get(network_id)
+        return record.name if record is not None else network_id

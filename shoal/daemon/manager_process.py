@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -57,6 +58,11 @@ class ManagerProcess:
             await self.stop()
             raise
         self._watch = asyncio.create_task(self._keep(), name="manager process")
+
+    def reload(self) -> None:
+        """The certificate was renewed: let the manager read it again."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGHUP)
 
     async def stop(self) -> None:
         """End it: it hands leadership over first. Killed after a while."""

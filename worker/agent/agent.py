@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from cluster.dataplane import DataplaneChanges
+from cluster.dataplane import DataplaneChanges, NetworkRecord
 from cluster.messages import (
     Applied,
     Assignments,
@@ -128,6 +128,11 @@ class Agent:
         if self._running:
             await asyncio.wait(list(self._running.values()))
         self._state.clear()
+
+    @property
+    def networks(self) -> dict[str, NetworkRecord]:
+        """The cluster's networks that this node knows, by id."""
+        return self._records.networks
 
     @property
     def tasks(self) -> list[tuple[Task, TaskStatus]]:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from cluster.defaults import stop_grace_period
 from cluster.objects import Config, Record, Secret, Task
-from cluster.spec import ContainerSpec, FileTarget, HealthConfig
+from cluster.spec import ContainerSpec, FileTarget
 from worker.agent.executor import TaskRejected
 from worker.agent.template import Template
+from worker.health import effective_check
 from worker.images.config import ImageConfig
 from worker.images.model import Image
 from worker.runtime.model import (
     ContainerConfig,
-    HealthCheck,
     InMemoryFile,
     LogConfig,
     MountPoint,
@@ -91,7 +91,7 @@ def container_config(
         oom_score_adj=spec.oom_score_adj,
         log=_log(task),
         files=tuple(files),
-        healthcheck=health_check(spec.healthcheck, image.config.healthcheck),
+        healthcheck=effective_check(image.config.healthcheck, spec.healthcheck),
         created_at=created_at,
     )
 
@@ -149,30 +149,6 @@ def resources(task: Task) -> ResourceLimits:
         memory_swappiness=requirements.memory_swappiness if requirements else None,
         nano_cpus=limits.nano_cpus if limits else 0,
         pids=limits.pids if limits else 0,
-    )
-
-
-def health_check(spec: HealthConfig | None, image: HealthConfig | None) -> HealthCheck | None:
-    """The health check in force: the spec's settings over the image's; None when there is none."""
-    test = (spec.test if spec else None) or (image.test if image else None)
-    if not test or test[0] == "NONE":
-        return None
-    default = HealthCheck()
-
-    def setting(name: str) -> int:
-        return int(
-            (getattr(spec, name) if spec else 0)
-            or (getattr(image, name) if image else 0)
-            or getattr(default, name)
-        )
-
-    return HealthCheck(
-        test=tuple(test),
-        interval=setting("interval"),
-        timeout=setting("timeout"),
-        retries=setting("retries"),
-        start_period=setting("start_period"),
-        start_interval=setting("start_interval"),
     )
 
 

@@ -82,6 +82,13 @@ class Session:
         self._rng = rng
         self.leader = ""
         self.error = ""
+        self._channel: Channel | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    def reconnect(self) -> None:
+        """End the present session, so that a new one opens (the certificate was renewed)."""
+        if self._channel is not None:
+            self._closing = asyncio.create_task(self._channel.close())
 
     async def run(self) -> None:
         """Keep a session until cancelled."""
@@ -110,6 +117,7 @@ class Session:
     async def _session(self, address: str) -> bool:
         """One session; true if it was opened before it ended."""
         channel = await self._connector.connect(address)
+        self._channel = channel
         try:
             await channel.send(self._handler.hello())
             first = await channel.receive()
@@ -125,6 +133,7 @@ class Session:
             await self._converse(channel, first.heartbeat_period)
             return True
         finally:
+            self._channel = None
             await channel.close()
 
     async def _converse(self, channel: Channel, period: int) -> None:

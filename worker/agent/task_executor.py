@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from msgspec.structs import replace
-from netplane.plane import NetPlane
 
 from cluster.dataplane import NetworkRecord, Protocol
 from cluster.errors import NotFound, ShoalError
@@ -12,6 +11,7 @@ from cluster.objects import Config, ContainerStatus, NodeDescription, Secret, Ta
 from cluster.seams import Clock
 from cluster.spec import ContainerSpec, PortConfig
 from netplane.model import DNS, Attachment, HostPort, Mode, SandboxSpec
+from netplane.plane import NetPlane
 from worker.agent.container import (
     NetworkFiles,
     container_config,

@@ -200,7 +200,7 @@ def _networks(engine: Engine, sandbox: Sandbox | None) -> dict[str, dict[str, An
     if sandbox is None:
         return {}
     return {
-        engine.network.network_name(network_id): _attachment(network_id, address)
+        engine.network_name(network_id): _attachment(network_id, address)
         for network_id, address in sandbox.addresses.items()
     }
 

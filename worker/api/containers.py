@@ -1,5 +1,7 @@
 """`/containers`: list, inspect, logs, stop and kill: the tasks' containers on this node."""
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from cluster.engine_json import rfc3339
@@ -17,7 +19,7 @@ from worker.api.http import (
 )
 from worker.api.timestamps import parse_timestamp
 from worker.engine import Engine
-from worker.logs.reader import LogQuery, read_log
+from worker.logs.reader import LogQuery
 from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus
 from worker.runtime.oci import parse_signal
 
@@ -80,7 +82,7 @@ class _Handlers:
     def _matches(self, found: Found, wanted: dict[str, list[str]]) -> bool:
         config, state = found
         sandbox = self._engine.network.sandboxes().get(config.id)
-        tests = {
+        tests: dict[str, Callable[[str], bool]] = {
             "id": lambda v: config.id.startswith(v),
             "name": lambda v: v.lstrip("/^").rstrip("$") in config.name,
             "status": lambda v: state.status.value == v,
@@ -158,8 +160,8 @@ class _Handlers:
         response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}"})
         await response.prepare(request)
         stamps = flag(request, "timestamps")
-        async for entry in read_log(self._engine.runtime, config.id, query):
-            line = rfc3339(entry.timestamp_ns).encode() + b" " + entry.data if stamps else entry.data
+        async for entry in self._engine.logs.read(config.id, query):
+            line = rfc3339(entry.timestamp).encode() + b" " + entry.data if stamps else entry.data
             await response.write(line if config.tty else frame(entry.stream, line))
         await response.write_eof()
         return response

@@ -22,6 +22,7 @@ from worker.images.engine_json import (
 )
 from worker.images.model import ImageUser
 
+_FILTERS = {"before", "dangling", "label", "label!", "reference", "since", "until"}
 _END = object()
 
 

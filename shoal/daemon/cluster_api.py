@@ -1,0 +1,82 @@
+"""The Engine API's cluster part on a node: init, join and leave here, the rest by its manager."""
+
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from cluster.errors import InvalidArgument, ShoalError
+from shoal.daemon.proxy import ManagerProxy
+from shoal.daemon.swarm_node import SwarmNode
+from shoal.daemon.swarm_requests import InitRequest, JoinRequest
+from worker.api.http import add_route, flag
+
+_T = TypeVar("_T")
+
+FORWARDED = (
+    ("GET", "/swarm"),
+    ("POST", "/swarm/update"),
+    ("GET", "/swarm/unlockkey"),
+    ("GET", "/nodes"),
+    ("GET", "/nodes/{id}"),
+    ("DELETE", "/nodes/{id}"),
+    ("POST", "/nodes/{id}/update"),
+    ("GET", "/services"),
+    ("POST", "/services/create"),
+    ("GET", "/services/{id}"),
+    ("DELETE", "/services/{id}"),
+    ("POST", "/services/{id}/update"),
+    ("GET", "/services/{id}/logs"),
+    ("GET", "/tasks"),
+    ("GET", "/tasks/{id}"),
+    ("GET", "/tasks/{id}/logs"),
+    ("GET", "/secrets"),
+    ("POST", "/secrets/create"),
+    ("GET", "/secrets/{id}"),
+    ("POST", "/secrets/{id}/update"),
+    ("DELETE", "/secrets/{id}"),
+    ("GET", "/configs"),
+    ("POST", "/configs/create"),
+    ("GET", "/configs/{id}"),
+    ("POST", "/configs/{id}/update"),
+    ("DELETE", "/configs/{id}"),
+)
+
+
+def routes(app: web.Application, node: SwarmNode, proxy: ManagerProxy) -> None:
+    """Add the handlers."""
+
+    async def init(request: web.Request) -> web.Response:
+        return web.json_response(await node.init(await _body(request, InitRequest)))
+
+    async def join(request: web.Request) -> web.Response:
+        await node.join(await _body(request, JoinRequest))
+        return web.Response()
+
+    async def leave(request: web.Request) -> web.Response:
+        await node.leave(flag(request, "force"))
+        return web.Response()
+
+    add_route(app, "POST", "/swarm/init", init)
+    add_route(app, "POST", "/swarm/join", join)
+    add_route(app, "POST", "/swarm/leave", leave)
+    for method, path in FORWARDED:
+        add_route(app, method, path, proxy.forward)
+
+
+async def swarm_info(node: SwarmNode, proxy: ManagerProxy) -> dict[str, Any]:
+    """The Swarm part of GET /info; without the manager when that does not answer."""
+    seen = None
+    if proxy.attached:
+        try:
+            seen = await proxy.call("GET", "/internal/info")
+        except ShoalError as error:
+            return {**node.info(None), "Error": str(error)}
+    return node.info(seen)
+
+
+async def _body(request: web.Request, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(await request.read() or b"{}", type=kind)
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"invalid request body: {error}") from error

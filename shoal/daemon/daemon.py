@@ -1,0 +1,168 @@
+"""Wires the parts of one node together and runs them until SIGTERM."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from aiohttp import web
+
+from cluster.ids import new_id
+from cluster.seams import SystemClock, system_random
+from netplane.plane import NetPlane
+from shoal.daemon import cluster_api, listeners
+from shoal.daemon.agent_runner import AgentRunner
+from shoal.daemon.config import DaemonConfig
+from shoal.daemon.membership import MembershipStore
+from shoal.daemon.networks_api import NetworksAPI
+from shoal.daemon.proxy import ManagerProxy
+from shoal.daemon.swarm_node import SwarmNode
+from worker.api import containers, images, system, volumes
+from worker.api.http import add_common_headers, errors_middleware
+from worker.container_logs import ContainerLogs
+from worker.engine import Engine
+from worker.health import HealthSupervisor
+from worker.images.store import ImageStore
+from worker.images.transport import HttpTransport
+from worker.node import Machine, shoal_version
+from worker.runtime.oci import OCIRuntime
+from worker.volumes.store import VolumeStore
+
+log = logging.getLogger("shoal.daemon")
+
+MAX_BODY = 64 << 20  # of JSON; image archives are streamed past this
+
+
+class Daemon:
+    """One shoald."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self._config = config
+        self._clock = SystemClock()
+        self._rng = system_random()
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. Containers, their network and their traffic go on afterwards."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with AsyncExitStack() as stack:
+            engine = await self._engine(stack)
+            store = MembershipStore(engine.data_root / "swarm")
+            agents = AgentRunner(engine, store, self._clock, self._rng)
+            engine = replace(engine, cluster_networks=lambda: agents.networks)
+            proxy = ManagerProxy()
+            node = SwarmNode(
+                store,
+                agents,
+                proxy,
+                str(Path(self._config.exec_root) / "manager.sock"),
+                self._config.log_level,
+                self._clock,
+                self._rng,
+            )
+            stack.push_async_callback(node.stop)
+            await node.start()
+            await listeners.serve(self._app(engine, node, proxy), self._config, stack)
+            log.info("shoald is up", extra={"data_root": str(engine.data_root)})
+            health = HealthSupervisor(engine.runtime, self._clock)
+            await _until(stop, node.run(), health.run(), agents.failed)
+            log.info("shoald stops; containers run on")
+
+    async def _engine(self, stack: AsyncExitStack) -> Engine:
+        config = self._config
+        data, run = Path(config.data_root).absolute(), Path(config.exec_root).absolute()
+        data.mkdir(parents=True, exist_ok=True, mode=0o711)
+        run.mkdir(parents=True, exist_ok=True, mode=0o711)
+        machine = Machine.read()
+        network = NetPlane(
+            state_dir=data / "network",
+            run_dir=run / "network",
+            node_hostname=machine.hostname,
+            clock=self._clock,
+            rng=self._rng,
+        )
+        await network.start()
+        stack.push_async_callback(network.stop)
+        images = ImageStore(
+            data / "images",
+            transport=HttpTransport(f"shoal/{shoal_version()}"),
+            clock=self._clock,
+            insecure_registries=config.insecure_registries,
+            mirrors=config.registry_mirrors,
+        )
+        await images.open()
+        stack.push_async_callback(images.close)
+        runtime = OCIRuntime(
+            data / "containers",
+            run / "containers",
+            config.cgroup_parent,
+            clock=self._clock,
+            runtime=config.default_runtime,
+        )
+        await runtime.start()
+        stack.push_async_callback(runtime.close)
+        logs = ContainerLogs(runtime)
+        stack.callback(logs.close)
+        return Engine(
+            id=self._engine_id(data),
+            data_root=data,
+            machine=machine,
+            images=images,
+            runtime=runtime,
+            network=network,
+            volumes=VolumeStore(data / "volumes", self._clock, self._rng),
+            logs=logs,
+            labels=config.engine_labels,
+            default_runtime=config.default_runtime,
+            debug=config.log_level == "debug",
+            registry_config=self._registry_config(),
+        )
+
+    def _app(self, engine: Engine, node: SwarmNode, proxy: ManagerProxy) -> web.Application:
+        app = web.Application(middlewares=[errors_middleware], client_max_size=MAX_BODY)
+        app.on_response_prepare.append(add_common_headers)
+        system.routes(app, engine, lambda: cluster_api.swarm_info(node, proxy), lambda: node.ping_state)
+        containers.routes(app, engine)
+        images.routes(app, engine)
+        volumes.routes(app, engine)
+        NetworksAPI(engine, proxy).routes(app)
+        cluster_api.routes(app, node, proxy)
+        return app
+
+    def _engine_id(self, data: Path) -> str:
+        path = data / "engine-id"
+        if not path.exists():
+            path.write_text(new_id(self._rng))
+        return path.read_text()
+
+    def _registry_config(self) -> dict[str, object]:
+        config = self._config
+        return {
+            "AllowNondistributableArtifactsCIDRs": None,
+            "AllowNondistributableArtifactsHostnames": None,
+            "InsecureRegistryCIDRs": [name for name in config.insecure_registries if "/" in name],
+            "IndexConfigs": {
+                name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+                for name in config.insecure_registries
+                if "/" not in name
+            },
+            "Mirrors": list(config.registry_mirrors) or None,
+        }
+
+
+async def _until(stop: asyncio.Event, *work: Awaitable[None]) -> None:
+    """Run until `stop` is set; whatever ends before that ends the daemon, with its error."""
+    running = [asyncio.ensure_future(part) for part in (stop.wait(), *work)]
+    try:
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for part in done:
+            part.result()
+    finally:
+        for part in running:
+            part.cancel()
+        await asyncio.wait(running)

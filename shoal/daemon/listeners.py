@@ -1,0 +1,89 @@
+"""Where the API is served: unix sockets, TCP, TCP with TLS."""
+
+import contextlib
+import grp
+import logging
+import os
+import socket
+import ssl
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from aiohttp import web
+
+from cluster.errors import InvalidArgument, Unavailable
+from shoal.daemon.config import DaemonConfig, Listener, listeners
+
+log = logging.getLogger("shoal.daemon.api")
+
+GROUP = "docker"  # whose members may use the socket, where the group exists
+
+
+async def serve(app: web.Application, config: DaemonConfig, stack: AsyncExitStack) -> None:
+    """Serve on all configured addresses until the stack closes."""
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    for listener in listeners(config):
+        sock = _bind(listener)
+        stack.callback(sock.close)
+        if listener.path:
+            stack.callback(Path(listener.path).unlink, missing_ok=True)
+        await web.SockSite(runner, sock, ssl_context=_tls(config) if listener.tls else None).start()
+        if listener.port and not listener.tls:
+            log.warning(
+                "THE API IS SERVED WITHOUT TLS: whoever reaches this address is root on this machine",
+                extra={"address": str(listener)},
+            )
+        log.info("API listens", extra={"address": str(listener)})
+
+
+def _bind(listener: Listener) -> socket.socket:
+    try:
+        return _bind_unix(listener.path) if listener.path else _bind_tcp(listener)
+    except OSError as error:
+        raise Unavailable(f"can't listen on {listener}: {error.strerror}") from error
+
+
+def _bind_unix(path: str) -> socket.socket:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if _answers(path):
+        raise Unavailable(f"another daemon serves on {path}: stop it, or pass another --host")
+    Path(path).unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o117)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(old)
+    with contextlib.suppress(KeyError):  # no such group here: root alone uses the socket
+        os.chown(path, 0, grp.getgrnam(GROUP).gr_gid)
+    return sock
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def _bind_tcp(listener: Listener) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((listener.address, listener.port))
+    return sock
+
+
+def _tls(config: DaemonConfig) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.tlscert, config.tlskey)
+        if config.tlsverify:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(config.tlscacert)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidArgument(
+            f"can't load the TLS files ({config.tlscacert}, {config.tlscert}, {config.tlskey}): {error}"
+        ) from error
+    return context

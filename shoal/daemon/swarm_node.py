@@ -1,0 +1,328 @@
+"""This node's part in a cluster: founding, joining, leaving, changing roles, coming back after a restart."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from cluster.errors import InvalidArgument, ShoalError, Unavailable
+from cluster.identity import renewal_time
+from cluster.ids import new_id
+from cluster.messages import ManagerAddress
+from cluster.seams import SECOND, Clock, Random
+from cluster.states import Role
+from shoal.daemon.agent_runner import AgentRunner
+from shoal.daemon.join import join, renew
+from shoal.daemon.manager_process import ManagerFailed, ManagerProcess
+from shoal.daemon.membership import Membership, MembershipStore
+from shoal.daemon.proxy import NOT_A_MANAGER, NOT_IN_SWARM, ManagerProxy
+from shoal.daemon.swarm_requests import InitRequest, JoinRequest, advertised, listening
+
+log = logging.getLogger("shoal.daemon.swarm")
+
+ALREADY = (
+    'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
+)
+RENEW_RETRY = 30 * SECOND
+
+
+class SwarmNode:
+    """Owns the manager process and the agent of this node.
+
+    State changes are serialised: one of init, join, leave, promote and demote at a time.
+    """
+
+    def __init__(
+        self,
+        store: MembershipStore,
+        agents: AgentRunner,
+        proxy: ManagerProxy,
+        manager_socket: str,
+        log_level: str,
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        self._store = store
+        self._agents = agents
+        self._proxy = proxy
+        self._socket = manager_socket
+        self._log_level = log_level
+        self._clock = clock
+        self._rng = rng
+        self._lock = asyncio.Lock()
+        self._membership: Membership | None = None
+        self._pending = ""  # "pending" while a join is under way
+        self._error = ""
+        self._manager = ManagerProcess(self._manager_arguments, manager_socket, clock)
+        self._role_wanted: asyncio.Queue[str] = asyncio.Queue()
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up the membership on disk, if there is one."""
+        self._membership = self._store.load()
+        if self._membership is None:
+            return
+        if self._membership.role is Role.MANAGER:
+            try:
+                await self._start_manager()
+            except ManagerFailed as error:
+                # The node still runs its tasks; `docker info` shows the error.
+                self._error = str(error)
+                log.error("the manager of this node does not start", extra={"reason": str(error)})
+        else:
+            self._proxy.refusal = NOT_A_MANAGER
+        await self._agents.start(self._membership, self)
+
+    async def run(self) -> None:
+        """Renew the certificate in time, and when the node's role changes. Runs until cancelled."""
+        while True:
+            role = await self._renewal_due()
+            try:
+                await self._renew(role)
+            except (ShoalError, OSError) as error:
+                log.warning("renewing the certificate failed", extra={"reason": str(error)})
+                await self._clock.sleep(RENEW_RETRY if not role else SECOND)
+                if role:
+                    self._role_wanted.put_nowait(role)
+
+    async def stop(self) -> None:
+        """End the manager process and the agent; containers run on."""
+        await self._agents.stop()
+        await self._manager.stop()
+        await self._proxy.detach()
+
+    # --- the API's verbs ----------------------------------------------------------------------------------
+
+    async def init(self, request: InitRequest) -> str:
+        """Found a cluster; this node's id."""
+        async with self._lock:
+            self._must_be_outside()
+            if request.force_new_cluster:
+                raise InvalidArgument(
+                    "--force-new-cluster needs the state of an earlier cluster on this node"
+                )
+            node_id = new_id(self._rng)
+            listen = listening(request.listen_addr)
+            advertise = advertised(request.advertise_addr, listen)
+            data_path = request.data_path_addr or advertise.rpartition(":")[0]
+            membership = Membership(
+                node_id=node_id,
+                cluster_id="",
+                role=Role.MANAGER,
+                listen_address=listen,
+                advertise_address=advertise,
+                data_path_address=advertised(data_path, listen).rpartition(":")[0],
+                data_path_port=request.data_path_port or 4789,
+                managers=(ManagerAddress(node_id, advertise),),
+            )
+            self._membership = membership
+            try:
+                await self._start_manager(("--init", request.founding(membership.data_path_address)))
+                cluster_id = self._store.identity().peer.cluster_id
+                self._membership = replace(membership, cluster_id=cluster_id)
+                self._store.save(self._membership)
+                await self._agents.start(self._membership, self)
+            except BaseException:
+                await self._undo()
+                raise
+            log.info("cluster founded", extra={"node": node_id, "cluster": cluster_id})
+            return node_id
+
+    async def join(self, request: JoinRequest) -> None:
+        """Join a cluster through one of its managers."""
+        async with self._lock:
+            self._must_be_outside()
+            self._pending = "pending"
+            try:
+                await self._join(request)
+            except BaseException:
+                await self._undo()
+                raise
+            finally:
+                self._pending = ""
+
+    async def _join(self, request: JoinRequest) -> None:
+        listen = listening(request.listen_addr)
+        advertise = advertised(request.advertise_addr, listen, towards=request.remote_addrs)
+        address = advertise.rpartition(":")[0]
+        data_path = (
+            advertised(request.data_path_addr, listen).rpartition(":")[0] if request.data_path_addr else ""
+        )
+        joined = await join(
+            request.remote_addrs,
+            request.join_token,
+            clock=self._clock,
+            address=address,
+            data_path_address=data_path or address,
+            availability=request.availability,
+        )
+        answer = joined.answer
+        self._store.save_identity(joined.identity)
+        self._membership = Membership(
+            node_id=answer.node_id,
+            cluster_id=answer.cluster_id,
+            role=answer.role,
+            listen_address=listen,
+            advertise_address=advertise,
+            data_path_address=data_path or address,
+            data_path_port=answer.data_path_port,
+            managers=answer.managers,
+        )
+        if answer.role is Role.MANAGER:
+            await self._start_manager(_join_arguments(answer.managers))
+        else:
+            await self._proxy.detach(NOT_A_MANAGER)
+        self._store.save(self._membership)
+        await self._agents.start(self._membership, self)
+        log.info("joined the cluster", extra={"node": answer.node_id, "role": answer.role.value})
+
+    async def leave(self, force: bool) -> None:
+        """Leave the cluster: tasks end, certificates and state go."""
+        async with self._lock:
+            if self._membership is None:
+                raise Unavailable("This node is not part of a swarm")
+            if self._membership.role is Role.MANAGER:
+                if self._proxy.attached:
+                    answer = await self._proxy.call("POST", f"/internal/leave?force={int(force)}")
+                    if answer.get("Warning"):
+                        log.warning("left untidily", extra={"reason": answer["Warning"]})
+                elif not force:
+                    raise Unavailable(
+                        "the manager of this node does not run: use --force to leave all the same"
+                    )
+            await self._undo()
+
+    def info(self, seen: dict[str, Any] | None) -> dict[str, Any]:
+        """The Swarm part of GET /info; `seen` is what this node's manager says."""
+        membership = self._membership
+        if membership is None or self._pending:
+            return {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": self._pending or "inactive",
+                "ControlAvailable": False,
+                "Error": self._error,
+                "RemoteManagers": None,
+            }
+        if seen is not None:
+            return {**seen, "NodeAddr": membership.address}
+        return {
+            "NodeID": membership.node_id,
+            "NodeAddr": membership.address,
+            "LocalNodeState": "error" if self._error else "active",
+            "ControlAvailable": False,
+            "Error": self._error or self._agents.error,
+            "RemoteManagers": [{"NodeID": m.node_id, "Addr": m.address} for m in membership.managers],
+        }
+
+    @property
+    def ping_state(self) -> str:
+        """The Swarm header of /_ping."""
+        if self._membership is None:
+            return self._pending or "inactive"
+        return f"active/{self._membership.role.value}"
+
+    @property
+    def node_id(self) -> str:
+        """This node's id in its cluster, or ""."""
+        return self._membership.node_id if self._membership else ""
+
+    @property
+    def manager_pid(self) -> int | None:
+        """The manager process, if one runs."""
+        return self._manager.pid
+
+    # --- agent.NodeEvents ---------------------------------------------------------------------------------
+
+    def managers_changed(self, managers: Sequence[ManagerAddress]) -> None:
+        """Remember the managers for the next start."""
+        if self._membership is not None and managers:
+            self._membership = replace(self._membership, managers=tuple(managers))
+            self._store.save(self._membership)
+
+    def role_changed(self, role: str) -> None:
+        """The managers gave this node another role, or its certificate ends soon."""
+        self._role_wanted.put_nowait(role)
+
+    def removed(self, message: str) -> None:
+        """The managers removed this node."""
+        self._role_wanted.put_nowait("removed")
+        self._error = message
+
+    # --- parts --------------------------------------------------------------------------------------------
+
+    async def _renewal_due(self) -> str:
+        """Wait until the certificate should be renewed; the wanted role, or "" when only time passed."""
+        due = self._store.identity().peer if self._membership and self._membership.cluster_id else None
+        wait = renewal_time(due, self._rng) - self._clock.now() if due else 3600 * SECOND
+        try:
+            async with asyncio.timeout(max(1, wait) / SECOND):
+                return await self._role_wanted.get()
+        except TimeoutError:
+            return ""
+
+    async def _renew(self, role: str) -> None:
+        async with self._lock:
+            membership = self._membership
+            if membership is None:
+                return
+            if role == "removed":
+                log.warning("this node was removed from its cluster", extra={"reason": self._error})
+                await self._undo()
+                return
+            addresses = [manager.address for manager in membership.managers]
+            identity, answer = await renew(self._store.identity(), addresses, clock=self._clock)
+            self._store.save_identity(identity)
+            managers = answer.managers or membership.managers
+            self._membership = replace(membership, role=answer.role, managers=managers)
+            self._store.save(self._membership)
+            if answer.role is membership.role:
+                self._manager.reload()
+            elif answer.role is Role.MANAGER:
+                log.info("promoted to manager")
+                await self._start_manager(_join_arguments(managers))
+            else:
+                log.info("demoted to worker")
+                await self._stop_manager(NOT_A_MANAGER)
+                self._store.forget_raft()
+            self._agents.reconnect()
+
+    async def _start_manager(self, extra: Sequence[str] = ()) -> None:
+        self._error = ""
+        await self._manager.start(extra)
+        self._proxy.attach(self._socket)
+
+    async def _stop_manager(self, refusal: str) -> None:
+        await self._proxy.detach(refusal)
+        await self._manager.stop()
+
+    async def _undo(self) -> None:
+        """Outside of any cluster again, with nothing left."""
+        await self._agents.abandon()
+        await self._stop_manager(NOT_IN_SWARM)
+        self._store.forget()
+        self._membership = None
+
+    def _must_be_outside(self) -> None:
+        if self._membership is not None:
+            raise Unavailable(ALREADY)
+
+    def _manager_arguments(self) -> list[str]:
+        membership = self._membership
+        assert membership is not None, "a manager is started for a member only"
+        return [
+            f"--node-id={membership.node_id}",
+            f"--state-dir={self._store.raft}",
+            f"--certificates={self._store.certificates}",
+            f"--socket={self._socket}",
+            f"--listen={membership.listen_address}",
+            f"--advertise={membership.advertise_address}",
+            f"--log-level={self._log_level}",
+        ]
+
+
+def _join_arguments(managers: Sequence[ManagerAddress]) -> list[str]:
+    return [f"--join={manager.node_id}={manager.address}" for manager in managers]

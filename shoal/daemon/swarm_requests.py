@@ -1,0 +1,144 @@
+"""The bodies of `/swarm/init` and `/swarm/join`, and the addresses in them."""
+
+import ipaddress
+import socket
+from typing import Any
+
+import msgspec
+from pyroute2 import IPRoute
+
+from cluster.errors import InvalidArgument
+from cluster.naming import engine_name
+from cluster.spec import ClusterSpec
+from cluster.states import Availability
+
+CLUSTER_PORT = 2377
+
+
+class InitRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name):
+    """POST /swarm/init."""
+
+    listen_addr: str = ""
+    advertise_addr: str = ""
+    data_path_addr: str = ""
+    data_path_port: int = 0
+    default_addr_pool: list[str] | None = None
+    subnet_size: int = 0
+    force_new_cluster: bool = False
+    spec: ClusterSpec | None = None
+    auto_lock_managers: bool = False
+    availability: str = ""
+
+    def founding(self, data_path_address: str) -> str:
+        """The manager's --init argument."""
+        values: dict[str, Any] = {
+            "Spec": msgspec.to_builtins(self.spec or ClusterSpec()),
+            "DefaultAddrPool": self.default_addr_pool or [],
+            "SubnetSize": self.subnet_size,
+            "DataPathPort": self.data_path_port,
+            "DataPathAddr": data_path_address,
+        }
+        return msgspec.json.encode(values).decode()
+
+
+class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name):
+    """POST /swarm/join."""
+
+    listen_addr: str = ""
+    advertise_addr: str = ""
+    data_path_addr: str = ""
+    remote_addrs: list[str] = []
+    join_token: str = ""
+    availability: Availability = Availability.ACTIVE
+
+
+def listening(text: str) -> str:
+    """The "ip:port" to listen on; default 0.0.0.0:2377. An interface's name stands for its address."""
+    host, port = split(text or "0.0.0.0")
+    return f"{_resolve(host)}:{port or CLUSTER_PORT}"
+
+
+def advertised(text: str, listen: str, towards: list[str] | None = None) -> str:
+    """The address that other nodes use, as "ip:port".
+
+    Without one: the listen address when it is a real one, else the address from which `towards` is reached,
+    else this machine's only address; InvalidArgument when there is more than one to choose from.
+    """
+    listen_host, listen_port = split(listen)
+    host, port = split(text)
+    if not host:
+        if not ipaddress.ip_address(listen_host).is_unspecified:
+            host = listen_host
+        else:
+            host = _source_towards(towards or []) or _only_address()
+    return f"{_resolve(host)}:{port or listen_port or CLUSTER_PORT}"
+
+
+def split(text: str) -> tuple[str, int]:
+    """Host and port (0 when there is none)."""
+    host, separator, port = text.rpartition(":")
+    if not separator:
+        return text, 0
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidArgument(f"invalid address {text!r}: the port must be a number from 1 to 65535")
+    return host, int(port)
+
+
+def _resolve(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    address = _interface_address(host)
+    if address is None:
+        raise InvalidArgument(
+            f"invalid address {host!r}: use an IP address or the name of a network interface with one"
+        )
+    return address
+
+
+def _interface_address(name: str) -> str | None:
+    return next((address for device, address in _addresses() if device == name), None)
+
+
+def _addresses() -> list[tuple[str, str]]:
+    """Interfaces with their IPv4 addresses, loopback and Shoal's own bridges left out."""
+    with IPRoute() as route:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
+        found = [
+            (names.get(entry["index"], ""), str(entry.get_attr("IFA_ADDRESS")))
+            for entry in route.get_addr(family=socket.AF_INET)
+        ]
+    return [
+        (name, address)
+        for name, address in found
+        if name
+        and not ipaddress.ip_address(address).is_loopback
+        and not name.startswith(("docker", "br-", "shoal"))
+    ]
+
+
+def _source_towards(targets: list[str]) -> str:
+    """The local address from which the first reachable of these is reached."""
+    for target in targets:
+        host, port = split(target)
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.connect((host, port or CLUSTER_PORT))  # UDP: sends nothing, asks for the route
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    return ""
+
+
+def _only_address() -> str:
+    found = _addresses()
+    if len(found) == 1:
+        return found[0][1]
+    if not found:
+        raise InvalidArgument("could not find the system's IP address: specify one with --advertise-addr")
+    listed = ", ".join(f"{address} on interface {name}" for name, address in found)
+    raise InvalidArgument(
+        "could not choose an IP address to advertise since this system has multiple addresses "
+        f"({listed}) - specify one with --advertise-addr"
+    )

@@ -1,0 +1,26 @@
+"""The logs of this node's containers."""
+
+from collections.abc import AsyncGenerator
+
+from worker.logs.format import LogEntry
+from worker.logs.reader import LogQuery, read_log
+from worker.runtime.inotify import Inotify
+from worker.runtime.oci import OCIRuntime
+
+
+class ContainerLogs:
+    """Reads logs by container id, and follows them until their container has ended."""
+
+    def __init__(self, runtime: OCIRuntime) -> None:
+        self._runtime = runtime
+        self._inotify = Inotify()
+
+    def close(self) -> None:
+        """End all watches."""
+        self._inotify.close()
+
+    def read(self, container_id: str, query: LogQuery) -> AsyncGenerator[LogEntry, None]:
+        """The entries. Raises NotFound for a container that is not here."""
+        path = self._runtime.log_path(container_id)
+        ended = self._runtime.wait(container_id) if query.follow else None
+        return read_log(path, query, self._inotify, ended)
