@@ -8,8 +8,7 @@ from cluster.seams import Clock, Random, system_random
 from manager.allocator import networks
 from manager.allocator.claims import Allocations
 from manager.allocator.plan import Key, Plan, to_allocate
-from manager.store import Event, Store, Transaction, View
-from manager.store.controller import restarting
+from manager.store import Event, Store, Transaction, View, restarting
 
 log = logging.getLogger("shoal.allocator")
 
@@ -95,7 +94,8 @@ class Allocator:
         view = self._store.view()
         if view.cluster() is None:
             return
-        await self._create_first_networks(view)
+        if await self._create_first_networks(view):
+            return  # to go on from a view that has them
         todo, self._todo = self._todo, {}
         if not todo:
             return
@@ -121,11 +121,11 @@ class Allocator:
             else:
                 self._state.drop(cls(id=id))
 
-    async def _create_first_networks(self, view: View) -> None:
-        """A new cluster has no networks yet. Later the user may remove the ingress network: then it stays
-        removed."""
+    async def _create_first_networks(self, view: View) -> bool:
+        """Whether the networks of a new cluster had to be created. An ingress network that the user removed
+        later stays removed."""
         if any(network.predefined for network in view.all(Network)):
-            return
+            return False
         found = networks.first_networks(self._random)
 
         def create(transaction: Transaction) -> None:
@@ -133,7 +133,8 @@ class Allocator:
                 if transaction.by_name(Network, network.spec.name) is None:
                     transaction.create(network)
 
-        await self._store.update(create)
+        await self._store.update_retrying(create)
+        return True
 
 
 def _ids(keys: Iterable[Key], cls: type) -> list[str]:

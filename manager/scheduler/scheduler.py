@@ -12,8 +12,7 @@ from cluster.states import TaskState
 from manager.scheduler import filters
 from manager.scheduler.decide import Decision, Placement, confirm, decide
 from manager.scheduler.nodes import NodeTable
-from manager.store import Event, Store, Transaction, Watch
-from manager.store.controller import restarting
+from manager.store import Event, Store, Transaction, Watch, restarting
 
 log = logging.getLogger("shoal.scheduler")
 

@@ -1,5 +1,6 @@
 """The replicated store: immutable views, watches, versioned transactions, and Raft's state machine."""
 
+from manager.store.controller import restarting
 from manager.store.entry import MAX_BYTES, MAX_CHANGES, UnknownSchema
 from manager.store.events import Event, Watch, WatchLagged
 from manager.store.snapshot import DamagedSnapshot, Outcome
@@ -20,4 +21,5 @@ __all__ = [
     "View",
     "Watch",
     "WatchLagged",
+    "restarting",
 ]
