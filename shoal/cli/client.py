@@ -137,9 +137,10 @@ class Engine:
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 raise Unreachable(self._advice(error)) from error
-            if response.status >= 400:
-                raise EngineError(response.status, _message(response))
-            yield response
+            with response:
+                if response.status >= 400:
+                    raise EngineError(response.status, _message(response))
+                yield response
         finally:
             connection.close()
 
@@ -160,6 +161,7 @@ class Engine:
     def _prefixed(self, path: str, query: Mapping[str, object] | None) -> str:
         if self._version is None:
             with self._exchange("GET", "/_ping", None, {}, self._timeout) as response:
+                response.read()  # closing with unread data would reset the connection
                 offered = response.headers.get("Api-Version", "")
             try:
                 major, minor = (int(part) for part in offered.split("."))
@@ -168,12 +170,13 @@ class Engine:
             version = min(API_VERSION, (major, minor))
             self._version = f"{version[0]}.{version[1]}"
         wanted = {key: _query_value(value) for key, value in (query or {}).items() if value is not None}
-        return f"/v{self._version}{quote(path)}" + (f"?{urlencode(wanted)}" if wanted else "")
+        return f"/v{self._version}{quote(path, safe='/:@')}" + (f"?{urlencode(wanted)}" if wanted else "")
 
     def ping(self, timeout: float = 5.0) -> bool:
         """True when an engine answers; never raises for one that doesn't."""
         try:
-            with self._exchange("GET", "/_ping", None, {}, timeout):
+            with self._exchange("GET", "/_ping", None, {}, timeout) as response:
+                response.read()
                 return True
         except (Unreachable, EngineError):
             return False
