@@ -1,0 +1,76 @@
+"""The names of one network. Pure."""
+
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cluster.dataplane import EndpointRecord, ServiceRecord
+from netplane.records import bare
+
+
+@dataclass(frozen=True)
+class Zone:
+    """Names (lower-case) with their packed addresses, and addresses with their names."""
+
+    names: dict[bytes, tuple[bytes, ...]]
+    pointers: dict[str, str]
+
+
+EMPTY = Zone({}, {})
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A sandbox of this node in the network: what it is called there."""
+
+    address: str
+    names: tuple[str, ...]
+
+
+def build_zone(
+    network: str,
+    services: Iterable[ServiceRecord],
+    endpoints: Iterable[EndpointRecord],
+    residents: Iterable[Resident],
+    serving: Callable[[str], tuple[str, ...]],
+) -> Zone:
+    """The zone of a network called `network`. `serving` gives the addresses of a service's serving tasks.
+
+    A service, its aliases and its tasks' aliases → its virtual address, or all serving tasks in dnsrr mode;
+    `tasks.NAME` → all serving tasks; a task's name → its address. Each also with `.network` appended.
+    """
+    found: dict[str, list[str]] = {}
+    pointers: dict[str, str] = {}
+
+    def add(name: str, addresses: Iterable[str]) -> None:
+        if name:
+            listed = found.setdefault(name.lower(), [])
+            listed.extend(address for address in addresses if address not in listed)
+
+    aliases: dict[str, set[str]] = {}
+    for endpoint in endpoints:
+        address = bare(endpoint.address)
+        add(endpoint.task_name, (address,))
+        pointers[address] = f"{endpoint.task_name}.{network}"
+        if endpoint.aliases:
+            aliases.setdefault(endpoint.service_id, set()).update(endpoint.aliases)
+    for service in services:
+        tasks = serving(service.service_id)
+        target = (bare(service.vip),) if service.vip else tasks
+        for name in {service.name, *service.aliases, *aliases.get(service.service_id, ())}:
+            add(name, target)
+        for name in {service.name, *service.aliases}:
+            add(f"tasks.{name}", tasks)
+        if service.vip:
+            pointers[bare(service.vip)] = f"{service.name}.{network}"
+    for resident in residents:
+        for name in resident.names:
+            add(name, (resident.address,))
+        if resident.names:
+            pointers.setdefault(resident.address, f"{resident.names[0]}.{network}")
+    names: dict[bytes, tuple[bytes, ...]] = {}
+    for name, listed in found.items():
+        packed = tuple(socket.inet_aton(address) for address in listed)
+        names.setdefault(name.encode(), packed)
+        names[f"{name}.{network.lower()}".encode()] = packed
+    return Zone(names, pointers)

@@ -1,0 +1,89 @@
+"""Reserves ports of the host, so that no process and no other sandbox takes them."""
+
+import errno
+import socket
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from cluster.dataplane import Protocol
+from netplane.errors import NetworkError, PortUnavailable
+from netplane.model import HostPort
+
+_WILDCARDS = ("", "0.0.0.0")
+_KINDS = {
+    Protocol.TCP: (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    Protocol.UDP: (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    Protocol.SCTP: (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
+
+
+class HostPorts:
+    """Ports held by a bound socket each, which never listens: rules lead their packets elsewhere."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[tuple[HostPort, ...], list[socket.socket]]] = {}
+
+    def reserve(self, sandbox_id: str, ports: Sequence[HostPort]) -> tuple[HostPort, ...]:
+        """Reserve all or none; returns them with the ports that were chosen for 0."""
+        sockets: list[socket.socket] = []
+        bound: list[HostPort] = []
+        try:
+            for port in ports:
+                for holder, (held, _) in self._held.items():
+                    if any(_clash(port, other) for other in held):
+                        raise PortUnavailable(f"{_name(port)} is already allocated (by sandbox {holder})")
+                if any(_clash(port, other) for other in bound):
+                    raise PortUnavailable(f"{_name(port)} is asked for twice")
+                sock, number = _bind(port)
+                if sock is not None:
+                    sockets.append(sock)
+                bound.append(replace(port, published=number))
+        except NetworkError:
+            for sock in sockets:
+                sock.close()
+            raise
+        if bound:
+            self._held[sandbox_id] = (tuple(bound), sockets)
+        return tuple(bound)
+
+    def release(self, sandbox_id: str) -> None:
+        """Give a sandbox's ports back."""
+        _, sockets = self._held.pop(sandbox_id, ((), []))
+        for sock in sockets:
+            sock.close()
+
+    def close(self) -> None:
+        """Give all ports back."""
+        for sandbox_id in list(self._held):
+            self.release(sandbox_id)
+
+
+def _clash(one: HostPort, other: HostPort) -> bool:
+    if one.published == 0 or (one.protocol, one.published) != (other.protocol, other.published):
+        return False
+    return one.host_ip in _WILDCARDS or other.host_ip in _WILDCARDS or one.host_ip == other.host_ip
+
+
+def _bind(port: HostPort) -> tuple[socket.socket | None, int]:
+    kind, protocol = _KINDS[port.protocol]
+    try:
+        sock = socket.socket(socket.AF_INET, kind, protocol)
+    except OSError as error:
+        if port.protocol is Protocol.SCTP and port.published:  # no SCTP sockets here; none can take the port
+            return None, port.published
+        raise PortUnavailable(f"{_name(port)}: {error.strerror}") from error
+    try:
+        if port.protocol is not Protocol.UDP:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((port.host_ip, port.published))
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortUnavailable(f"{_name(port)} is in use by a process of the host") from error
+        raise PortUnavailable(f"{_name(port)}: {error.strerror}") from error
+    return sock, int(sock.getsockname()[1])
+
+
+def _name(port: HostPort) -> str:
+    return f"host port {port.host_ip or '0.0.0.0'}:{port.published}/{port.protocol}"

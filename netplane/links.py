@@ -1,0 +1,168 @@
+"""Bridges and VXLAN devices, through pyroute2: the cold part. Runs in worker threads, never in the loop."""
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError as RouteError
+
+from netplane import sysctl
+from netplane.errors import NetworkError
+
+# A VXLAN header and what carries it: outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
+VXLAN_OVERHEAD = 50
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link of this namespace."""
+
+    index: int
+    name: str
+    kind: str
+    mtu: int
+
+
+@contextmanager
+def _route(what: str) -> Iterator[Any]:
+    try:
+        with IPRoute(groups=0) as route:
+            yield route
+    except RouteError as error:
+        raise NetworkError(f"{what}: {error.args[1] if len(error.args) > 1 else error}") from error
+
+
+def list_links() -> dict[str, Link]:
+    """All links by name."""
+    found: dict[str, Link] = {}
+    with _route("listing links") as route:
+        for each in route.get_links():
+            name = each.get_attr("IFLA_IFNAME")
+            info = each.get_attr("IFLA_LINKINFO")
+            kind = (info.get_attr("IFLA_INFO_KIND") or "") if info else ""
+            found[name] = Link(each["index"], name, kind, each.get_attr("IFLA_MTU") or 0)
+    return found
+
+
+def delete_links(names: list[str]) -> None:
+    """Delete links; those that are gone already are no error."""
+    with _route("deleting links") as route:
+        for name in names:
+            for index in route.link_lookup(ifname=name):
+                try:
+                    route.link("del", index=index)
+                except RouteError as error:
+                    if error.code != 19:  # ENODEV: gone meanwhile
+                        raise
+
+
+def ensure_bridge(name: str, *, mac: str, mtu: int, address: str) -> int:
+    """A bridge that is up, with a MAC that stays and the address ("a.b.c.d/prefix", or "" for none).
+
+    Returns its index. A bridge that exists is kept with its ports and brought to this state.
+    """
+    with _route(f"making bridge {name}") as route:
+        indexes = route.link_lookup(ifname=name)
+        if not indexes:
+            route.link(
+                "add",
+                ifname=name,
+                kind="bridge",
+                address=mac,
+                mtu=mtu,
+                br_forward_delay=0,
+                br_mcast_snooping=0,
+            )
+            indexes = route.link_lookup(ifname=name)
+        else:
+            route.link("set", index=indexes[0], address=mac, mtu=mtu)
+        index: int = indexes[0]
+        sysctl.prepare_bridge(name)
+        has = {
+            f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}"
+            for each in route.get_addr(index=index, family=2)
+        }
+        for stale in has - {address}:
+            ip, _, prefix = stale.partition("/")
+            route.addr("del", index=index, address=ip, prefixlen=int(prefix))
+        if address and address not in has:
+            ip, _, prefix = address.partition("/")
+            route.addr("add", index=index, address=ip, prefixlen=int(prefix), broadcast=_broadcast(address))
+        route.link("set", index=index, state="up")
+    return index
+
+
+def ensure_vxlan(name: str, *, bridge: int, vni: int, local: str, port: int, mtu: int) -> int:
+    """A VXLAN device on a bridge that learns nothing and floods nothing: it knows what it is told.
+
+    Returns its index. One with another VNI, end or port is replaced.
+    """
+    with _route(f"making VXLAN device {name}") as route:
+        for index in route.link_lookup(ifname=name):
+            info = route.get_links(index)[0].get_attr("IFLA_LINKINFO")
+            data = info.get_attr("IFLA_INFO_DATA")
+            same = (
+                data.get_attr("IFLA_VXLAN_ID") == vni
+                and data.get_attr("IFLA_VXLAN_LOCAL") == local
+                and data.get_attr("IFLA_VXLAN_PORT") == port
+            )
+            if same:
+                return int(index)
+            route.link("del", index=index)
+        route.link(
+            "add",
+            ifname=name,
+            kind="vxlan",
+            mtu=mtu,
+            vxlan_id=vni,
+            vxlan_port=port,
+            vxlan_local=local,
+            vxlan_learning=0,
+            vxlan_proxy=1,
+            vxlan_l2miss=0,
+            vxlan_l3miss=0,
+        )
+        index = route.link_lookup(ifname=name)[0]
+        sysctl.write(f"ipv6/conf/{name}/disable_ipv6", "1", optional=True)
+        route.link("set", index=index, master=bridge, state="up")
+    return int(index)
+
+
+def mtu_of_address(address: str) -> int:
+    """The MTU of the link that holds an address; 1500 if none does."""
+    with _route("looking for an address") as route:
+        for each in route.get_addr(family=2):
+            if each.get_attr("IFA_LOCAL") == address or each.get_attr("IFA_ADDRESS") == address:
+                return int(route.get_links(each["index"])[0].get_attr("IFLA_MTU"))
+    return 1500
+
+
+def routed_subnets(ignore: set[str]) -> list[ipaddress.IPv4Network]:
+    """Subnets that the host has routes to, except through the links named in `ignore`."""
+    found: list[ipaddress.IPv4Network] = []
+    with _route("listing routes") as route:
+        names = {each["index"]: each.get_attr("IFLA_IFNAME") for each in route.get_links()}
+        for each in route.get_routes(family=2, table=254):
+            destination = each.get_attr("RTA_DST")
+            if destination and names.get(each.get_attr("RTA_OIF")) not in ignore:
+                found.append(ipaddress.IPv4Network(f"{destination}/{each['dst_len']}", strict=False))
+    return found
+
+
+def _broadcast(address: str) -> str:
+    return str(ipaddress.IPv4Interface(address).network.broadcast_address)
+
+
+def tunnel_entries(index: int) -> dict[str, str]:
+    """What a VXLAN device was told before, by an earlier run: address in the network → node's address."""
+    found: dict[str, str] = {}
+    with _route("listing tunnel entries") as route:
+        for each in route.get_neighbours(family=7, ifindex=index):
+            mac, node = each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST")
+            if node and mac and mac.startswith("02:42:"):
+                octets = bytes.fromhex(mac.replace(":", ""))[2:]
+                found[str(ipaddress.IPv4Address(octets))] = str(node)
+    return found

@@ -1,0 +1,170 @@
+"""Cluster networks on this node: a bridge and a VXLAN device each, told where every address is.
+
+Nothing is learned or flooded: the forwarding table says behind which node a MAC is, permanent neighbours on
+the VXLAN device answer ARP for addresses elsewhere, and an unknown frame goes nowhere. On an ordinary
+overlay every node's bridge holds the network's gateway (same address, same MAC); on the ingress network
+every node has an address of its own.
+"""
+
+import hashlib
+import ipaddress
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cluster.dataplane import NetworkRecord, mac_for
+from netplane import links
+from netplane.errors import NetworkError
+from netplane.model import Segment
+from netplane.netlink import route
+from netplane.netlink.wire import NetlinkSocket
+from netplane.records import ClusterRecords, bare
+
+log = logging.getLogger("shoal.netplane")
+
+BRIDGE_PREFIX = "sho"
+VXLAN_PREFIX = "shx"
+_ENOENT, _ENODEV = 2, 19
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """Where this node's VXLAN frames come from: its id, data-path address and UDP port."""
+
+    node_id: str
+    address: str
+    port: int
+    mtu: int  # of the link that carries them
+
+
+@dataclass
+class _Overlay:
+    segment: Segment
+    record: NetworkRecord
+    vxlan: int
+    places: dict[str, str] = field(default_factory=dict)
+    neighbours: set[str] = field(default_factory=set)  # on the bridge: addresses the host itself talks to
+
+
+def device_names(network_id: str) -> tuple[str, str]:
+    """Bridge and VXLAN device of a network."""
+    digest = hashlib.blake2b(network_id.encode(), digest_size=5).hexdigest()
+    return BRIDGE_PREFIX + digest, VXLAN_PREFIX + digest
+
+
+class Overlays:
+    """The overlay devices. Its methods touch the kernel: run them in a thread, one at a time."""
+
+    def __init__(self, host: NetlinkSocket) -> None:
+        self._host = host
+        self._overlays: dict[str, _Overlay] = {}
+
+    def segments(self) -> Iterable[Segment]:
+        """The bridges."""
+        return [overlay.segment for overlay in self._overlays.values()]
+
+    def segment(self, network_id: str) -> Segment | None:
+        """The bridge of a network, once there is one."""
+        overlay = self._overlays.get(network_id)
+        return overlay.segment if overlay else None
+
+    def apply(
+        self, tunnel: Tunnel, records: ClusterRecords, touched: Iterable[str], in_use: Iterable[str]
+    ) -> None:
+        """Bring the devices of the touched networks in line; a network in use stays until it is not."""
+        keep = set(in_use)
+        for network_id in touched:
+            record = records.networks.get(network_id)
+            if record is not None:
+                self._ensure(tunnel, record, records)
+            elif network_id in self._overlays and network_id not in keep:
+                self._remove(network_id)
+        for network_id in touched:
+            if network_id in self._overlays and network_id in records.networks:
+                self._place(self._overlays[network_id], tunnel, records)
+
+    def prune(self, records: ClusterRecords, in_use: Iterable[str]) -> None:
+        """Remove devices of networks that are neither known nor in use, also those of an earlier run."""
+        keep = set(records.networks) | set(in_use)
+        for network_id in list(self._overlays):
+            if network_id not in keep:
+                self._remove(network_id)
+        wanted = {name for network_id in keep for name in device_names(network_id)}
+        stale = [
+            name
+            for name in links.list_links()
+            if name.startswith((BRIDGE_PREFIX, VXLAN_PREFIX)) and len(name) == 13 and name not in wanted
+        ]
+        if stale:
+            links.delete_links(stale)
+
+    def _ensure(self, tunnel: Tunnel, record: NetworkRecord, records: ClusterRecords) -> None:
+        if not record.subnets or not record.vni:
+            raise NetworkError(f"network {record.name} has no subnet or VNI yet")
+        subnet = ipaddress.IPv4Network(record.subnets[0].subnet)
+        if record.ingress:
+            address = records.node_address(record.id, tunnel.node_id)
+        elif record.subnets[0].gateway:
+            address = f"{bare(record.subnets[0].gateway)}/{subnet.prefixlen}"
+        else:
+            address = ""
+        present = self._overlays.get(record.id)
+        if present is not None and present.record == record and present.segment.gateway == bare(address):
+            return
+        bridge, vxlan = device_names(record.id)
+        mtu = record.mtu or tunnel.mtu - links.VXLAN_OVERHEAD
+        mac = mac_for(address) if address else mac_for(str(subnet.network_address))
+        index = links.ensure_bridge(bridge, mac=mac, mtu=mtu, address=address)
+        vxlan_index = links.ensure_vxlan(
+            vxlan, bridge=index, vni=record.vni, local=tunnel.address, port=tunnel.port, mtu=mtu
+        )
+        segment = Segment(
+            network_id=record.id,
+            bridge=bridge,
+            index=index,
+            mtu=mtu,
+            subnet=subnet,
+            gateway=bare(address),
+            internal=record.internal,
+            ingress=record.ingress,
+        )
+        if present is not None and present.vxlan == vxlan_index:
+            overlay = _Overlay(segment, record, vxlan_index, present.places, present.neighbours)
+        else:
+            overlay = _Overlay(segment, record, vxlan_index, links.tunnel_entries(vxlan_index))
+        self._overlays[record.id] = overlay
+
+    def _place(self, overlay: _Overlay, tunnel: Tunnel, records: ClusterRecords) -> None:
+        wanted = records.places(overlay.record.id, tunnel.node_id)
+        messages: list[bytes] = []
+        removals: list[bytes] = []
+        for address, node in wanted.items():
+            if overlay.places.get(address) != node:
+                messages.append(route.tunnel_entry(overlay.vxlan, mac_for(address), node))
+                messages.append(route.neighbour(overlay.vxlan, address, mac_for(address)))
+        for address, node in overlay.places.items():
+            if address not in wanted:
+                removals.append(route.delete_tunnel_entry(overlay.vxlan, mac_for(address), node))
+                removals.append(route.delete_neighbour(overlay.vxlan, address))
+        neighbours = set(wanted) if overlay.segment.ingress else set()
+        index = overlay.segment.index
+        messages += [route.neighbour(index, each, mac_for(each)) for each in neighbours - overlay.neighbours]
+        local = {
+            bare(each.address)
+            for each in records.endpoints(overlay.record.id)
+            if each.node_id == tunnel.node_id
+        }
+        # A task that is here now has its neighbour entry from its own sandbox.
+        removals += [route.delete_neighbour(index, each) for each in overlay.neighbours - neighbours - local]
+        if removals:
+            self._host.execute(removals, "forgetting addresses", ignore=(_ENOENT, _ENODEV))
+        if messages:
+            self._host.execute(messages, f"placing addresses of network {overlay.record.name}")
+        overlay.places = wanted
+        overlay.neighbours = neighbours
+
+    def _remove(self, network_id: str) -> None:
+        self._overlays.pop(network_id)
+        bridge, vxlan = device_names(network_id)
+        links.delete_links([vxlan, bridge])
+        log.info("network %s removed from this node", network_id)

@@ -1,0 +1,535 @@
+"""The network plane of one node: local networks, overlays, sandboxes, published ports, names.
+
+It is told what should be (records from the managers, sandboxes from the agent) and makes the kernel so. All
+kernel work runs outside the event loop: a sandbox's in a thread of its own, the rest in one worker thread,
+so that changes never interleave. `_lock` orders those that concern more than one sandbox.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from cluster.dataplane import DataplaneChanges, mac_for
+from cluster.seams import Clock, Random, system_random
+from cluster.spec import NetworkSpec
+from netplane import builder, doctor, links, netns, resolv, sysctl
+from netplane.balancers import Balancers
+from netplane.dns.server import NameServers
+from netplane.errors import InvalidNetwork, NetworkError, NetworkInUse, NetworkNotFound, NetworkNotReady
+from netplane.host_ports import HostPorts
+from netplane.libnftables import LibNftables
+from netplane.local_networks import LocalNetworks
+from netplane.model import (
+    Attachment,
+    Interface,
+    LocalNetwork,
+    Mode,
+    Sandbox,
+    SandboxRecord,
+    SandboxSpec,
+    Segment,
+)
+from netplane.names import Names
+from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
+from netplane.overlay import Overlays, Tunnel
+from netplane.records import ClusterRecords, bare
+from netplane.storage import Storage
+
+log = logging.getLogger("shoal.netplane")
+
+T = TypeVar("T")
+
+# A sandbox may be asked for a moment before the records of its network arrive.
+_NETWORK_PATIENCE = 5_000_000_000
+
+
+class NetPlane:
+    """See the module. `bridge_subnet` ("a.b.c.d/prefix") fixes the default bridge's addresses."""
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path,
+        run_dir: Path,
+        node_hostname: str,
+        clock: Clock,
+        rng: Random | None = None,
+        bridge_subnet: str = "",
+    ) -> None:
+        self.node_hostname = node_hostname
+        self._clock = clock
+        self._storage = Storage(state_dir, run_dir)
+        self._local = LocalNetworks(self._storage, clock, rng or system_random(), bridge_subnet)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="netplane")
+        self._lock = asyncio.Lock()
+        self._records = ClusterRecords()
+        self._known = asyncio.Event()  # set, and replaced, whenever networks may have appeared
+        self._touched: set[str] = set()
+        self._tunnel: Tunnel | None = None
+        self._sandboxes: dict[str, SandboxRecord] = {}
+        self._building: dict[str, asyncio.Future[None]] = {}
+        self._withdrawn: set[str] = set()  # task ids
+        self._host_ports = HostPorts()
+        self._handles: dict[str, builder.Handles] = {}
+        self._names = Names(self._records, self._sandboxes, self._network_name, self._withdrawn)
+        self._servers = NameServers(self._names.zone)
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what an earlier run left, or begin anew after a power loss."""
+        await self._run(self._open)
+        records = await self._run(self._adopt)
+        for record in records:
+            await self._adopt_sandbox(record)
+        await self._run(self._balancers.start, self._segments(), self._sandboxes.values())
+        for warning in await self._run(doctor.warnings, self._rules):
+            log.warning(warning)
+
+    async def stop(self) -> None:
+        """Let go. What is in the kernel stays, so that containers keep their traffic; names are not served."""
+        async with self._lock:
+            await self._servers.close_all()
+            for handles in self._handles.values():
+                handles.close()
+            self._handles.clear()
+            self._host_ports.close()
+            await self._run(self._close)
+        self._executor.shutdown()
+
+    def _open(self) -> None:
+        self._storage.open()
+        sysctl.prepare_host()
+        self._host = NetlinkSocket(ROUTE)
+        self._flows = NetlinkSocket(NETFILTER)
+        self._rules = LibNftables()
+        self._overlays = Overlays(self._host)
+        self._balancers = Balancers(self._rules, self._flows, self._records, self._withdrawn)
+        self._local.open()
+
+    def _close(self) -> None:
+        self._rules.close()
+        self._host.close()
+        self._flows.close()
+
+    def _adopt(self) -> list[SandboxRecord]:
+        """The sandboxes that still are; what is left of the others is cleared away."""
+        adopted: list[SandboxRecord] = []
+        for record in self._storage.load_sandboxes():
+            path = record.sandbox.netns
+            if path is None or netns.is_namespace(path):
+                adopted.append(record)
+            else:
+                log.info("sandbox %s did not survive", record.sandbox.id)
+                builder.demolish(path, record.interfaces, {}, self._host)
+                self._storage.forget_sandbox(record.sandbox.id)
+        known = {record.sandbox.id for record in adopted}
+        for path in self._storage.namespaces.iterdir():
+            if path.name not in known:
+                netns.remove_namespace(path)
+        ports = {interface.port for record in adopted for interface in record.interfaces}
+        stale = [
+            name
+            for name, link in links.list_links().items()
+            if name.startswith(builder.PORT_PREFIX) and link.kind == "veth" and name not in ports
+        ]
+        if stale:
+            links.delete_links(stale)
+        return adopted
+
+    async def _adopt_sandbox(self, record: SandboxRecord) -> None:
+        sandbox = record.sandbox
+        for interface in record.interfaces:
+            if self._local.segment(interface.network_id) is not None:
+                self._local.pool(interface.network_id).allocate(interface.address)
+        try:
+            self._host_ports.reserve(sandbox.id, sandbox.ports)
+        except NetworkError as error:
+            log.warning("sandbox %s: %s", sandbox.id, error)
+        self._sandboxes[sandbox.id] = record
+        if sandbox.netns is not None and record.dns_port:
+            handles = await netns.inside(
+                sandbox.netns,
+                functools.partial(builder.reopen, rules=True, name_server=True, port=record.dns_port),
+            )
+            self._handles[sandbox.id] = handles
+            record = replace(record, dns_port=_port_of(handles))
+            self._sandboxes[sandbox.id] = record
+            self._serve_names(record, handles)
+            self._balancers.adopt(record, handles)
+
+    # --- cluster ------------------------------------------------------------------------------------------
+
+    async def join(self, node_id: str, data_path_address: str, data_path_port: int) -> None:
+        """The node is a member: cluster networks can be made from now on."""
+        async with self._lock:
+            mtu = await self._run(links.mtu_of_address, data_path_address)
+            tunnel = Tunnel(node_id, data_path_address, data_path_port, mtu)
+            if tunnel != self._tunnel:
+                self._tunnel = tunnel
+                self._touched.update(self._records.networks)
+                await self._settle(set())
+
+    async def leave(self) -> None:
+        """The node is no member any more: forget the cluster's networks."""
+        async with self._lock:
+            self._touched |= self._records.apply(DataplaneChanges(full=True))
+            stale = await self._settle(set())
+            await self._run(self._overlays.prune, self._records, self._networks_in_use())
+            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+            await self._run(self._balancers.forget_udp, stale)
+            self._tunnel = None
+            self._withdrawn.clear()
+
+    async def apply(self, changes: DataplaneChanges) -> None:
+        """Make the kernel agree with a batch; when this returns, it does.
+
+        Raises NetworkError when the kernel refused; the next call tries again what is still to be done.
+        """
+        async with self._lock:
+            if self._tunnel is None:
+                raise NetworkNotReady("this node is in no cluster: it can't take cluster networks")
+            before = self._serving_addresses() if not changes.full else set()
+            touched = self._records.apply(changes)
+            self._withdrawn.intersection_update(_task_ids(self._records))
+            self._touched |= touched
+            await self._settle(before)
+            if changes.full:
+                await self._run(self._overlays.prune, self._records, self._networks_in_use())
+
+    async def withdraw(self, sandbox_id: str) -> None:
+        """Give a sandbox no new connection from this node from now on; those it has go on."""
+        await self._set_withdrawn(sandbox_id, withdrawn=True)
+
+    async def restore(self, sandbox_id: str) -> None:
+        """Undo `withdraw`."""
+        await self._set_withdrawn(sandbox_id, withdrawn=False)
+
+    async def _set_withdrawn(self, sandbox_id: str, *, withdrawn: bool) -> None:
+        async with self._lock:
+            record = self._sandboxes.get(sandbox_id)
+            if record is None or not record.spec.task_id:
+                return
+            task_id = record.spec.task_id
+            if (task_id in self._withdrawn) == withdrawn:
+                return
+            before = self._serving_addresses()
+            (self._withdrawn.add if withdrawn else self._withdrawn.discard)(task_id)
+            self._touched.update(network for network in record.networks if network in self._records.networks)
+            await self._settle(before)
+
+    def _serving_addresses(self) -> set[str]:
+        return self._balancers.backends() if hasattr(self, "_balancers") else set()
+
+    async def _settle(self, before: set[str]) -> set[str]:
+        """Carry out what touched networks need. Returns the addresses that lost their new connections."""
+        touched = set(self._touched)
+        self._names.forget(touched)
+        if self._tunnel is not None and touched:
+            await self._run(
+                self._overlays.apply, self._tunnel, self._records, sorted(touched), self._networks_in_use()
+            )
+        await self._run(self._balancers.apply, touched, self._segments(), self._sandboxes.values())
+        stale = before - self._balancers.backends()
+        if stale:
+            await self._run(self._balancers.forget_udp, stale)
+        self._touched -= touched
+        known, self._known = self._known, asyncio.Event()
+        known.set()
+        return stale
+
+    # --- sandboxes ----------------------------------------------------------------------------------------
+
+    def sandboxes(self) -> Mapping[str, Sandbox]:
+        """Every sandbox by id."""
+        return {sandbox_id: record.sandbox for sandbox_id, record in self._sandboxes.items()}
+
+    async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
+        """Make a sandbox, or return the one that has this id. On failure nothing of it is left."""
+        while spec.id in self._building:
+            await asyncio.wait((self._building[spec.id],))
+        if spec.id in self._sandboxes:
+            return self._sandboxes[spec.id].sandbox
+        building = self._building[spec.id] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._create(spec)
+        finally:
+            del self._building[spec.id]
+            building.set_result(None)
+
+    async def _create(self, spec: SandboxSpec) -> Sandbox:
+        if "/" in spec.id or spec.id in ("", ".", ".."):
+            raise InvalidNetwork(f"invalid sandbox id {spec.id!r}")
+        host_dns = resolv.host_dns()
+        async with contextlib.AsyncExitStack() as undo:
+            if spec.mode is not Mode.PRIVATE:
+                return await self._create_plain(spec, undo)
+            segments = [await self._await_segment(each.network_id) for each in spec.attachments]
+            interfaces = self._plan(spec, segments, undo)
+            embedded = any(segment.resolves_names for segment in segments)
+            by_id = {segment.network_id: segment for segment in segments}
+            path = self._storage.netns(spec.id)
+            handles = await netns.in_thread(
+                functools.partial(
+                    builder.build,
+                    path,
+                    interfaces,
+                    by_id,
+                    self._host,
+                    rules=embedded,
+                    name_server=embedded,
+                )
+            )
+            undo.push_async_callback(netns.in_thread, functools.partial(self._demolish, path, interfaces))
+            undo.callback(handles.close)
+            ports = self._host_ports.reserve(spec.id, spec.host_ports)
+            undo.callback(self._host_ports.release, spec.id)
+            gateway = next((each.gateway for each in interfaces if each.gateway), "")
+            sandbox = Sandbox(
+                id=spec.id,
+                netns=path,
+                addresses={each.network_id: each.cidr for each in interfaces},
+                macs={each.network_id: each.mac for each in interfaces},
+                gateways={each.network_id: each.gateway for each in interfaces},
+                resolv_conf=resolv.resolv_conf(spec.dns, host_dns, embedded=embedded),
+                hosts=resolv.hosts(
+                    spec.hostname, [each.address for each in interfaces], spec.extra_hosts, gateway
+                ),
+                ports=ports,
+            )
+            record = SandboxRecord(
+                spec=spec,
+                sandbox=sandbox,
+                interfaces=interfaces,
+                dns_port=_port_of(handles),
+                upstreams=resolv.upstreams(spec.dns, host_dns) if embedded else (),
+            )
+            if embedded or ports:
+                async with self._lock:
+                    await self._run(self._balancers.add, record, handles)
+                    self._register(record, handles)
+            else:
+                self._register(record, handles)
+            undo.pop_all()
+            return sandbox
+
+    async def _create_plain(self, spec: SandboxSpec, undo: contextlib.AsyncExitStack) -> Sandbox:
+        host_dns = resolv.host_dns()
+        if spec.host_ports or spec.attachments:
+            raise InvalidNetwork(f"network mode {spec.mode} takes neither networks nor host ports")
+        path: Path | None = None
+        hosts = resolv.hosts(spec.hostname, ("127.0.1.1",), spec.extra_hosts, "127.0.0.1")
+        if spec.mode is Mode.NONE:
+            path = self._storage.netns(spec.id)
+            await netns.in_thread(
+                functools.partial(builder.build, path, (), {}, self._host, rules=False, name_server=False)
+            )
+        text = resolv.resolv_conf(spec.dns, host_dns, embedded=False)
+        if spec.mode is Mode.HOST and not spec.dns.servers and host_dns.servers:
+            text = resolv.resolv_conf(replace(spec.dns, servers=host_dns.servers), host_dns, embedded=False)
+        sandbox = Sandbox(id=spec.id, netns=path, resolv_conf=text, hosts=hosts)
+        self._register(SandboxRecord(spec=spec, sandbox=sandbox), builder.Handles())
+        undo.pop_all()
+        return sandbox
+
+    def _register(self, record: SandboxRecord, handles: builder.Handles) -> None:
+        self._storage.save_sandbox(record)
+        self._sandboxes[record.sandbox.id] = record
+        self._handles[record.sandbox.id] = handles
+        self._names.forget(record.networks)
+        if handles.dns_udp is not None:
+            self._serve_names(record, handles)
+
+    def _serve_names(self, record: SandboxRecord, handles: builder.Handles) -> None:
+        self._servers.open(record.sandbox.id, self._names.view(record, handles))
+        handles.dns_udp = handles.dns_tcp = None
+
+    def _plan(
+        self, spec: SandboxSpec, segments: list[Segment], undo: contextlib.AsyncExitStack
+    ) -> tuple[Interface, ...]:
+        if len({segment.network_id for segment in segments}) < len(segments):
+            raise InvalidNetwork("a sandbox can be in a network only once")
+        if spec.host_ports and not segments:
+            raise InvalidNetwork("host ports need a network")
+        # The ingress network is the way out of a task that is on it: its replies must return through it.
+        order = sorted(zip(spec.attachments, segments, strict=True), key=lambda pair: not pair[1].ingress)
+        return tuple(
+            self._interface(spec.id, number, attachment, segment, undo)
+            for number, (attachment, segment) in enumerate(order)
+        )
+
+    def _interface(
+        self,
+        sandbox_id: str,
+        number: int,
+        attachment: Attachment,
+        segment: Segment,
+        undo: contextlib.AsyncExitStack,
+    ) -> Interface:
+        if self._local.segment(segment.network_id) is not None:
+            pool = self._local.pool(segment.network_id)
+            address = pool.allocate(attachment.address)
+            undo.callback(pool.release, address)
+        elif attachment.address:
+            address = bare(attachment.address)
+        else:
+            raise InvalidNetwork(f"network {attachment.network_id} needs an address from the managers")
+        if segment.ingress and not segment.gateway:
+            raise NetworkNotReady("this node has no address in the ingress network yet")
+        return Interface(
+            network_id=segment.network_id,
+            device=f"eth{number}",
+            index=builder.FIRST_INDEX + number,
+            port=builder.port_name(sandbox_id, number),
+            mtu=segment.mtu,
+            address=address,
+            prefix=segment.subnet.prefixlen,
+            mac=mac_for(address),
+            gateway="" if segment.internal else segment.gateway,
+            ingress=segment.ingress,
+        )
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        """Remove a sandbox with all that is its own. None there is no error."""
+        while sandbox_id in self._building:
+            await asyncio.wait((self._building[sandbox_id],))
+        record = self._sandboxes.get(sandbox_id)
+        if record is None:
+            return
+        building = self._building[sandbox_id] = asyncio.get_running_loop().create_future()
+        try:
+            self._servers.close(sandbox_id)
+            if record.dns_port or record.sandbox.ports:
+                async with self._lock:
+                    await self._run(self._balancers.remove, record)
+            handles = self._handles.pop(sandbox_id, None)
+            if handles is not None:
+                handles.close()
+            path = record.sandbox.netns
+            if path is not None:
+                await netns.in_thread(functools.partial(self._demolish, path, record.interfaces))
+            self._host_ports.release(sandbox_id)
+            self._storage.forget_sandbox(sandbox_id)
+            del self._sandboxes[sandbox_id]
+            for interface in record.interfaces:
+                if self._local.segment(interface.network_id) is not None:
+                    self._local.pool(interface.network_id).release(interface.address)
+            self._names.forget(record.networks)
+            await self._drop_unused(record)
+        finally:
+            del self._building[sandbox_id]
+            building.set_result(None)
+
+    async def _drop_unused(self, record: SandboxRecord) -> None:
+        """An overlay that was withdrawn from this node goes with its last sandbox."""
+        gone = {
+            each
+            for each in record.networks
+            if each not in self._records.networks and self._overlays.segment(each) is not None
+        }
+        if gone - self._networks_in_use():
+            async with self._lock:
+                await self._run(self._overlays.prune, self._records, self._networks_in_use())
+                await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+
+    def _demolish(self, path: Path, interfaces: Iterable[Interface]) -> None:
+        segments = {segment.network_id: segment for segment in self._segments()}
+        builder.demolish(path, tuple(interfaces), segments, self._host)
+
+    # --- networks -----------------------------------------------------------------------------------------
+
+    def networks(self) -> Mapping[str, LocalNetwork]:
+        """The local networks by id: bridge, host, none, and what users made."""
+        return self._local.all()
+
+    def network(self, name_or_id: str) -> LocalNetwork:
+        """A local network by id or name; raises NetworkNotFound."""
+        found = self._local.find(name_or_id)
+        if found is None:
+            raise NetworkNotFound(name_or_id)
+        return found
+
+    def residents(self, network_id: str) -> Mapping[str, str]:
+        """The sandboxes of this node in a network, local or not: sandbox id → "a.b.c.d/prefix"."""
+        return {
+            sandbox_id: record.sandbox.addresses[network_id]
+            for sandbox_id, record in self._sandboxes.items()
+            if network_id in record.sandbox.addresses
+        }
+
+    async def create_network(self, spec: NetworkSpec) -> LocalNetwork:
+        """Make a local bridge network."""
+        async with self._lock:
+            network = await self._run(self._local.create, spec)
+            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+            return network
+
+    async def remove_network(self, name_or_id: str) -> None:
+        """Remove a local network that is not in use."""
+        async with self._lock:
+            network = self.network(name_or_id)
+            if residents := self.residents(network.id):
+                raise NetworkInUse(
+                    f"error while removing network: network {network.name} id {network.id} has active "
+                    f"endpoints ({', '.join(sorted(residents))})"
+                )
+            await self._run(self._local.remove, network.id)
+            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+
+    # --- inner --------------------------------------------------------------------------------------------
+
+    def _segments(self) -> list[Segment]:
+        return [*self._local.segments(), *self._overlays.segments()]
+
+    def _networks_in_use(self) -> set[str]:
+        return {network for record in self._sandboxes.values() for network in record.networks}
+
+    def _network_name(self, network_id: str) -> str:
+        record = self._records.networks.get(network_id)
+        if record is not None:
+            return record.name
+        local = self._local.find(network_id)
+        return local.name if local else network_id
+
+    async def _await_segment(self, network_id: str) -> Segment:
+        deadline = self._clock.monotonic() + _NETWORK_PATIENCE
+        while True:
+            local = self._local.find(network_id)
+            if local is not None and (segment := self._local.segment(local.id)) is not None:
+                return segment
+            overlay = self._overlays.segment(network_id)
+            if overlay is not None and (overlay.gateway or not overlay.ingress):
+                return overlay
+            if local is not None:
+                raise InvalidNetwork(f"network {local.name} takes no attachments; use its mode instead")
+            if self._tunnel is None:
+                raise NetworkNotFound(network_id)
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                raise NetworkNotReady(f"network {network_id} has not reached this node")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._known.wait(), left / 1e9)
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run kernel work in the worker thread, to its end even if the caller is cancelled."""
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait((future,))
+            raise
+
+
+def _port_of(handles: builder.Handles) -> int:
+    return int(handles.dns_udp.getsockname()[1]) if handles.dns_udp is not None else 0
+
+
+def _task_ids(records: ClusterRecords) -> set[str]:
+    return {endpoint.task_id for network in records.networks for endpoint in records.endpoints(network)}

@@ -1,0 +1,71 @@
+"""Addresses and subnets of this node's own networks; those of the cluster's are the managers' business."""
+
+import ipaddress
+from collections.abc import Iterable
+
+from netplane.errors import AddressUnavailable, InvalidNetwork, NetworkInUse
+
+
+def default_pools() -> Iterable[ipaddress.IPv4Network]:
+    """Docker's order of subnets for local networks: 172.17.0.0/16 to 172.31.0.0/16, then 192.168 in /20."""
+    yield from (ipaddress.IPv4Network(f"172.{second}.0.0/16") for second in range(17, 32))
+    yield from ipaddress.IPv4Network("192.168.0.0/16").subnets(new_prefix=20)
+
+
+def free_subnet(used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
+    """The first default subnet that overlaps none of those in use (networks and the host's routes)."""
+    taken = list(used)
+    for candidate in default_pools():
+        if not any(candidate.overlaps(each) for each in taken):
+            return candidate
+    raise NetworkInUse("could not find an available, non-overlapping IPv4 address pool for the network")
+
+
+def parse_subnet(text: str) -> ipaddress.IPv4Network:
+    """A subnet in CIDR form."""
+    try:
+        return ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise InvalidNetwork(f"invalid subnet {text}: {error}") from error
+
+
+class AddressPool:
+    """The addresses of one subnet. Hands them out in a circle, so that one just given back rests a while."""
+
+    def __init__(
+        self, subnet: ipaddress.IPv4Network, ip_range: str = "", reserved: Iterable[str] = ()
+    ) -> None:
+        self.subnet = subnet
+        within = parse_subnet(ip_range) if ip_range else subnet
+        if not within.subnet_of(subnet):
+            raise InvalidNetwork(f"IP range {ip_range} is not part of subnet {subnet}")
+        self._first = int(within.network_address)
+        self._count = within.num_addresses
+        self._taken = {int(subnet.network_address), int(subnet.broadcast_address)}
+        self._taken.update(int(ipaddress.IPv4Address(address)) for address in reserved)
+        self._next = 0
+
+    def allocate(self, wanted: str = "") -> str:
+        """An address, the `wanted` one if given (with or without prefix)."""
+        if wanted:
+            try:
+                address = ipaddress.IPv4Address(wanted.partition("/")[0])
+            except ValueError as error:
+                raise InvalidNetwork(f"invalid address {wanted}") from error
+            if address not in self.subnet:
+                raise InvalidNetwork(f"address {address} is not in subnet {self.subnet}")
+            if int(address) in self._taken:
+                raise AddressUnavailable(f"Address already in use: {address}")
+            self._taken.add(int(address))
+            return str(address)
+        for step in range(self._count):
+            offset = (self._next + step) % self._count
+            if self._first + offset not in self._taken:
+                self._taken.add(self._first + offset)
+                self._next = (offset + 1) % self._count
+                return str(ipaddress.IPv4Address(self._first + offset))
+        raise AddressUnavailable(f"no available IPv4 addresses in subnet {self.subnet}")
+
+    def release(self, address: str) -> None:
+        """Give an address back."""
+        self._taken.discard(int(ipaddress.IPv4Address(address.partition("/")[0])))

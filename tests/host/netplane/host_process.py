@@ -1,0 +1,70 @@
+"""The network plane of one host, driven by JSON lines: run inside that host's namespaces by the `lab` fixture."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cluster.dataplane import DataplaneChanges
+from cluster.errors import ShoalError
+from cluster.seams import SystemClock
+from cluster.spec import NetworkSpec
+from netplane.model import SandboxSpec
+from netplane.plane import NetPlane
+
+
+async def carry_out(plane: NetPlane, verb: str, arguments: list[Any]) -> Any:
+    """One call."""
+    match verb:
+        case "start" | "stop" | "leave":
+            return await getattr(plane, verb)()
+        case "join":
+            return await plane.join(*arguments)
+        case "apply":
+            return await plane.apply(msgspec.json.decode(arguments[0], type=DataplaneChanges))
+        case "create":
+            return await plane.create_sandbox(msgspec.json.decode(arguments[0], type=SandboxSpec))
+        case "create_many":
+            specs = msgspec.json.decode(arguments[0], type=list[SandboxSpec])
+            return await asyncio.gather(*(plane.create_sandbox(spec) for spec in specs))
+        case "remove":
+            return await plane.remove_sandbox(*arguments)
+        case "remove_many":
+            return await asyncio.gather(*(plane.remove_sandbox(each) for each in arguments[0]))
+        case "withdraw" | "restore":
+            return await getattr(plane, verb)(*arguments)
+        case "sandboxes" | "networks":
+            return getattr(plane, verb)()
+        case "create_network":
+            return await plane.create_network(msgspec.json.decode(arguments[0], type=NetworkSpec))
+        case "remove_network":
+            return await plane.remove_network(*arguments)
+    raise ValueError(verb)
+
+
+async def main() -> None:
+    """Serve until stdin ends."""
+    plane = NetPlane(
+        state_dir=Path(sys.argv[1]),
+        run_dir=Path(sys.argv[2]),
+        node_hostname=sys.argv[3],
+        clock=SystemClock(),
+    )
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        verb, *arguments = json.loads(line)
+        try:
+            reply: dict[str, Any] = {"ok": await carry_out(plane, verb, arguments)}
+        except ShoalError as error:
+            reply = {"error": type(error).__name__, "message": str(error)}
+        sys.stdout.buffer.write(msgspec.json.encode(reply, enc_hook=str) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
