@@ -143,9 +143,11 @@ def stopped(situation: Situation, task: Task) -> bool:
 
 def misplaced(situation: Situation, task: Task) -> str:
     """Why the task can't stay on its node, or "". A paused node keeps its tasks."""
-    if not task.node_id:
-        return ""
-    node = situation.nodes.get(task.node_id)
+    return misplaced_on(situation.nodes.get(task.node_id), task) if task.node_id else ""
+
+
+def misplaced_on(node: Node | None, task: Task) -> str:
+    """Why the task can't stay on this node (None: it was removed), or ""."""
     if node is None:
         return f"node {task.node_id} was removed"
     name = node.description.hostname or node.id

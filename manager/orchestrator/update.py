@@ -57,13 +57,21 @@ def progress(situation: Situation, slots: Sequence[Slot], busy: Collection[str])
 
     waits = {slot.name: _under_way(situation, slot, since, config) for slot in slots}
     under_way = {name for name, until in waits.items() if until is None or until > now} | set(busy)
+    # An update that replaced another may find slots with two tasks, both outdated: they have their extra
+    # task already, so to replace it takes no more room.
+    double = {slot.name for slot in slots if len(slot.runnable) > 1}
+    under_way |= double
     for until in waits.values():
         if until is not None and until > now:
             plan.wake(until)
     room = (config.parallelism or len(slots)) - len(under_way)
-    ready = [slot for slot in todo if slot.name not in under_way and not _tried(situation, slot, since)]
+    untried = [slot for slot in todo if slot.name not in busy and not _tried(situation, slot)]
+    for slot in untried:
+        if slot.name in double:
+            _replace(plan, situation, slot, config)
     # Slots that serve nobody first: replacing them costs nothing.
-    for slot in sorted(ready, key=lambda slot: slot.running)[: max(0, room)]:
+    ready = sorted((slot for slot in untried if slot.name not in under_way), key=lambda slot: slot.running)
+    for slot in ready[: max(0, room)]:
         _replace(plan, situation, slot, config)
     if todo or under_way:
         plan.notes["update"] = f"{len(slots) - len(todo)} of {len(slots)} slots are up to date"
@@ -80,24 +88,29 @@ def _outdated(situation: Situation, slot: Slot) -> bool:
 
 def _attempts(situation: Situation, slot: Slot, since: int) -> list[Task]:
     """The up-to-date tasks that this update has put into the slot, oldest first."""
-    return [task for task in slot.tasks if task.created_at >= since and not dirty(situation.service, task)]
+    return [task for task in _clean(situation, slot) if task.created_at >= since]
 
 
-def _tried(situation: Situation, slot: Slot, since: int) -> bool:
+def _clean(situation: Situation, slot: Slot) -> list[Task]:
+    return [task for task in slot.tasks if not dirty(situation.service, task)]
+
+
+def _tried(situation: Situation, slot: Slot) -> bool:
     """True when a new task is in the slot: from there on the restart supervisor looks after it."""
-    return any(task.desired_state <= TaskState.RUNNING for task in _attempts(situation, slot, since))
+    return any(task.desired_state <= TaskState.RUNNING for task in _clean(situation, slot))
 
 
 def _under_way(situation: Situation, slot: Slot, since: int, config: UpdateConfig) -> int | None:
     """Until when the slot counts as under way (ns; 0: it does not); None: until something happens."""
     attempts = _attempts(situation, slot, since)
     if not attempts:
-        return 0
+        # An earlier update to the same spec, overtaken by others, may have left its task on the way.
+        clean = _clean(situation, slot)
+        left = len(slot.tasks) > 1 and bool(clean) and clean == list(slot.runnable)
+        return None if left and clean[0].status.state < TaskState.RUNNING else 0
     first = attempts[0]
     if first.status.state < TaskState.RUNNING and first.desired_state <= TaskState.RUNNING:
         return None
-    if first.status.state == TaskState.RUNNING and len(slot.runnable) > 1:
-        return None  # start-first: the old task is still to be stopped
     began = first.running_at or first.updated_at
     return began + config.delay if config.delay else 0
 

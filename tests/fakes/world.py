@@ -180,7 +180,7 @@ class World:
             wanted = TaskState.RUNNING
         else:
             wanted = TaskState.READY
-        if task.status.state >= wanted:
+        if task.status.state.terminal or task.status.state >= wanted:
             return False
         self.report(task, wanted)
         return True
