@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from cluster.errors import InvalidArgument
-from worker.runtime import capabilities
+from worker.runtime import bpf, capabilities
 from worker.runtime.model import ContainerConfig, MountKind, MountPoint
 from worker.runtime.seccomp import seccomp_section
 from worker.runtime.users import User
@@ -99,12 +99,14 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
         "maskedPaths": _MASKED_PATHS,
         "readonlyPaths": _READONLY_PATHS,
     }
+    annotations: dict[str, str] = {}
     sysctls = _sysctls(config)
     if sysctls:
         linux["sysctl"] = sysctls
     seccomp = seccomp_section(config.seccomp, config.seccomp_profile, names, host.machine)
     if seccomp is not None:
         linux["seccomp"] = seccomp
+        annotations[bpf.ANNOTATION] = bpf.compiled(bytes(seccomp))
     spec: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "hostname": config.hostname or config.id[:12],
@@ -112,6 +114,7 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
         "root": {"path": str(sources.rootfs), "readonly": config.read_only},
         "mounts": _mounts(config, host, sources),
         "linux": linux,
+        "annotations": {name: value for name, value in annotations.items() if value},
     }
     return msgspec.json.encode(spec)
 
