@@ -1,7 +1,6 @@
 """Registry credentials and challenges (RFC 9110 section 11, distribution's token specification)."""
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass, field
 
@@ -44,12 +43,12 @@ class RegistryAuth:
         if len(header) > _MAX_HEADER:
             raise InvalidArgument("X-Registry-Auth is too long")
         try:
-            document = base64.urlsafe_b64decode(_padded(header.strip()).replace("+", "-").replace("/", "_"))
+            document = _decoded(header.strip())
             parsed = msgspec.json.decode(document or b"{}", type=_AuthConfig | None) or _AuthConfig()
             username, password = parsed.username or "", parsed.password or ""
             if parsed.auth and not username:
-                username, _, password = base64.b64decode(_padded(parsed.auth)).decode().partition(":")
-        except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+                username, _, password = _decoded(parsed.auth).decode().partition(":")
+        except (ValueError, msgspec.MsgspecError) as error:
             raise InvalidArgument(f"X-Registry-Auth is not base64url-encoded JSON: {error}") from error
         auth = cls(
             username=username,
@@ -87,5 +86,7 @@ def parse_challenges(header: str) -> list[Challenge]:
     ]
 
 
-def _padded(text: str) -> str:
-    return text + "=" * (-len(text) % 4)
+def _decoded(text: str) -> bytes:
+    """Base64 in either alphabet, with or without padding; raises ValueError."""
+    standard = text.replace("-", "+").replace("_", "/").rstrip("=")
+    return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

@@ -56,7 +56,7 @@ async def download(
     An attempt that got further than the last one starts the count of failures anew.
     """
     failures, resumed = 0, False
-    with await threads.run(lambda: _Sink(path, descriptor)) as sink:
+    with _Sink(path, descriptor) as sink:
         while True:
             before = sink.size
             try:

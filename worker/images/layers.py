@@ -90,7 +90,7 @@ class LayerStore:
         return self._layers_dir / self._layers[diff_id].key / "blob"
 
     def stage(self) -> Path:
-        """A fresh working directory with an empty `d` in it; end it with `commit` or `discard`."""
+        """A fresh working directory with an empty `d` in it; end it with `commit` or `discard`. Quick."""
         staging = Path(tempfile.mkdtemp(dir=self._tmp))
         (staging / "d").mkdir()
         (staging / "d").chmod(_ROOT_MODE)

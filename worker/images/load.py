@@ -66,7 +66,7 @@ class Loader:
                 )
 
     async def _layer(self, archive: Archive, name: str, diff_id: str, report: Report) -> None:
-        staging = await self._threads.run(self._layers.stage)
+        staging = self._layers.stage()
         loop = asyncio.get_running_loop()
         stop = threading.Event()
 

@@ -158,7 +158,7 @@ class Puller:
     async def _fetch(
         self, client: RegistryClient, descriptor: Descriptor, diff_id: str, report: Report
     ) -> None:
-        staging = await self._threads.run(self._layers.stage)
+        staging = self._layers.stage()
         try:
             async with self._downloads:
                 await download(client, descriptor, staging / "blob", self._threads, report)

@@ -190,7 +190,7 @@ class ImageStore:
         Raises InvalidImage, DigestMismatch, OSError. Images before a bad one stay.
         """
         tell = progress or ignore
-        staging = await self._threads.run(self._layers.stage)
+        staging = self._layers.stage()
         try:
             spooled = await self._loader.spool(stream, staging)
             with spooled.open("rb") as file:
