@@ -40,6 +40,9 @@ class Disk(Protocol):
     def exists(self, path: Path) -> bool:
         """Whether there is such a file."""
 
+    def list_files(self, directory: Path) -> list[str]:
+        """Names in the directory, in no order."""
+
     def open_read(self, path: Path) -> ReadFile:
         """Open from the start."""
 
@@ -85,6 +88,10 @@ class SystemDisk:
     def exists(self, path: Path) -> bool:
         """Whether the file is there."""
         return path.exists()
+
+    def list_files(self, directory: Path) -> list[str]:
+        """Names in the directory."""
+        return os.listdir(directory)
 
     def open_read(self, path: Path) -> BinaryIO:
         """Open buffered."""

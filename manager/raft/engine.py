@@ -137,7 +137,7 @@ class Raft:
         self._disk.make_directory(self._directory)
         members = self._peers if self._peers else {self.node_id: self.address}
         origin = Origin(self.cluster_id, self.node_id, members)
-        journal = Journal(self._disk, self._directory / "log", origin, self._fail_stop)
+        journal = Journal(self._disk, self._directory, origin, self._fail_stop)
         self._delivery = delivery = Delivery(self._owner, self._state_machine, self._clock, self._fail_stop)
         self._transport = PeerTransport(
             node_id=self.node_id, cluster_id=self.cluster_id, network=self._network, clock=self._clock

@@ -1,9 +1,9 @@
-"""The write-ahead log: entries, term and vote, in one file of checksummed frames.
+"""The write-ahead log: entries, term and vote, in checksummed frames (see frames.py), in a few segment files.
 
-Everything between two syncs is one frame: sequence number, length, checksum of the header, checksum of the
-payload. A frame is durable before the next one is written, so a crash can only damage the last one. Recovery
-therefore drops a damaged frame if no whole frame follows it (a torn tail, never acknowledged) and refuses to
-start if one does (the disk lost something that was acknowledged).
+Everything between two syncs is one frame, durable before the next is written. So a crash can only damage the
+last frame of the last segment: recovery drops it if nothing whole follows (a torn tail, never acknowledged)
+and refuses to start otherwise (the disk lost something that was acknowledged). Compaction only deletes old
+segments, so it costs no rewriting and can't lose what is kept.
 
 Method names in camel case are pysyncobj's journal interface.
 """
@@ -11,8 +11,8 @@ Method names in camel case are pysyncobj's journal interface.
 
 import logging
 import struct
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, overload
 
@@ -20,6 +20,7 @@ import msgspec
 
 from manager.raft.disk import AppendFile, Disk
 from manager.raft.errors import RaftCorrupt
+from manager.raft.frames import HEADER_SIZE, encode_frame, later_frame, records_of, whole_frame
 
 log = logging.getLogger("shoal.raft.journal")
 
@@ -27,13 +28,11 @@ Entry = tuple[bytes, int, int]
 """(command, index, term), as pysyncobj keeps them."""
 
 _FILE_MAGIC = b"SHOALWAL1\n"
-_FRAME_MAGIC = b"SHfr"
-_FRAME = struct.Struct("<4sQI")  # magic, sequence number, payload length
-_SUMS = struct.Struct("<II")  # crc32 of the 16 bytes before, crc32 of the payload
-_HEADER_SIZE = _FRAME.size + _SUMS.size
-_LENGTH = struct.Struct("<I")
+_PREFIX = "log."
 _ENTRY = struct.Struct("<cQQ")  # kind, index, term
 _TRUNCATE = struct.Struct("<cQ")  # kind, first index that goes
+SEGMENT_BYTES = 8 << 20
+"""A segment that has grown larger is followed by a new one."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -50,151 +49,183 @@ class _Ballot(msgspec.Struct, array_like=True):
     commit_index: int
 
 
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    size: int
+    last_index: int
+    """The highest index of an entry in it; it may go when all of them may."""
+
+
 class Journal:
     """The log of one node. Any disk error is fail-stop: what may not be durable is never acknowledged."""
 
-    def __init__(self, disk: Disk, path: Path, origin: Origin, fail_stop: Callable[[str], NoReturn]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        directory: Path,
+        origin: Origin,
+        fail_stop: Callable[[str], NoReturn],
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
         self._disk = disk
-        self._path = path
+        self._directory = directory
         self._fail_stop = fail_stop
+        self._segment_bytes = segment_bytes
         self._entries: list[Entry] = []
         self._term = 0
         self._vote: str | None = None
         self._commit_index = 1
         self._records: list[bytes] = []
         self._sequence = 0
+        self._segments: list[_Segment] = []
         self._file: AppendFile | None = None
         self.origin = origin
         self.leading = False
         """Set while this node leads: its own copy must be durable before a commit is acted upon."""
-        self.size = 0
-        """Bytes in the file."""
         self.syncs = 0
         disk.remove(self._temporary)
-        self.fresh = not disk.exists(path)
+        names = sorted(name for name in disk.list_files(directory) if name.startswith(_PREFIX))
+        self.fresh = not names
         if self.fresh:
-            self._rewrite()
+            self._begin_segment([])
         else:
-            self._recover()
+            self._recover([directory / name for name in names])
             if (self.origin.cluster_id, self.origin.node_id) != (origin.cluster_id, origin.node_id):
                 raise RaftCorrupt(
-                    f"the Raft log {path} belongs to node {self.origin.node_id} of cluster "
+                    f"the Raft log in {directory} belongs to node {self.origin.node_id} of cluster "
                     f"{self.origin.cluster_id}, not to node {origin.node_id} of cluster {origin.cluster_id}"
                 )
 
     @property
+    def size(self) -> int:
+        """Bytes in all segments."""
+        return sum(segment.size for segment in self._segments)
+
+    @property
     def _temporary(self) -> Path:
-        return self._path.with_name(self._path.name + ".tmp")
+        return self._directory / "new.log"
 
     # -- recovery
 
-    def _recover(self) -> None:
-        source = self._disk.open_read(self._path)
+    def _recover(self, paths: list[Path]) -> None:
+        for path in paths:
+            self._recover_segment(path, last=path is paths[-1])
+        self._file = self._disk.open_append(paths[-1])
+        if self._torn:
+            self._file.truncate(self._segments[-1].size)
+            self._file.sync()
+
+    _torn = False
+
+    def _recover_segment(self, path: Path, last: bool) -> None:
+        source = self._disk.open_read(path)
         try:
             data = source.read()
         finally:
             source.close()
         if not data.startswith(_FILE_MAGIC):
-            raise RaftCorrupt(f"{self._path} is not a Raft log, or its first bytes are damaged")
+            raise RaftCorrupt(f"{path} is not a Raft log, or its first bytes are damaged")
         offset = len(_FILE_MAGIC)
-        first = True
-        while offset < len(data):
-            payload = _whole_frame(data, offset, None if first else self._sequence + 1)
-            if payload is None:
-                if first or _later_frame(data, offset, self._sequence):
-                    raise RaftCorrupt(
-                        f"the Raft log {self._path} is damaged at byte {offset}, before its end"
-                    )
+        self._segments.append(_Segment(path, offset, 0))
+        frames = 0
+        while offset < len(data) or not frames:
+            frame = whole_frame(data, offset, self._sequence + 1 if self._sequence else None)
+            if frame is None:
+                # Every segment begins with a frame that was durable before the file had its name.
+                if not frames or not last or later_frame(data, offset, self._sequence):
+                    raise RaftCorrupt(f"the Raft log {path} is damaged at byte {offset}, before its end")
+                self._torn = True
                 log.warning(
                     "dropping the torn end of the Raft log",
-                    extra={"path": str(self._path), "offset": offset, "bytes": len(data) - offset},
+                    extra={"path": str(path), "offset": offset, "bytes": len(data) - offset},
                 )
                 break
-            self._sequence = _FRAME.unpack_from(data, offset)[1]
-            self._replay(payload)
-            offset += _HEADER_SIZE + len(payload)
-            first = False
-        if first:
-            raise RaftCorrupt(f"the Raft log {self._path} is empty")
-        self._file = self._disk.open_append(self._path)
-        if offset < len(data):
-            self._file.truncate(offset)
-            self._file.sync()
-        self.size = offset
+            self._sequence, payload = frame
+            for record in records_of(payload):
+                self._replay(path, record)
+            offset += HEADER_SIZE + len(payload)
+            frames += 1
+        self._segments[-1].size = offset
 
-    def _replay(self, payload: bytes) -> None:
-        position = 0
-        while position < len(payload):
-            (length,) = _LENGTH.unpack_from(payload, position)
-            record = payload[position + _LENGTH.size : position + _LENGTH.size + length]
-            position += _LENGTH.size + length
-            kind = record[:1]
-            if kind == b"E":
-                _, index, term = _ENTRY.unpack_from(record)
-                if self._entries and index != self._entries[-1][1] + 1:
-                    raise RaftCorrupt(f"the Raft log {self._path} lacks entries before index {index}")
-                self._entries.append((record[_ENTRY.size :], index, term))
-            elif kind == b"T":
-                _, index = _TRUNCATE.unpack_from(record)
+    def _replay(self, path: Path, record: bytes) -> None:
+        kind = record[:1]
+        if kind == b"E":
+            _, index, term = _ENTRY.unpack_from(record)
+            if self._entries and index != self._entries[-1][1] + 1:
+                raise RaftCorrupt(f"the Raft log {path} lacks entries before index {index}")
+            self._entries.append((record[_ENTRY.size :], index, term))
+            self._segments[-1].last_index = max(self._segments[-1].last_index, index)
+        elif kind == b"T":
+            _, index = _TRUNCATE.unpack_from(record)
+            if self._entries:
                 del self._entries[max(0, index - self._entries[0][1]) :]
-            elif kind == b"S":
-                ballot = msgspec.msgpack.decode(record[1:], type=_Ballot)
-                self._term, self._vote, self._commit_index = ballot.term, ballot.vote, ballot.commit_index
-            elif kind == b"O":
-                self.origin = msgspec.msgpack.decode(record[1:], type=Origin)
-            else:
-                raise RaftCorrupt(f"the Raft log {self._path} has a record of unknown kind {kind!r}")
+        elif kind == b"R":
+            self._entries.clear()
+        elif kind == b"S":
+            ballot = msgspec.msgpack.decode(record[1:], type=_Ballot)
+            self._term, self._vote, self._commit_index = ballot.term, ballot.vote, ballot.commit_index
+        elif kind == b"O":
+            self.origin = msgspec.msgpack.decode(record[1:], type=Origin)
+        else:
+            raise RaftCorrupt(f"the Raft log {path} has a record of unknown kind {kind!r}")
 
     # -- writing
 
     def _ballot_record(self) -> bytes:
         return b"S" + msgspec.msgpack.encode(_Ballot(self._term, self._vote, self._commit_index))
 
-    def _frame(self, records: Iterable[bytes]) -> bytes:
-        parts = []
-        for record in records:
-            parts.append(_LENGTH.pack(len(record)))
-            parts.append(record)
-        payload = b"".join(parts)
-        self._sequence += 1
-        header = _FRAME.pack(_FRAME_MAGIC, self._sequence, len(payload))
-        return header + _SUMS.pack(zlib.crc32(header), zlib.crc32(payload)) + payload
-
     def sync(self) -> None:
         """Make everything so far durable, as one frame."""
         if not self._records or self._file is None:
             return
-        frame = self._frame(self._records)
+        frame = encode_frame(self._sequence + 1, self._records)
+        self._sequence += 1
         self._records = []
+        segment = self._segments[-1]
         try:
             self._file.write(frame)
             self._file.sync()
         except OSError as error:
-            self._fail_stop(f"the Raft log {self._path} can't be written: {error}")
-        self.size += len(frame)
+            self._fail_stop(f"the Raft log {segment.path} can't be written: {error}")
+        segment.size += len(frame)
         self.syncs += 1
+        if segment.size > self._segment_bytes:
+            self._begin_segment([])
 
-    def _rewrite(self) -> None:
-        """Replace the file atomically by one that holds just the present state."""
-        records = [b"O" + msgspec.msgpack.encode(self.origin), self._ballot_record()]
-        frame = _FILE_MAGIC + self._frame(records + [_entry_record(entry) for entry in self._entries])
+    def _begin_segment(self, records: list[bytes]) -> None:
+        """Go on in a new file, which gets its name when its first frame is durable."""
+        first = [b"O" + msgspec.msgpack.encode(self.origin), self._ballot_record(), *records]
+        self._sequence += 1
+        path = self._directory / f"{_PREFIX}{self._sequence:016x}"
+        content = _FILE_MAGIC + encode_frame(self._sequence, first)
         try:
             file = self._disk.create(self._temporary)
-            file.write(frame)
+            file.write(content)
             file.sync()
-            self._disk.rename(self._temporary, self._path)
+            self._disk.rename(self._temporary, path)
         except OSError as error:
-            self._fail_stop(f"the Raft log {self._path} can't be rewritten: {error}")
+            self._fail_stop(f"the Raft log {path} can't be written: {error}")
         if self._file is not None:
             self._file.close()
         self._file = file
-        self._records = []
-        self.size = len(frame)
+        last_index = self._entries[-1][1] if records else 0
+        self._segments.append(_Segment(path, len(content), last_index))
 
     def reset(self, entries: Sequence[Entry]) -> None:
         """Durably replace all entries; term and vote stay."""
         self._entries = list(entries)
-        self._rewrite()
+        self._records = []
+        self._begin_segment([b"R", *(_entry_record(entry) for entry in entries)])
+        self._delete_segments(len(self._segments) - 1)
+
+    def _delete_segments(self, count: int) -> None:
+        for _ in range(count):
+            try:
+                self._disk.remove(self._segments[0].path)
+            except OSError as error:
+                self._fail_stop(f"the Raft log {self._segments[0].path} can't be removed: {error}")
+            del self._segments[0]
 
     def close(self) -> None:
         """Sync and close."""
@@ -225,6 +256,7 @@ class Journal:
         """Append; durable at the next sync."""
         entry = (command, idx, term)
         self._entries.append(entry)
+        self._segments[-1].last_index = max(self._segments[-1].last_index, idx)
         self._records.append(_entry_record(entry))
 
     def clear(self) -> None:
@@ -238,9 +270,15 @@ class Journal:
             del self._entries[entryFrom:]
 
     def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N803
-        """Drop the entries before that position, durably and atomically."""
-        if entryTo > 0:
-            self.reset(self._entries[entryTo:])
+        """Drop the entries before that position, and the segments that hold nothing else."""
+        if entryTo <= 0:
+            return
+        self._entries = self._entries[entryTo:]
+        first = self._entries[0][1]
+        spent = 0
+        while spent < len(self._segments) - 1 and self._segments[spent].last_index < first:
+            spent += 1
+        self._delete_segments(spent)
 
     @overload
     def __getitem__(self, item: int) -> Entry: ...
@@ -286,29 +324,3 @@ class Journal:
 
 def _entry_record(entry: Entry) -> bytes:
     return _ENTRY.pack(b"E", entry[1], entry[2]) + entry[0]
-
-
-def _whole_frame(data: bytes, offset: int, sequence: int | None) -> bytes | None:
-    """The payload of the undamaged frame at offset, or None."""
-    if offset + _HEADER_SIZE > len(data):
-        return None
-    magic, number, length = _FRAME.unpack_from(data, offset)
-    header_sum, payload_sum = _SUMS.unpack_from(data, offset + _FRAME.size)
-    if magic != _FRAME_MAGIC or zlib.crc32(data[offset : offset + _FRAME.size]) != header_sum:
-        return None
-    if sequence is not None and number != sequence:
-        return None
-    payload = data[offset + _HEADER_SIZE : offset + _HEADER_SIZE + length]
-    if len(payload) < length or zlib.crc32(payload) != payload_sum:
-        return None
-    return payload
-
-
-def _later_frame(data: bytes, offset: int, sequence: int) -> bool:
-    """Whether an undamaged frame with a later number lies behind offset."""
-    found = data.find(_FRAME_MAGIC, offset + 1)
-    while found != -1:
-        if _whole_frame(data, found, None) is not None and _FRAME.unpack_from(data, found)[1] > sequence:
-            return True
-        found = data.find(_FRAME_MAGIC, found + 1)
-    return False

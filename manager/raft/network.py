@@ -167,6 +167,7 @@ class TlsNetwork:
                 ssl=self._client,
                 server_hostname="manager",
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                ssl_shutdown_timeout=HANDSHAKE_TIMEOUT,
             )
 
     async def accept(self, sock: socket.socket, handler: LinkHandler) -> None:
@@ -178,6 +179,7 @@ class TlsNetwork:
                 sock,
                 ssl=self._server,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                ssl_shutdown_timeout=HANDSHAKE_TIMEOUT,
             )
         except BaseException:
             sock.close()

@@ -76,7 +76,6 @@ class RaftNode(MemberChanges):
         self._reads = ReadIndex(clock, self._send)
         self._scheduled = self._halted = self._announced = False
         self._sent_index = 0
-        self._compacted_size = 0
         self._timer: asyncio.TimerHandle | None = None
         self._prepare_replication()
         self._prepare_changes()
@@ -191,7 +190,6 @@ class RaftNode(MemberChanges):
             self._sent_index = journal.last_index()
         journal.leading = leading
         if journal.size > max(self._limits.compact_bytes, 2 * self._compacted_size):
-            self._compacted_size = journal.size
             self.compaction_wanted()
         self.doTick(0.0)
         journal.sync()

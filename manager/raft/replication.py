@@ -63,6 +63,7 @@ class Replication(Engine):
         self._heard_leader = float("-inf")
         self._canvass: _Canvass | None = None
         self._acks: dict[Peer, Progress] = {}
+        self._compacted_size = 0
 
     def kick(self) -> None:
         """Schedule a step."""
@@ -258,6 +259,7 @@ class Replication(Engine):
                 break
             keep_from -= 1
         journal.deleteEntriesTo(keep_from - journal.first_index())
+        self._compacted_size = journal.size
 
     # -- sending, on the leader
 

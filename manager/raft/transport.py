@@ -34,6 +34,7 @@ RETRY = 150 * MILLISECOND
 RETRY_REFUSED = 1 * SECOND
 REMOVED_GRACE = 0.5
 """Seconds in which a removed member can still receive what was sent to it."""
+CLOSING_TURNS = 20
 _SAY_AGAIN = 30 * SECOND
 
 
@@ -59,6 +60,7 @@ class _Outgoing:
 
     def link_made(self, link: Link) -> None:
         self.link = link
+        self._transport.opened(self)
         identity = link.identity
         problem = self._transport.objection(identity.cluster_id, identity.role)
         if problem is None and identity.node_id != self.peer.id:
@@ -104,6 +106,7 @@ class _Incoming:
 
     def link_made(self, link: Link) -> None:
         self.link = link
+        self._transport.opened(self)
         self.peer = self._transport.incoming_up(self, link)
 
     def data_received(self, data: bytes) -> None:
@@ -135,6 +138,7 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         self._peers: dict[str, Peer] = {}
         self._outgoing: dict[str, _Outgoing] = {}
         self._incoming: dict[str, _Incoming] = {}
+        self._streams: set[_Outgoing | _Incoming] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._diallers: dict[str, asyncio.Task[None]] = {}
         self._said: dict[str, tuple[str, int]] = {}
@@ -151,16 +155,16 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
     async def close(self) -> None:
         """End all connections."""
         self._started = False
-        streams: list[_Outgoing | _Incoming] = [*self._outgoing.values(), *self._incoming.values()]
-        for link in [stream.link for stream in streams]:
-            if link is not None:
-                link.abort()
+        for stream in list(self._streams):
+            if stream.link is not None:
+                stream.link.abort()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # One more round of the loop, so that aborted connections report their end and free their sockets.
-        await asyncio.sleep(0)
+        # Aborted connections, and those that were shaking hands, free their sockets in the loop's next turns.
+        for _ in range(CLOSING_TURNS):
+            await asyncio.sleep(0)
 
     def accept(self, sock: socket.socket) -> None:
         """Take over a connection that the cluster port accepted."""
@@ -177,14 +181,14 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
 
     async def _accept(self, sock: socket.socket) -> None:
         try:
-            peer_name = str(sock.getpeername())
+            peer_name = "{}:{}".format(*sock.getpeername())
         except OSError:
             sock.close()
             return
         try:
             await self._network.accept(sock, _Incoming(self))
         except (OSError, TimeoutError) as error:
-            self.complain(f"from {peer_name}", f"refused a connection from {peer_name}: {error}")
+            self.complain(f"from {peer_name}", f"refused a connection from {peer_name}: {_words(error)}")
 
     async def _keep_dialling(self, peer: Peer) -> None:
         while self._peers.get(peer.id) is peer:
@@ -192,9 +196,7 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
             try:
                 await self._network.dial(peer.address, stream)
             except (OSError, TimeoutError) as error:
-                self.complain(
-                    peer.id, f"can't reach manager {peer.id} at {peer.address}: {error or 'timed out'}"
-                )
+                self.complain(peer.id, f"can't reach manager {peer.id} at {peer.address}: {_words(error)}")
             else:
                 await stream.lost.wait()
             await self._clock.sleep(RETRY_REFUSED if stream.refused else RETRY)
@@ -261,8 +263,15 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
 
     def incoming_down(self, stream: _Incoming) -> None:
         """A connection opened to us ended."""
+        self._streams.discard(stream)
         if stream.peer is not None and self._incoming.get(stream.peer.id) is stream:
             del self._incoming[stream.peer.id]
+
+    def opened(self, stream: _Outgoing | _Incoming) -> None:
+        """Remember a connection until it ends; one that was made while we close ends at once."""
+        self._streams.add(stream)
+        if not self._started and stream.link is not None:
+            stream.link.abort()
 
     def outgoing_up(self, stream: _Outgoing) -> None:
         """The peer welcomed us: messages can go."""
@@ -273,6 +282,7 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
 
     def outgoing_down(self, stream: _Outgoing) -> None:
         """Our connection to the peer ended."""
+        self._streams.discard(stream)
         if self._outgoing.get(stream.peer.id) is stream:
             del self._outgoing[stream.peer.id]
             self._onNodeDisconnected(stream.peer)
@@ -309,6 +319,10 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
 
     def destroy(self) -> None:
         """pysyncobj's synchronous close; `close` does the work."""
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _from_engine(message: dict[str, int | str]) -> Message:

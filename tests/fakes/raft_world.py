@@ -83,6 +83,9 @@ class SimDisk:
     def exists(self, path: Path) -> bool:
         return path in self.files
 
+    def list_files(self, directory: Path) -> list[str]:
+        return [path.name for path in self.files if path.parent == directory]
+
     def open_read(self, path: Path) -> SimReader:
         if path not in self.files:
             raise FileNotFoundError(path)
@@ -102,6 +105,7 @@ class SimDisk:
         self.files[target] = self.files.pop(source)
 
     def remove(self, path: Path) -> None:
+        self.check("remove", path)
         self.files.pop(path, None)
 
     def crash(self) -> None:
@@ -209,7 +213,7 @@ class SimNode:
         self.machine = Machine(world, self.node_id)
         scheduler = _NoScheduler()
         origin = Origin("c", self.node_id, members or dict(world.members))
-        self.journal = Journal(self.disk, Path("/r/log"), origin, self._fail_stop)
+        self.journal = Journal(self.disk, Path("/r"), origin, self._fail_stop, world.segment_bytes)
         self.delivery = Delivery(scheduler, self.machine, world.clock, self._fail_stop)
         self.transport = SimTransport(world, self.node_id)
 
@@ -256,10 +260,13 @@ class SimNode:
 class World:
     """Nodes, links, time."""
 
-    def __init__(self, ids: str = "ABC", seed: int = 1, limits: RaftLimits | None = None) -> None:
+    def __init__(
+        self, ids: str = "ABC", seed: int = 1, limits: RaftLimits | None = None, segment_bytes: int = 2000
+    ) -> None:
         self.random = random.Random(seed)
         self.clock = SimClock()
         self.limits = limits or RaftLimits(keep_entries=0)
+        self.segment_bytes = segment_bytes
         self.members = {node_id: node_id for node_id in ids}
         self.links: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
         self.connected: set[frozenset[str]] = set()
