@@ -9,7 +9,7 @@ from cluster.errors import InvalidArgument, ShoalError
 from shoal.daemon.proxy import ManagerProxy
 from shoal.daemon.swarm_node import SwarmNode
 from shoal.daemon.swarm_requests import InitRequest, JoinRequest
-from worker.api.http import add_route, flag
+from worker.api.http import add_route, answer, flag
 
 _T = TypeVar("_T")
 
@@ -47,7 +47,7 @@ def routes(app: web.Application, node: SwarmNode, proxy: ManagerProxy) -> None:
     """Add the handlers."""
 
     async def init(request: web.Request) -> web.Response:
-        return web.json_response(await node.init(await _body(request, InitRequest)))
+        return answer(await node.init(await _body(request, InitRequest)))
 
     async def join(request: web.Request) -> web.Response:
         await node.join(await _body(request, JoinRequest))

@@ -114,8 +114,10 @@ async def _join_by(
 async def renew(identity: Identity, managers: Sequence[str], *, clock: Clock) -> tuple[Identity, RenewAnswer]:
     """A new key and certificate with the node's present role, from one of these managers ("ip:port").
 
-    Raises JoinFailed (refused: removed or expired), Unavailable (no manager answered).
+    Raises Unauthorized (the present certificate is expired or not this cluster's), JoinFailed (refused: the
+    node was removed), Unavailable (no manager answered).
     """
+    check_identity(identity, clock.now())
     key, csr = create_csr()
     context = _client_context(identity)
     reasons = []
@@ -222,6 +224,9 @@ def _reason(error: Exception) -> str:
         return "the manager refused this node's certificate: it has expired. Leave the swarm and join again"
     if "alert unknown ca" in lowered or "alert bad certificate" in lowered:
         return "the manager refused this node's certificate: it is of another cluster"
+    if isinstance(error, ConnectionResetError | aiohttp.ServerDisconnectedError):
+        # The alert that says why is often lost with the request that was already under way (TLS 1.3).
+        return f"the manager broke the connection ({text}): if it refuses this node, its log says why"
     if isinstance(error, TimeoutError):
         return "no answer in time: is the port open, and is it a manager?"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):

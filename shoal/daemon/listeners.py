@@ -26,7 +26,7 @@ async def serve(app: web.Application, config: DaemonConfig, stack: AsyncExitStac
     stack.push_async_callback(runner.cleanup)
     for listener in listeners(config):
         sock = _bind(listener)
-        stack.callback(sock.close)
+
         if listener.path:
             stack.callback(Path(listener.path).unlink, missing_ok=True)
         await web.SockSite(runner, sock, ssl_context=_tls(config) if listener.tls else None).start()

@@ -61,4 +61,5 @@ def configure(level: str, log_format: str) -> None:
     root.setLevel(LEVELS[level])
     # aiohttp's access log and asyncio's selector choice are noise below debug
     logging.getLogger("aiohttp.access").setLevel(max(LEVELS[level], logging.WARNING))
-    logging.getLogger("asyncio").setLevel(max(LEVELS[level], logging.WARNING))
+    for noisy in ("asyncio", "pyroute2"):
+        logging.getLogger(noisy).setLevel(max(LEVELS[level], logging.WARNING))

@@ -11,7 +11,7 @@ from cluster.errors import InvalidArgument, NotFound
 from cluster.spec import NetworkSpec
 from netplane.model import LocalNetwork
 from shoal.daemon.proxy import ManagerProxy
-from worker.api.http import add_route, filters, matches_labels
+from worker.api.http import add_route, answer, filters, matches_labels
 from worker.engine import Engine
 
 _FILTERS = {"dangling", "driver", "id", "label", "name", "scope", "type", "node"}
@@ -42,7 +42,7 @@ class NetworksAPI:
         ]
         if self._proxy.attached:
             found += await self._proxy.call("GET", request.raw_path)
-        return web.json_response(found)
+        return answer(found)
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST /networks/create."""
@@ -53,7 +53,7 @@ class NetworksAPI:
         if spec.driver in _SWARM_DRIVERS or spec.scope == "swarm" or spec.ingress:
             return await self._proxy.forward(request)
         network = await self._engine.network.create_network(spec)
-        return web.json_response({"Id": network.id, "Warning": ""}, status=201)
+        return answer({"Id": network.id, "Warning": ""}, status=201)
 
     async def inspect(self, request: web.Request) -> web.StreamResponse:
         """GET /networks/{id}: a local network first, unless the scope says otherwise."""
@@ -61,7 +61,7 @@ class NetworksAPI:
         try:
             if scope in ("", "local"):
                 network = self._engine.network.network(request.match_info["id"])
-                return web.json_response(network_json(self._engine, network))
+                return answer(network_json(self._engine, network))
         except NotFound:
             if not self._proxy.attached:
                 raise

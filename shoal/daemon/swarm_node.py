@@ -12,7 +12,7 @@ from cluster.identity import renewal_time
 from cluster.ids import new_id
 from cluster.messages import ManagerAddress
 from cluster.seams import SECOND, Clock, Random
-from cluster.states import Role
+from cluster.states import Availability, Role
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.join import join, renew
 from shoal.daemon.manager_process import ManagerFailed, ManagerProcess
@@ -157,7 +157,7 @@ class SwarmNode:
             clock=self._clock,
             address=address,
             data_path_address=data_path or address,
-            availability=request.availability,
+            availability=Availability(request.availability or Availability.ACTIVE),
         )
         answer = joined.answer
         self._store.save_identity(joined.identity)

@@ -10,7 +10,6 @@ from pyroute2 import IPRoute
 from cluster.errors import InvalidArgument
 from cluster.naming import engine_name
 from cluster.spec import ClusterSpec
-from cluster.states import Availability
 
 CLUSTER_PORT = 2377
 
@@ -49,7 +48,7 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name)
     data_path_addr: str = ""
     remote_addrs: list[str] = []
     join_token: str = ""
-    availability: Availability = Availability.ACTIVE
+    availability: str = ""
 
 
 def listening(text: str) -> str:

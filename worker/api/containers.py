@@ -10,6 +10,7 @@ from cluster.seams import SECOND, SystemClock
 from worker.api.container_json import container_summary, inspect_json
 from worker.api.http import (
     add_route,
+    answer,
     filters,
     flag,
     frame,
@@ -75,7 +76,7 @@ class _Handlers:
             if (everything or limit or found[1].running) and self._matches(found, wanted)
         ]
         now = SystemClock().now()
-        return web.json_response(
+        return answer(
             [container_summary(self._engine, config, state, now) for config, state in chosen[: limit or None]]
         )
 
@@ -109,7 +110,7 @@ class _Handlers:
 
     async def inspect(self, request: web.Request) -> web.Response:
         config, state = self._find(request)
-        return web.json_response(inspect_json(self._engine, config, state))
+        return answer(inspect_json(self._engine, config, state))
 
     async def stop(self, request: web.Request) -> web.Response:
         config, state = self._find(request)

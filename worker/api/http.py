@@ -80,9 +80,16 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
     return response
 
 
+def answer(content: Any, *, status: int = 200) -> web.Response:
+    """A JSON answer. The content type carries no charset: the docker CLI compares it to the letter."""
+    return web.Response(
+        body=json.dumps(content).encode(), status=status, headers={"Content-Type": "application/json"}
+    )
+
+
 def failure(status: int, message: str) -> web.Response:
     """An error answer."""
-    return web.json_response({"message": message}, status=status)
+    return answer({"message": message}, status=status)
 
 
 def common_headers(experimental: bool = False) -> dict[str, str]:
@@ -198,7 +205,7 @@ class JSONStream:
     async def finish(self) -> web.StreamResponse:
         """End the answer."""
         if self._response is None:
-            return web.Response(content_type="application/json")
+            return web.Response(headers={"Content-Type": "application/json"})
         await self._response.write_eof()
         return self._response
 

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from cluster.errors import InvalidArgument, ShoalError
-from worker.api.http import JSONStream, add_route, filters, flag
+from worker.api.http import JSONStream, add_route, answer, filters, flag
 from worker.engine import Engine
 from worker.images.auth import RegistryAuth
 from worker.images.engine_json import (
@@ -52,7 +52,7 @@ class _Handlers:
         wanted = filters(request, _FILTERS)
         used = Counter(user.image_id for user in self._users())
         found = self._images.list(wanted)
-        return web.json_response([image_summary(image, containers=used[image.id]) for image in found])
+        return answer([image_summary(image, containers=used[image.id]) for image in found])
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         name = request.query.get("fromImage", "")
@@ -98,12 +98,12 @@ class _Handlers:
 
     async def inspect(self, request: web.Request) -> web.Response:
         image = self._images.get(request.match_info["name"])
-        return web.json_response(image_inspect(image, self._images.document(image.id)))
+        return answer(image_inspect(image, self._images.document(image.id)))
 
     async def history(self, request: web.Request) -> web.Response:
         image = self._images.get(request.match_info["name"])
         document, sizes = self._images.document(image.id), self._images.layer_sizes(image)
-        return web.json_response(image_history(image, document, sizes))
+        return answer(image_history(image, document, sizes))
 
     async def tag(self, request: web.Request) -> web.Response:
         repo, tag = request.query.get("repo", ""), request.query.get("tag", "")
@@ -113,19 +113,17 @@ class _Handlers:
     async def remove(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         removal = await self._images.remove(name, users=self._users(), force=flag(request, "force"))
-        return web.json_response(removal_items(removal))
+        return answer(removal_items(removal))
 
     async def prune(self, request: web.Request) -> web.Response:
         wanted = filters(request, {"dangling", "label", "label!", "until"})
         dangling = wanted.pop("dangling", ["true"])[0].lower() in ("1", "true")
         removal = await self._images.prune(users=self._users(), dangling=dangling, filters=wanted)
-        return web.json_response(prune_report(removal))
+        return answer(prune_report(removal))
 
     async def distribution(self, request: web.Request) -> web.Response:
         auth = RegistryAuth.decode(request.headers.get("X-Registry-Auth", ""))
-        return web.json_response(
-            distribution_inspect(await self._images.resolve(request.match_info["name"], auth))
-        )
+        return answer(distribution_inspect(await self._images.resolve(request.match_info["name"], auth)))
 
     def _users(self) -> Sequence[ImageUser]:
         return [

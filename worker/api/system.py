@@ -9,7 +9,7 @@ from aiohttp import web
 
 from cluster.engine_json import rfc3339
 from worker import node
-from worker.api.http import API_VERSION, MIN_API_VERSION, add_route
+from worker.api.http import API_VERSION, MIN_API_VERSION, add_route, answer
 from worker.engine import Engine
 
 SwarmInfo = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -28,10 +28,10 @@ def routes(app: web.Application, engine: Engine, swarm: SwarmInfo, ping_header: 
         return web.Response(text="" if request.method == "HEAD" else "OK", headers=headers)
 
     async def version(_: web.Request) -> web.Response:
-        return web.json_response(version_json(engine))
+        return answer(version_json(engine))
 
     async def info(_: web.Request) -> web.Response:
-        return web.json_response(info_json(engine, await swarm()))
+        return answer(info_json(engine, await swarm()))
 
     add_route(app, "GET", "/_ping", ping)  # aiohttp serves HEAD with it
     add_route(app, "GET", "/version", version)

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from cluster.engine_json import rfc3339
-from worker.api.http import add_route, filters, flag, json_body, matches_labels
+from worker.api.http import add_route, answer, filters, flag, json_body, matches_labels
 from worker.engine import Engine
 from worker.volumes.store import Volume
 
@@ -25,7 +25,7 @@ def routes(app: web.Application, engine: Engine) -> None:
             and ("name" not in wanted or any(name in volume.name for name in wanted["name"]))
             and ("driver" not in wanted or "local" in wanted["driver"])
         ]
-        return web.json_response({"Volumes": found, "Warnings": None})
+        return answer({"Volumes": found, "Warnings": None})
 
     async def create(request: web.Request) -> web.Response:
         body = await json_body(request)
@@ -35,10 +35,10 @@ def routes(app: web.Application, engine: Engine) -> None:
             driver=body.get("Driver") or "local",
             options=body.get("DriverOpts") or {},
         )
-        return web.json_response(volume_json(volume), status=201)
+        return answer(volume_json(volume), status=201)
 
     async def inspect(request: web.Request) -> web.Response:
-        return web.json_response(volume_json(volumes.get(request.match_info["name"])))
+        return answer(volume_json(volumes.get(request.match_info["name"])))
 
     async def remove(request: web.Request) -> web.Response:
         volumes.remove(request.match_info["name"], force=flag(request, "force"))
