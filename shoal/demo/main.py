@@ -1,4 +1,4 @@
-"""`make demo`: starts a cluster, runs a web service on it, scales it, kills the leader, and measures it all."""
+"""`make demo`: starts a cluster, runs a web service, scales it, kills the leader, and measures it all."""
 
 import argparse
 import json
