@@ -109,17 +109,6 @@ class Allocator:
             if before.get((cls, id)) != reason:
                 log.warning("allocation waits", extra={"kind": cls.kind, "id": id, "reason": reason})
         await self._store.batch(plan.writes)
-        self._settle(plan.touched)
-
-    def _settle(self, touched: Iterable[Key]) -> None:
-        """The state as it was planned, corrected by what was committed."""
-        view = self._store.view()
-        for cls, id in touched:
-            obj = view.get(cls, id)
-            if obj is not None:
-                self._state.put(obj)
-            else:
-                self._state.drop(cls(id=id))
 
     async def _create_first_networks(self, view: View) -> bool:
         """Whether the networks of a new cluster had to be created. An ingress network that the user removed

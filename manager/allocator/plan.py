@@ -1,7 +1,8 @@
 """What the allocator decides: subnets for networks, addresses for nodes, services and tasks. No effects.
 
-Each `plan` names what is allocated, or the reason why it can't be. What was planned is held at once, so that
-one plan sees those before it; the controller then writes them, and corrects the state by what was committed.
+A plan says what is allocated, or the reason why it can't be. What was planned is held at once, so that each
+step sees those before it. A write that finds its object changed is left out; the change's own event, which
+the controller reads before it plans again, then corrects what is held.
 """
 
 from collections.abc import Callable, Iterable
@@ -51,7 +52,6 @@ class Plan:
     blocked: dict[Key, str]
     now: int
     writes: list[Write] = field(default_factory=list)
-    touched: list[Key] = field(default_factory=list)
     _new: dict[Key, StoreObject] = field(default_factory=dict)
 
     def allocate_networks(self, ids: Iterable[str]) -> None:
@@ -204,7 +204,6 @@ class Plan:
         key = (type(old), old.id)
         self.state.put(new)
         self._new[key] = new
-        self.touched.append(key)
         self.writes.append(write(old, new))
 
     def _say(self, task: Task, reason: str) -> None:

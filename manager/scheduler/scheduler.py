@@ -138,7 +138,7 @@ class Scheduler:
                     writes.append(self._explanation(task, decision.explanation))
             self._say(decision)
         await self._store.batch(writes)
-        self._settle(placed)
+        self._place_again(placed)
 
     def _decisions(self, tasks: Sequence[Task]) -> Iterable[Decision]:
         """Decide task groups one after the other, each seeing where the ones before went."""
@@ -157,17 +157,13 @@ class Scheduler:
             self._table.put_task(_assigned(placement.task, placement, 0))
         return decision
 
-    def _settle(self, placed: Iterable[Placement]) -> None:
-        """The table as it was assumed, corrected by what was committed."""
+    def _place_again(self, placed: Iterable[Placement]) -> None:
+        """Those whose node went away before they were assigned. (Other changes come as events.)"""
         view = self._store.view()
         for placement in placed:
             task = view.get(Task, placement.task.id)
-            if task is None:
-                self._table.drop_task(placement.task.id)
-                continue
-            self._table.put_task(task)
-            if _to_place(task):  # its node went away meanwhile
-                self._fresh[task.id] = task
+            if task is not None and _to_place(task):
+                self._note_task(task)
 
     def _assignment(self, placement: Placement) -> Callable[[Transaction], None]:
         now = self._clock.now()

@@ -66,7 +66,8 @@ def encode(entry: Entry) -> bytes:
 
 
 def decode(data: bytes) -> Entry:
-    """The entry in these bytes. Raises UnknownSchema; msgspec.DecodeError on anything else malformed."""
+    """The entry in these bytes. Raises UnknownSchema; msgspec.DecodeError or ValueError (broken UTF-8) on
+    anything else malformed."""
     entry = _entry_decoder.decode(data)
     if entry.schema > SCHEMA:
         raise UnknownSchema(

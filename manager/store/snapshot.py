@@ -105,7 +105,7 @@ def read(index: int, chunks: Iterable[bytes]) -> Restored:
                 group: list[StoreObject] = _decoders[kind].decode(items)
                 objects[kind].update((obj.id, obj) for obj in group)
                 count += len(group)
-    except (msgspec.MsgspecError, struct.error, KeyError, IndexError) as error:
+    except (msgspec.MsgspecError, ValueError, KeyError, IndexError) as error:
         raise DamagedSnapshot(f"the snapshot is damaged: {error}") from error
     if not ended:
         raise DamagedSnapshot("the snapshot is cut short")

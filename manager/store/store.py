@@ -143,8 +143,8 @@ class Store:
 
     def apply(self, index: int, entry: bytes) -> Outcome:
         """Apply a committed entry; deterministic. A refused one changes nothing and says so in its outcome;
-        one that was applied before (same request) has its first outcome again. Raises UnknownSchema or
-        msgspec.DecodeError on an entry that can't be read: the manager must stop, not skip it.
+        one that was applied before (same request) has its first outcome again. Raises UnknownSchema,
+        msgspec.DecodeError or ValueError on an entry that can't be read: the manager must stop, not skip it.
         """
         decoded = decode(entry)
         known = self._outcomes.get(decoded.request)

@@ -3,7 +3,7 @@
 from ipaddress import IPv4Network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.objects import Subnet
@@ -35,6 +35,7 @@ cidrs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(cidrs, max_size=12), st.integers(20, 28))
 def test_a_free_subnet_overlaps_nothing_and_no_lower_one_is_free(taken: list[str], size: int) -> None:
     found = lowest_free_subnet(["10.0.0.0/16"], size, taken)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.objects import Task
@@ -43,6 +43,7 @@ def test_a_task_that_should_stop_weighs_no_more_but_holds_until_it_ended() -> No
     stopping = task(
         "x", node_id="a", state=TaskState.RUNNING, desired=TaskState.SHUTDOWN, cpus=4, host_port=80
     )
+    assert where(decide(NodeTable([node("a"), node("b")], [stopping]), many(1), 0)) == {"a": 1}
     table = NodeTable([node("a")], [stopping])
     assert where(decide(table, many(1), 0)) == {"a": 1}
     assert (
@@ -237,14 +238,15 @@ groups = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(nodes, groups)
 def test_limits_are_never_exceeded_and_every_task_is_accounted_for(
     all_nodes: list[object], asked: list[dict[str, object]]
 ) -> None:
     table = NodeTable(all_nodes)
-    for number, settings in enumerate(asked):
-        settings = dict(settings)
-        group = [task(f"g{number}t{i}", **settings) for i in range(settings.pop("count"))]
+    for number, wanted in enumerate(asked):
+        wanted = dict(wanted)
+        group = [task(f"g{number}t{i}", **wanted) for i in range(wanted.pop("count"))]
         decision = decide(table, group, 0)
         assert decision == decide(table, group, 0)
         placed = [placement.task.id for placement in decision.placements]
@@ -254,7 +256,7 @@ def test_limits_are_never_exceeded_and_every_task_is_accounted_for(
             assert sum(decision.refusals.values()) == len(table)
         for placement in decision.placements:
             table.put_task(
-                task(placement.task.id, node_id=placement.node_id, state=TaskState.ASSIGNED, **settings)
+                task(placement.task.id, node_id=placement.node_id, state=TaskState.ASSIGNED, **wanted)
             )
         for info in table:
             on_node = list(info.tasks.values())
@@ -272,6 +274,7 @@ def test_limits_are_never_exceeded_and_every_task_is_accounted_for(
                     assert info.active_by_service[placement.task.service_id] <= limit
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10), st.integers(0, 40), st.randoms(use_true_random=False))
 def test_a_service_is_spread_within_one(node_count: int, task_count: int, random: object) -> None:
     names = [f"n{number}" for number in range(node_count)]
@@ -283,6 +286,7 @@ def test_a_service_is_spread_within_one(node_count: int, task_count: int, random
     assert max(counts) - min(counts) <= 1
 
 
+@settings(deadline=None)
 @given(
     nodes, st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.sampled_from(TaskState)), max_size=40)
 )

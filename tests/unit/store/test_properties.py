@@ -225,6 +225,7 @@ def test_of_racing_writers_of_one_version_exactly_one_wins(data: st.DataObject, 
     asyncio.run(run())
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.integers(0, 60), st.one_of(st.none(), st.integers()), max_size=30), max_size=30
@@ -249,6 +250,7 @@ def test_the_persistent_map_is_a_dict_whose_versions_stay(batches: list[dict[int
         assert all((key in version) is (key in expected) for key in range(61))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2000), st.sampled_from(["cut", "flip"]))
 def test_a_damaged_snapshot_is_refused_and_changes_nothing(position: int, how: str) -> None:
     async def filled() -> Store:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from cluster.errors import Conflict, InvalidArgument, NotFound, OutOfSequence, Unavailable
 from cluster.objects import Cluster, Config, Network, Node, Secret, Service, Task, TaskStatus
+from cluster.seams import SECOND
 from cluster.spec import (
     ConfigSpec,
     ContainerSpec,
@@ -17,8 +18,8 @@ from cluster.spec import (
     TaskSpec,
 )
 from cluster.states import TaskState
-from manager.store import Store, View, WatchLagged
-from tests.fakes.clock import ManualClock
+from manager.store import Store, View, WatchLagged, restarting
+from tests.fakes.clock import ManualClock, settle
 from tests.fakes.proposer import LocalProposer
 
 
@@ -348,3 +349,21 @@ async def test_a_watch_nobody_holds_goes_away(store: Store) -> None:
 
 def test_a_view_before_any_write_is_empty() -> None:
     assert list(View.empty().all(Task)) == []
+
+
+async def test_a_controller_lives_through_lag_and_lost_quorum_but_not_through_defects(
+    clock: ManualClock,
+) -> None:
+    happened: list[str] = []
+
+    async def session() -> None:
+        happened.append("session")
+        raise [WatchLagged("behind"), Unavailable("no quorum"), ZeroDivisionError][len(happened) - 1]
+
+    running = asyncio.ensure_future(restarting("test", session, clock))
+    await settle()
+    assert happened == ["session"] * 2
+    await clock.advance(SECOND)
+    assert happened == ["session"] * 3
+    with pytest.raises(ZeroDivisionError):
+        await running
