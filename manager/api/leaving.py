@@ -6,11 +6,14 @@ from typing import Protocol
 from aiohttp import web
 
 from cluster.errors import ShoalError, Unavailable
+from cluster.seams import SECOND
 from manager.api.access import ACCESS, Access
 from manager.api.request import answer, flag
 
 log = logging.getLogger("shoal.api")
 
+PATIENCE = 6 * SECOND
+RETRY = SECOND // 5
 _MANAGER = "You are attempting to leave the swarm on a node that is participating as a manager. "
 _LAST = (
     "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message."
@@ -43,15 +46,20 @@ async def leave(request: web.Request) -> web.Response:
         raise Unavailable(_MANAGER + (_refusal(left, len(members)) if left else _LAST))
     if not left or manager.node_id not in members:
         return answer({"Warning": ""})
-    try:
-        if manager.leading():
-            await manager.resign_leadership()
-        await manager.ask_leader("POST", f"/raft/leave/{manager.node_id}")
-    except (ShoalError, TimeoutError) as error:
-        reason = str(error) or "no other manager took leadership over"
-        log.warning("left without the others' agreement", extra={"reason": reason})
-        return answer({"Warning": f"the other managers still count this one as a member: {reason}"})
-    return answer({"Warning": ""})
+    deadline = manager.clock.monotonic() + PATIENCE
+    while True:
+        try:
+            if manager.leading():
+                await manager.resign_leadership()
+            await manager.ask_leader("POST", f"/raft/leave/{manager.node_id}")
+            return answer({"Warning": ""})
+        except (ShoalError, TimeoutError) as error:
+            reason = str(error) or "no other manager took leadership over"
+            passing = isinstance(error, TimeoutError) or error.status == Unavailable.status
+            if not passing or manager.clock.monotonic() >= deadline:
+                log.warning("left without the others' agreement", extra={"reason": reason})
+                return answer({"Warning": f"the other managers still count this one as a member: {reason}"})
+        await manager.clock.sleep(RETRY)  # an election or another change is under way; asking twice is safe
 
 
 def _refusal(left: int, members: int) -> str:

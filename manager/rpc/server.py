@@ -23,7 +23,7 @@ from manager.raft.errors import NotLeader
 from manager.rpc.leader import Barrier
 from manager.rpc.peers import require_manager, require_node
 from manager.rpc.session import MAX_FRAME, Sessions, WebSocketChannel
-from manager.store import Transaction
+from manager.store import Transaction, View
 
 _FORWARD = "/forward"
 ROLE_PATIENCE = 10 * SECOND
@@ -111,15 +111,19 @@ class _Handlers:
         """POST /renew: any manager can answer, from a confirmed view."""
         peer = self._node(request)
         wanted = await body(request, RenewRequest)
-        await self._role_settled(peer.node_id)
-        view = await self._port.confirmed()
+        await self._port.confirmed()
+        view = await self._role_settled(peer.node_id)
         return answer(self._port.authority.renew(view, peer.node_id, wanted.csr.encode()))
 
-    async def _role_settled(self, node_id: str) -> None:
-        """Wait while a promotion or demotion is carried out: the certificate shall have the new role."""
+    async def _role_settled(self, node_id: str) -> View:
+        """The state, once a promotion or demotion under way is done: the certificate has the new role."""
         clock = self._port.clock
         deadline = clock.monotonic() + ROLE_PATIENCE
-        while (node := self._port.store.view().get(Node, node_id)) and node.role is not node.spec.role:
+        while True:
+            view = self._port.store.view()
+            node = view.get(Node, node_id)
+            if node is None or node.role is node.spec.role:
+                return view
             if clock.monotonic() >= deadline:
                 raise Unavailable(
                     f"node {node_id} can't be made a {node.spec.role.value} yet: the leader's log says why. "
