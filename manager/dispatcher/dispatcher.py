@@ -22,6 +22,7 @@ from cluster.seams import SECOND, Clock, Random
 from manager.dispatcher.channel import Channel, ChannelClosed, PeerIdentity
 from manager.dispatcher.registration import manager_addresses, register
 from manager.dispatcher.session import Session
+from manager.dispatcher.statuses import OVERTAKEN
 from manager.dispatcher.term import REMOVED, Term
 from manager.store import Store
 
@@ -71,7 +72,7 @@ class Dispatcher:
                 log.warning("a session must begin with hello", extra={"node": peer.node_id})
                 return
             await self._admit(peer, hello, channel)
-        except (ChannelClosed, TimeoutError, Unavailable) as error:
+        except (ChannelClosed, TimeoutError, *OVERTAKEN) as error:
             log.info("session not opened", extra={"node": peer.node_id, "reason": str(error)})
         finally:
             await channel.close()
@@ -105,7 +106,7 @@ class Dispatcher:
         await self._slow_down(peer.node_id)
         try:
             node = await self._store.update_retrying(lambda tx: register(tx, peer, hello))
-        except Unavailable:
+        except OVERTAKEN:
             await channel.send(SessionRedirect(leader="", managers=managers))
             raise
         term = self._term

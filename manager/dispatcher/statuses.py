@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from cluster.errors import OutOfSequence, Unavailable
+from cluster.errors import Conflict, NotFound, OutOfSequence, Unavailable
 from cluster.messages import Assignments, StatusAck, StatusReport, TaskStatusUpdate
 from cluster.objects import Task
 from cluster.seams import MILLISECOND, Clock
@@ -22,6 +22,8 @@ from manager.store import Store, Transaction
 
 log = logging.getLogger("shoal.dispatcher.statuses")
 
+OVERTAKEN = (Unavailable, OutOfSequence, NotFound, Conflict)
+"""What a write may meet when others write, delete or lead meanwhile: it is tried again on what is there."""
 RETRY_AFTER = 200 * MILLISECOND
 
 
@@ -75,7 +77,7 @@ class StatusWriter:
             try:
                 await self._store.batch(changes)
                 break
-            except (OutOfSequence, Unavailable) as error:
+            except OVERTAKEN as error:
                 log.info("statuses not written yet", extra={"count": len(changes), "reason": str(error)})
                 await self._clock.sleep(RETRY_AFTER)
         view = self._store.view()

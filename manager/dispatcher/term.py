@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 
-from cluster.errors import OutOfSequence, Unavailable
 from cluster.messages import (
     AgentMessage,
     Applied,
@@ -26,7 +25,7 @@ from manager.dispatcher.liveness import Liveness, heartbeat_period
 from manager.dispatcher.logs import LogBroker
 from manager.dispatcher.registration import describe, manager_addresses, mark_down, mark_ready
 from manager.dispatcher.session import Session
-from manager.dispatcher.statuses import StatusWriter
+from manager.dispatcher.statuses import OVERTAKEN, StatusWriter
 from manager.dispatcher.withdrawals import Withdrawals
 from manager.store import Event, Store, WatchLagged
 
@@ -307,7 +306,7 @@ class Term:
             )
             back = [id for id in node_ids if id in self.sessions]
             await self._store.batch([partial(mark_ready, node_id=id) for id in back])
-        except (Unavailable, OutOfSequence) as error:
+        except OVERTAKEN as error:
             log.info("will mark nodes down later", extra={"nodes": node_ids, "reason": str(error)})
             self._liveness.expect(node_ids, 0, self._clock.monotonic() + LONGEST_SLEEP)
 
@@ -321,7 +320,7 @@ class Term:
                     await self._store.update_retrying(
                         partial(describe, node_id=node_id, description=message.description)
                     )
-                except (Unavailable, OutOfSequence) as error:
+                except OVERTAKEN as error:
                     log.info("description not written yet", extra={"node": node_id, "reason": str(error)})
                     self._descriptions.append((node_id, message))
                     await self._clock.sleep(LONGEST_SLEEP)

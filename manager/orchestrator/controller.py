@@ -9,12 +9,14 @@ import logging
 from collections.abc import Callable
 from typing import ClassVar
 
-from cluster.errors import OutOfSequence, Unavailable
+from cluster.errors import Conflict, NotFound, OutOfSequence, Unavailable
 from cluster.objects import StoreObject
 from cluster.seams import MILLISECOND, Clock
 from manager.orchestrator.plan import Plan, earliest
 from manager.store import Event, Store, Transaction, View, Watch, WatchLagged
 
+OVERTAKEN = (Unavailable, OutOfSequence, NotFound, Conflict)
+"""What a write may meet when others write, delete or lead meanwhile: look again, then decide again."""
 RETRY_AFTER = 200 * MILLISECOND
 """How long a controller waits when a write found no leader or quorum."""
 
@@ -93,7 +95,7 @@ class Controller:
             writes.extend(plan.writes())
         try:
             await self.store.batch(writes)
-        except (Unavailable, OutOfSequence) as error:
+        except OVERTAKEN as error:
             self.log.info("write not possible, will decide again", extra={"reason": str(error)})
             return False
         self._pending.clear()
