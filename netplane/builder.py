@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ LOOPBACK = 1
 FIRST_INDEX = 11
 _MESH_TABLE = 1000
 _MESH_PRIORITY = 1000
+_DOOMED = 0x53484F41  # the group of links that are about to be deleted
 _ENODEV, _ENOENT = 19, 2
 
 
@@ -96,7 +97,7 @@ def build(
             handles.dns_udp, handles.dns_tcp = open_name_server(0)
     except BaseException:
         handles.close()
-        demolish(path, interfaces, segments, host)
+        demolish([(path, interfaces)], segments, host)
         raise
     finally:
         if descriptor >= 0:
@@ -119,20 +120,25 @@ def reopen(*, rules: bool, name_server: bool, port: int) -> Handles:
 
 
 def demolish(
-    path: Path, interfaces: Sequence[Interface], segments: Mapping[str, Segment], host: NetlinkSocket
+    remains: Iterable[tuple[Path, Sequence[Interface]]], segments: Mapping[str, Segment], host: NetlinkSocket
 ) -> None:
-    """Take a sandbox's namespace and all of the host's side away; what is gone already is no error."""
-    messages = [route.delete_link(each.port) for each in interfaces]
-    messages += [
+    """Take sandboxes' namespaces and all of the host's side away; what is gone already is no error."""
+    remains = list(remains)
+    interfaces = [interface for _, each in remains for interface in each]
+    messages = [
         route.delete_neighbour(segments[each.network_id].index, each.address)
         for each in interfaces
         if each.network_id in segments
     ]
+    if interfaces:
+        messages += [route.to_group(each.port, _DOOMED) for each in interfaces]
+        messages.append(route.delete_group(_DOOMED))
     try:
         if messages:
             host.execute(messages, "detaching from the network", ignore=(_ENODEV, _ENOENT))
     finally:
-        netns.remove_namespace(path)
+        for path, _ in remains:
+            netns.remove_namespace(path)
 
 
 def open_name_server(port: int) -> tuple[socket.socket, socket.socket]:

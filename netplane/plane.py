@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -76,6 +76,8 @@ class NetPlane:
         self._sandboxes: dict[str, SandboxRecord] = {}
         self._building: dict[str, asyncio.Future[None]] = {}
         self._withdrawn: set[str] = set()  # task ids
+        self._site = asyncio.Lock()  # where namespaces are built and demolished
+        self._doomed: list[tuple[Path, tuple[Interface, ...]]] = []
         self._host_ports = HostPorts()
         self._handles: dict[str, builder.Handles] = {}
         self._names = Names(self._records, self._sandboxes, self._network_name, self._withdrawn)
@@ -128,7 +130,7 @@ class NetPlane:
                 adopted.append(record)
             else:
                 log.info("sandbox %s did not survive", record.sandbox.id)
-                builder.demolish(path, record.interfaces, {}, self._host)
+                builder.demolish([(path, record.interfaces)], {}, self._host)
                 self._storage.forget_sandbox(record.sandbox.id)
         known = {record.sandbox.id for record in adopted}
         for path in self._storage.namespaces.iterdir():
@@ -172,8 +174,11 @@ class NetPlane:
         async with self._lock:
             mtu = await self._run(links.mtu_of_address, data_path_address)
             tunnel = Tunnel(node_id, data_path_address, data_path_port, mtu)
-            if tunnel != self._tunnel:
-                self._tunnel = tunnel
+            if tunnel == self._tunnel:
+                return
+            self._tunnel = tunnel
+            # Before the first records there is nothing to do, and what an earlier run left must go on.
+            if self._records.networks:
                 self._touched.update(self._records.networks)
                 await self._settle(set())
 
@@ -276,18 +281,8 @@ class NetPlane:
             embedded = any(segment.resolves_names for segment in segments)
             by_id = {segment.network_id: segment for segment in segments}
             path = self._storage.netns(spec.id)
-            handles = await netns.in_thread(
-                functools.partial(
-                    builder.build,
-                    path,
-                    interfaces,
-                    by_id,
-                    self._host,
-                    rules=embedded,
-                    name_server=embedded,
-                )
-            )
-            undo.push_async_callback(netns.in_thread, functools.partial(self._demolish, path, interfaces))
+            handles = await self._build(path, interfaces, by_id, embedded=embedded)
+            undo.push_async_callback(self._demolish, path, interfaces)
             undo.callback(handles.close)
             ports = self._host_ports.reserve(spec.id, spec.host_ports)
             undo.callback(self._host_ports.release, spec.id)
@@ -320,6 +315,28 @@ class NetPlane:
             undo.pop_all()
             return sandbox
 
+    async def _build(
+        self,
+        path: Path,
+        interfaces: tuple[Interface, ...],
+        segments: Mapping[str, Segment],
+        *,
+        embedded: bool,
+    ) -> builder.Handles:
+        # One at a time: the kernel has one lock for all of it, and threads that wait for it only burn time.
+        async with self._site:
+            return await netns.in_thread(
+                functools.partial(
+                    builder.build,
+                    path,
+                    interfaces,
+                    segments,
+                    self._host,
+                    rules=embedded,
+                    name_server=embedded,
+                )
+            )
+
     async def _create_plain(self, spec: SandboxSpec, undo: contextlib.AsyncExitStack) -> Sandbox:
         host_dns = resolv.host_dns()
         if spec.host_ports or spec.attachments:
@@ -328,9 +345,7 @@ class NetPlane:
         hosts = resolv.hosts(spec.hostname, ("127.0.1.1",), spec.extra_hosts, "127.0.0.1")
         if spec.mode is Mode.NONE:
             path = self._storage.netns(spec.id)
-            await netns.in_thread(
-                functools.partial(builder.build, path, (), {}, self._host, rules=False, name_server=False)
-            )
+            await self._build(path, (), {}, embedded=False)
         text = resolv.resolv_conf(spec.dns, host_dns, embedded=False)
         if spec.mode is Mode.HOST and not spec.dns.servers and host_dns.servers:
             text = resolv.resolv_conf(replace(spec.dns, servers=host_dns.servers), host_dns, embedded=False)
@@ -414,7 +429,7 @@ class NetPlane:
                 handles.close()
             path = record.sandbox.netns
             if path is not None:
-                await netns.in_thread(functools.partial(self._demolish, path, record.interfaces))
+                await self._demolish(path, record.interfaces)
             self._host_ports.release(sandbox_id)
             self._storage.forget_sandbox(sandbox_id)
             del self._sandboxes[sandbox_id]
@@ -439,9 +454,14 @@ class NetPlane:
                 await self._run(self._overlays.prune, self._records, self._networks_in_use())
                 await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
 
-    def _demolish(self, path: Path, interfaces: Iterable[Interface]) -> None:
-        segments = {segment.network_id: segment for segment in self._segments()}
-        builder.demolish(path, tuple(interfaces), segments, self._host)
+    async def _demolish(self, path: Path, interfaces: tuple[Interface, ...]) -> None:
+        """Take a namespace apart, together with all others that wait for it meanwhile."""
+        self._doomed.append((path, interfaces))
+        async with self._site:
+            if (path, interfaces) in self._doomed:
+                doomed, self._doomed = self._doomed, []
+                segments = {segment.network_id: segment for segment in self._segments()}
+                await netns.in_thread(functools.partial(builder.demolish, doomed, segments, self._host))
 
     # --- networks -----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from netplane.netlink.wire import CREATE, EXCL, REPLACE, attribute, message, nes
 
 _NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH, _DELNEIGH, _NEWRULE = 16, 17, 20, 24, 28, 29, 32
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
-_IFLA_NET_NS_FD = 28
+_IFLA_GROUP, _IFLA_NET_NS_FD = 27, 28
 _NUD_PERMANENT, _NUD_NOARP = 0x80, 0x40
 _NTF_SELF = 0x02
 _UP = 1
@@ -51,9 +51,14 @@ def link_up(index: int) -> bytes:
     return message(_NEWLINK, 0, _link(index, _UP, _UP))
 
 
-def delete_link(name: str) -> bytes:
-    """Delete a link by name."""
-    return message(_DELLINK, 0, _link() + text(_IFLA_IFNAME, name))
+def to_group(name: str, group: int) -> bytes:
+    """Put a link into a group."""
+    return message(_NEWLINK, 0, _link() + text(_IFLA_IFNAME, name) + u32(_IFLA_GROUP, group))
+
+
+def delete_group(group: int) -> bytes:
+    """Delete all links of a group at once: the kernel waits for its readers once, not once a link."""
+    return message(_DELLINK, 0, _link() + u32(_IFLA_GROUP, group))
 
 
 def address(index: int, ip: str, prefix: int) -> bytes:
