@@ -35,7 +35,9 @@ _SIGKILL, _SIGTERM = 9, 15
 class FakeRuntime:
     """Containers in memory. `start_latency` ns pass in each start; `exec_script` answers execs."""
 
-    def __init__(self, clock: Clock, *, start_latency: int = 0, exec_script: ExecScript | None = None) -> None:
+    def __init__(
+        self, clock: Clock, *, start_latency: int = 0, exec_script: ExecScript | None = None
+    ) -> None:
         self._clock = clock
         self._start_latency = start_latency
         self._table = ContainerTable()
@@ -72,7 +74,9 @@ class FakeRuntime:
             message = self.fail_starts.pop(id, "")
             span = None if message else _life(entry.config.args)
             if span is None:
-                error = ContainerStartFailed(message or "failed to start container: executable file not found", 127)
+                error = ContainerStartFailed(
+                    message or "failed to start container: executable file not found", 127
+                )
                 self._table.update(entry, ContainerState(error=str(error), exit_code=error.exit_code))
                 raise error
             self._next_pid += 1

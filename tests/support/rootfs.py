@@ -5,8 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-_PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001:Alice:/home/alice:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
-_GROUP = "root:x:0:\ntty:x:5:\nwheel:x:10:root\nstaff:x:50:alice\nalice:x:1001:\nnobody:x:65534:\n"
+_PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001:Alice:/home/alice:/bin/sh\n"
+_GROUP = "root:x:0:\ntty:x:5:\nwheel:x:10:root\nstaff:x:50:alice\nalice:x:1001:\n"
 
 
 def make_rootfs(target: Path) -> Path:

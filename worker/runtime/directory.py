@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from worker.runtime import syscalls
 from worker.runtime.model import (
     ContainerConfig,
     ContainerState,
@@ -31,6 +32,15 @@ from worker.runtime.model import (
 log = logging.getLogger("shoal.runtime")
 
 CONFIG, STATE = "container.json", "state.json"
+
+
+_TMPFS_MAGIC, _RAMFS_MAGIC = 0x01021994, 0x858458F6
+_SECRET_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+
+
+def in_memory(path: Path) -> bool:
+    """True when the path is on a file system that is never written to a disk (but may be swapped)."""
+    return syscalls.filesystem_type(str(path)) in (_TMPFS_MAGIC, _RAMFS_MAGIC)
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,17 @@ class Layout:
         """Create the directories that all containers share."""
         for path in (self.root, self.run / "bundles", self.exits, self.run / "files", self.run / "oci"):
             path.mkdir(mode=0o711, parents=True, exist_ok=True)
-        (self.run / "files").chmod(0o700)
+        files = self.run / "files"
+        files.chmod(0o700)
+        if not in_memory(files):
+            # The run directory is on a disk: secrets get a tmpfs of their own.
+            syscalls.mount("tmpfs", str(files), "tmpfs", _SECRET_FLAGS, "mode=700")
+
+    def release(self) -> None:
+        """Undo what `make` mounted; when no container is left."""
+        files = self.run / "files"
+        if not any(files.iterdir()):
+            syscalls.unmount(str(files))
 
     def load(self) -> Iterator[tuple[str, ContainerConfig | None, ContainerState | None]]:
         """All containers on disk; config None for debris, state None when it was lost."""

@@ -148,6 +148,7 @@ class OCIRuntime:
         self._pool.shutdown()
         if not any(entry.state.running for entry in self._table):
             self._launcher.cgroups.remove_if_empty(self._launcher.cgroup_parent)
+            self._layout.release()
 
     # --- operations ------------------------------------------------------------------------------------
 

@@ -93,6 +93,13 @@ def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
     return _check(result, path)
 
 
+def filesystem_type(path: str) -> int:
+    """The magic number of the file system that a path is on (statfs(2))."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.statfs(os.fsencode(path), buffer), f"statfs {path}")
+    return int(ctypes.c_long.from_buffer(buffer).value)
+
+
 def unshare(flags: int) -> None:
     """unshare(2): for the calling thread only."""
     _check(_libc.unshare(flags), "unshare")

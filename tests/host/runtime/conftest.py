@@ -29,7 +29,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mount_namespace() -> Iterator[None]:
-    """Where the machine's cgroups are hybrid: a mount namespace in which crun works, for this module's tests."""
+    """On machines with hybrid cgroups: a mount namespace in which crun works."""
     run = Path(tempfile.mkdtemp(prefix="shoal-runtime-"))
     syscalls.unshare(syscalls.CLONE_FS)
     origin = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
@@ -93,8 +93,7 @@ def config(layer: Path) -> MakeConfig:
 
     def make(*args: str, **fields: object) -> ContainerConfig:
         number = next(numbers)
-        return ContainerConfig(
-            id=f"{number:064x}", args=args, layers=(layer,), created_at=number, **fields  # type: ignore[arg-type]
-        )
+        known = {"id": f"{number:064x}", "layers": (layer,), "created_at": number}
+        return ContainerConfig(args=args, **(known | fields))  # type: ignore[arg-type]
 
     return make

@@ -26,8 +26,7 @@ class TestFakeRuntime(RuntimeConformance):
 
         def make(*args: str, **fields: object) -> ContainerConfig:
             number = next(numbers)
-            return ContainerConfig(
-                id=f"{number:064x}", args=args, layers=(Path("/layer"),), created_at=number, **fields
-            )
+            known = {"id": f"{number:064x}", "layers": (Path("/layer"),), "created_at": number}
+            return ContainerConfig(args=args, **(known | fields))  # type: ignore[arg-type]
 
         return make
