@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -64,13 +63,13 @@ class ManagerProxy:
         """Pass a request on as it is and stream the answer back."""
         http = self._require()
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
-        body: AsyncIterator[bytes] | None = request.content.iter_any() if request.can_read_body else None
+        body = await request.read()  # small; and it can be read once only, which a handler may have done
         try:
             answer = await http.request(
                 request.method,
                 f"http://manager{request.raw_path}",
                 headers=headers,
-                data=body,
+                data=body or None,
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError) as error:

@@ -100,9 +100,7 @@ class Demo:
     def _push_from_client(self, archive: Path) -> None:
         target = self._playground.layout.home(CLIENT) / "web.tar"
         shutil.copy(archive, target)
-        run = self._playground.run(
-            CLIENT, [sys.executable, "-m", "worker.images.push", str(target), IMAGE, "--plain-http"]
-        )
+        run = self._playground.run(CLIENT, [sys.executable, "-m", "shoal.demo.push", str(target), IMAGE])
         target.unlink()
         check(run.returncode == 0, f"pushing the image: {run.stderr.strip()}")
 
@@ -233,7 +231,7 @@ class Demo:
 
     def _write(self, engine: Engine) -> bool:
         name = f"probe-{time.monotonic_ns()}"
-        made = engine.post("/configs/create", {"Name": name, "Data": ""})
+        made = engine.post("/configs/create", {"Name": name, "Data": "cHJvYmU="})
         engine.delete(f"/configs/{made['ID']}")
         return True
 
