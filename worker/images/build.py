@@ -12,14 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-import msgspec
-
 from worker.images.config import ImageConfig, encode_config
-from worker.images.digest import digest_of, hex_of
-from worker.images.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from worker.images.digest import digest_of
+from worker.images.layout import LaidOut, blob_name, documents
 from worker.images.reference import Reference
 
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 _COPY_BYTES = 1 << 20
 
 
@@ -35,20 +32,13 @@ def write_archive(rootfs: Path, out: Path, ref: str, config: ImageConfig) -> str
         size = layer.tell()
         diff_id = _digest_of_file(layer)
         document = encode_config(config, [diff_id])
-        image_id = digest_of(document)
-        manifest = _manifest(document, diff_id, size)
+        image = LaidOut(document, (reference,), ((diff_id, size),))
         with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
             layer.seek(0)
-            _add(archive, _blob(diff_id), layer, size)
-            for name, content in (
-                (_blob(image_id), document),
-                (_blob(digest_of(manifest)), manifest),
-                ("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
-                ("index.json", _index(manifest, reference)),
-                ("manifest.json", _docker_manifest(image_id, reference, diff_id)),
-            ):
+            _add(archive, blob_name(diff_id), layer, size)
+            for name, content in documents([image]).items():
                 _add(archive, name, io.BytesIO(content), len(content))
-    return image_id
+    return digest_of(document)
 
 
 def write_layer(rootfs: Path, out: IO[bytes]) -> None:
@@ -98,49 +88,8 @@ def _digest_of_file(file: IO[bytes]) -> str:
     return f"sha256:{state.hexdigest()}"
 
 
-def _blob(digest: str) -> str:
-    return f"blobs/sha256/{hex_of(digest)}"
-
-
 def _add(archive: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
     member = tarfile.TarInfo(name)
     member.size = size
     member.mode = 0o644
     archive.addfile(member, content)
-
-
-def _manifest(document: bytes, diff_id: str, layer_size: int) -> bytes:
-    return msgspec.json.encode(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": {"mediaType": OCI_CONFIG, "digest": digest_of(document), "size": len(document)},
-            "layers": [{"mediaType": OCI_LAYER, "digest": diff_id, "size": layer_size}],
-        }
-    )
-
-
-def _index(manifest: bytes, reference: Reference) -> bytes:
-    return msgspec.json.encode(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_INDEX,
-            "manifests": [
-                {
-                    "mediaType": OCI_MANIFEST,
-                    "digest": digest_of(manifest),
-                    "size": len(manifest),
-                    "annotations": {
-                        "io.containerd.image.name": str(reference),
-                        "org.opencontainers.image.ref.name": reference.tag,
-                    },
-                }
-            ],
-        }
-    )
-
-
-def _docker_manifest(image_id: str, reference: Reference, diff_id: str) -> bytes:
-    return msgspec.json.encode(
-        [{"Config": _blob(image_id), "RepoTags": [reference.familiar], "Layers": [_blob(diff_id)]}]
-    )

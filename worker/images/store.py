@@ -25,6 +25,7 @@ from worker.images.digest import digest_of, hex_of
 from worker.images.endpoints import Endpoints, host_of
 from worker.images.errors import InvalidImage, NoSuchImage
 from worker.images.layers import LayerStore, write_durably
+from worker.images.layout import LaidOut
 from worker.images.load import Loader
 from worker.images.manifest import Descriptor, Index, Platform, platforms
 from worker.images.model import Image, ImageUser, Removal, ResolvedDescriptor
@@ -34,6 +35,7 @@ from worker.images.query import select
 from worker.images.reference import Reference, familiar
 from worker.images.registry import verify
 from worker.images.removal import RemovalPlan, plan_everything, plan_removal
+from worker.images.save import write_images
 from worker.images.transport import RegistryTransport
 from worker.images.unpack import Limits
 
@@ -209,6 +211,17 @@ class ImageStore:
         finally:
             await self._threads.run(lambda: self._layers.discard(staging))
 
+    async def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
+        """The archive that `docker save` writes, for `load` here or elsewhere. Raises NoSuchImage at first.
+
+        An image named by id, or by a digest, is saved without names.
+        """
+        laid_out = [self._laid_out(self._catalog.find(ref), ref) for ref in refs]
+        async with self._lease([diff_id for image in laid_out for diff_id, _ in image.layers]):
+            pieces = write_images(self._layers, laid_out)
+            while (piece := await self._threads.run(lambda: next(pieces, None))) is not None:
+                yield piece
+
     async def tag(self, source: str, target: str) -> None:
         """Give an image one more name. Raises NoSuchImage, InvalidArgument."""
         record, reference = self._catalog.find(source), Reference.parse(target)
@@ -270,6 +283,15 @@ class ImageStore:
             layers=tuple(self._layers.path(diff_id) for diff_id in diff_ids),
             layer_names=tuple(self._layers.relative(diff_id) for diff_id in diff_ids),
             tagged_at=record.tagged_at,
+        )
+
+    def _laid_out(self, record: ImageRecord, ref: str) -> LaidOut:
+        names = () if self._catalog.is_id(ref) else (Reference.parse(ref),)
+        sizes = {layer.diff_id: layer.tar_bytes for layer in self._layers.all()}
+        return LaidOut(
+            self.config_bytes(record.id),
+            tuple(name for name in names if not name.digest),
+            tuple((diff_id, sizes[diff_id]) for diff_id in record.diff_ids),
         )
 
     def _check(self, record: ImageRecord) -> None:
