@@ -1,5 +1,6 @@
 """TLS, credentials and mirrors."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.layers import make_image, make_tar, member
 from worker.images.auth import RegistryAuth
 from worker.images.endpoints import Endpoints
 from worker.images.errors import AccessDenied, RegistryError, RegistryUnauthorized, TLSFailure
+from worker.images.manifest import DOCKER_MANIFEST
 from worker.images.push import push_archive
 from worker.images.store import ImageStore
 from worker.images.transport import HttpTransport
@@ -66,6 +68,33 @@ async def test_tls_is_verified_unless_told_otherwise(tmp_path: Path) -> None:
             await push_archive(archive, f"{registry.host}/web:1", transport=transport, clock=SystemClock())
         finally:
             await transport.close()
+
+
+async def test_what_skopeo_pushes_in_dockers_format(tmp_path: Path) -> None:
+    archive = build_image(tmp_path, "web:1", {"www/index.html": "hello"})
+    async with real_registry(tmp_path / "registry") as registry:
+        name = f"{registry.host}/web:1"
+        subprocess.run(
+            [
+                "/usr/bin/skopeo",
+                "copy",
+                "-q",
+                "--format",
+                "v2s2",
+                "--dest-tls-verify=false",
+                f"docker-archive:{archive}",
+                f"docker://{name}",
+            ],
+            check=True,
+        )
+        store = ImageStore(tmp_path / "store", transport=HttpTransport("shoal-test"), clock=SystemClock())
+        await store.open()
+        try:
+            assert (await store.resolve(name)).descriptor.media_type == DOCKER_MANIFEST
+            image = await store.pull(name)
+            assert (image.layers[0] / "www/index.html").read_text() == "hello"
+        finally:
+            await store.close()
 
 
 def fake_with_image(**options: object) -> FakeRegistry:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -15,8 +16,11 @@ from tests.support.instant_clock import InstantClock
 from tests.support.layers import MadeImage, make_image, make_tar, member
 from worker.images.config import ImageConfig
 from worker.images.digest import digest_of
+from worker.images.endpoints import Endpoint
 from worker.images.errors import ManifestUnknown
-from worker.images.manifest import OCI_INDEX, OCI_MANIFEST, host_platform
+from worker.images.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor, host_platform
+from worker.images.reference import Reference
+from worker.images.registry import RegistryClient
 from worker.images.store import ImageStore
 from worker.images.transport import HttpTransport, RegistryTransport
 
@@ -177,3 +181,18 @@ async def test_many_pulls_at_once(source: Source, store: ImageStore) -> None:
     assert {image.id for image in images} == {made.id}
     if source.fake is not None:
         assert [source.fake.count(digest_of(blob)) for blob in made.blobs] == [1] * 6
+
+
+async def test_a_blob_can_be_continued(source: Source, tmp_path: Path) -> None:
+    made = make_image(layers(bytes(range(256)) * 40), "none")
+    await source.put("app", "1", made)
+    (blob,) = made.blobs
+    reference = Reference.parse(f"{source.host}/app:1")
+    endpoint = Endpoint(f"http://{source.host}", verify=False)
+    client = RegistryClient(source.transport, reference, endpoint, None, InstantClock(), Random(1))
+    descriptor = Descriptor("application/octet-stream", digest_of(blob), len(blob))
+    for offset in (0, 1, 5000, len(blob) - 1):
+        async with client.blob(descriptor, offset) as (start, response):
+            content = b"".join([chunk async for chunk in response.chunks()])
+        assert (start, content) == (offset, blob[offset:])
+    await source.transport.close()
