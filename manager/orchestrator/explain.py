@@ -53,29 +53,28 @@ def _unwanted(view: View, task: Task) -> str:
         return "its service was removed"
     if task.desired_state >= TaskState.REMOVE:
         return "scaled down: no longer needed"
-    newer = [other for other in _siblings(view, task) if other.created_at > task.created_at]
+    ids = [other.id for other in _siblings(view, task)]
+    newer = ids[ids.index(task.id) + 1 :] if task.id in ids else []
     node = view.get(Node, task.node_id) if task.node_id else None
     if not newer:
         verdict = judge(task, task.updated_at, _NoChance())
         return "waits to be replaced" if verdict.restart else f"not replaced: {verdict.reason}"
     if not task.status.state.terminal and node is not None and node.status.state == NodeState.DOWN:
-        return f"replaced by task {newer[0].id}: node {_name(view, node.id)} is down"
+        return f"replaced by task {newer[0]}: node {_name(view, node.id)} is down"
     if task.status.state in (TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED):
-        return f"{task.status.state.word}; replaced by task {newer[0].id}"
+        return f"{task.status.state.word}; replaced by task {newer[0]}"
     if dirty(service, task):
-        return f"replaced by task {newer[0].id} in an update"
+        return f"replaced by task {newer[0]} in an update"
     reason = misplaced_on(node, task) if task.node_id else ""
-    return f"replaced by task {newer[0].id}" + (f": {reason}" if reason else "")
+    return f"replaced by task {newer[0]}" + (f": {reason}" if reason else "")
 
 
 def _siblings(view: View, task: Task) -> list[Task]:
-    """The other tasks of its slot."""
+    """All tasks of its slot, itself included, in creation order."""
     return [
         other
         for other in view.tasks_of_service(task.service_id)
-        if other.id != task.id
-        and other.slot == task.slot
-        and (task.slot > 0 or other.node_id == task.node_id)
+        if other.slot == task.slot and (task.slot > 0 or other.node_id == task.node_id)
     ]
 
 

@@ -67,9 +67,12 @@ class MemoryChannel:
         self.to_agent: asyncio.Queue[ManagerMessage] = asyncio.Queue()
         self.to_manager: asyncio.Queue[AgentMessage | None] = asyncio.Queue()
         self.closed = False
+        self.flowing = asyncio.Event()  # cleared: the agent reads nothing, and `send` waits
+        self.flowing.set()
 
     async def send(self, message: ManagerMessage) -> None:
         """To the agent."""
+        await self.flowing.wait()
         if self.closed:
             raise ChannelClosed("closed")
         self.to_agent.put_nowait(message)

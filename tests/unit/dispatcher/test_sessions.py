@@ -373,3 +373,106 @@ async def test_logs_come_from_every_node_and_a_missing_one_is_named(cluster: Clu
         with pytest.raises(Unavailable, match="node n2 is not connected"):
             await reading
         assert found == [b"hello\n"]
+
+
+def expect_task_set(agent: FakeAgent, cluster: Cluster) -> None:
+    tasks = cluster.store.view().tasks_on_node(agent.node_id)
+    assert {id: task.desired_state for id, task in agent.knows.tasks.items()} == {
+        task.id: task.desired_state for task in tasks
+    }
+
+
+def task_on(node_id: str, number: int) -> Task:
+    status = TaskStatus(state=TaskState.ASSIGNED)
+    return Task(id=f"x{number}", node_id=node_id, status=status, desired_state=TaskState.RUNNING)
+
+
+async def test_a_slow_agent_gets_few_larger_messages_and_catches_up(cluster: Cluster) -> None:
+    await cluster.nodes("n1")
+    async with running(cluster):
+        agent = await cluster.agent("n1")
+        agent.channel.flowing.clear()
+        for number in range(60):
+            await cluster.put(task_on("n1", number))
+            await cluster.clock.advance(20 * MILLISECOND)
+        before = len(agent.messages)
+        agent.channel.flowing.set()
+        await cluster.talk()
+        assert len(agent.messages) - before < 30
+        expect_task_set(agent, cluster)
+
+
+async def test_after_a_snapshot_replaced_the_state_sessions_get_the_difference(cluster: Cluster) -> None:
+    await cluster.nodes("n1", "n2")
+    await cluster.web()
+    async with running(cluster):
+        agent = await cluster.agent("n1")
+        other = Store(cluster.clock, random.Random(9))
+        other.restore(cluster.proposer.index, iter(list(cluster.store.snapshot())))
+        proposer = LocalProposer(other)
+        proposer.entries = [b""] * cluster.proposer.index
+        task = other.view().get(Task, "t2")
+        assert task is not None
+        await other.update(lambda tx: tx.delete(Task, task.id))
+        await other.update(lambda tx: tx.create(task_on("n1", 1)))
+        cluster.store.restore(proposer.index, iter(list(other.snapshot())))
+        await cluster.talk()
+        assert set(agent.knows.endpoints) == {("net", "t1")}
+        expect_task_set(agent, cluster)
+
+
+async def test_a_node_that_reconnects_in_a_loop_is_slowed_down(cluster: Cluster) -> None:
+    await cluster.nodes("n1")
+    async with running(cluster):
+        for _ in range(5):
+            agent = await cluster.agent("n1")
+            assert isinstance(agent.messages[0], Welcome)
+        late = await cluster.agent("n1")
+        assert late.messages == []
+        await cluster.clock.advance(SECOND)
+        late.listen()
+        assert isinstance(late.messages[0], Welcome)
+
+
+async def test_when_leadership_ends_sessions_end_and_redirect(cluster: Cluster) -> None:
+    await cluster.nodes("n1")
+    async with running(cluster):
+        agent = await cluster.agent("n1")
+    assert agent.channel.closed
+    again = await cluster.agent("n1")
+    assert isinstance(again.messages[0], SessionRedirect)
+    await again.serving
+
+
+async def test_a_report_on_a_task_that_is_deleted_meanwhile_does_no_harm(cluster: Cluster) -> None:
+    await cluster.nodes("n1", "n2")
+    await cluster.web()
+    async with running(cluster):
+        agent = await cluster.agent("n1")
+        cluster.proposer.hold()
+        agent.report("t1", state=TaskState.FAILED)
+        await settle()
+        task = cluster.get(Task, "t1")
+        deleting = asyncio.create_task(cluster.delete(task))
+        await settle()
+        assert cluster.proposer.held == 2
+        cluster.proposer.release(lambda numbers: list(reversed(numbers)))
+        await deleting
+        await cluster.talk(SECOND)
+        assert cluster.store.view().get(Task, "t1") is None
+        assert agent.messages.count(StatusAck(number=1)) == 1
+        assert cluster.dispatcher.connected == {"n1"}
+
+
+async def test_a_node_heard_of_while_it_is_marked_down_is_ready_again(cluster: Cluster) -> None:
+    await cluster.nodes("n1")
+    async with running(cluster):
+        await cluster.agent("n1")
+        cluster.proposer.hold()
+        await cluster.clock.advance(3200 * MILLISECOND)
+        assert cluster.proposer.held == 1
+        await cluster.agent("n1")
+        cluster.proposer.release()
+        await cluster.talk()
+        assert cluster.get(Node, "n1").status.state == NodeState.READY
+        assert cluster.dispatcher.connected == {"n1"}
