@@ -43,6 +43,8 @@ log = logging.getLogger("shoal.runtime")
 
 R = TypeVar("R")
 
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 UNKNOWN_EXIT_CODE = 255
 """For a container that ended unseen (power loss, killed monitor); dockerd's number."""
 
@@ -54,7 +56,7 @@ _KILL_SIGNAL = 9
 
 def find_program(name: str) -> str:
     """Absolute path of a program, with advice when it is missing."""
-    path = shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    path = shutil.which(name, path=f"{_PATH}:{os.environ.get('PATH', '')}")
     if path is None:
         package = Path(name).name
         raise Unavailable(f"{name} is not installed on this node: install the package {package}")
