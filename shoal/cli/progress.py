@@ -1,7 +1,7 @@
 """Waiting, with a live display, until a service is as asked for."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -53,6 +53,21 @@ def render(state: Convergence) -> Group:
     return Group(*lines)
 
 
+def _news(state: Convergence, told: list[str]) -> Iterator[str]:
+    """What a log of the way has not said yet: a changed count, and each error once.
+
+    Args:
+        told: what has been said, the count first; kept up by this function.
+    """
+    count = f"{state.running} out of {state.wanted} tasks run"
+    if told[0] != count:
+        told[0] = count
+        yield count
+    for error in {slot.error for slot in state.slots if slot.error}.difference(told):
+        told.append(error)
+        yield f"a task failed: {error}"
+
+
 def wait(
     look: Callable[[], Convergence],
     console: Console,
@@ -69,7 +84,7 @@ def wait(
     """
     stable_since: float | None = None
     silent_since: float | None = None
-    last = ""
+    told: list[str] = [""]
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             try:
@@ -85,9 +100,9 @@ def wait(
                 continue
             if console.is_terminal:
                 live.update(render(state), refresh=True)
-            elif (line := f"{state.running} out of {state.wanted} tasks run") != last:
-                console.print(line)
-                last = line
+            else:
+                for line in _news(state, told):
+                    console.print(line, markup=False, highlight=False, soft_wrap=True)
             if state.stopped:
                 raise ShoalError(f"the service's update has stopped ({state.stopped})")
             stable_since = (stable_since if stable_since is not None else clock()) if state.done else None

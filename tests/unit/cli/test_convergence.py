@@ -162,3 +162,9 @@ def test_a_terminal_shows_a_line_for_each_slot() -> None:
     shown, _ = watch(state(0), state(1), terminal=True)
     assert "overall progress: 1 out of 1 tasks" in shown
     assert "host1" in shown
+
+
+def test_a_log_tells_each_error_once() -> None:
+    failing = Convergence(1, 0, (Slot("1", "starting", "host1", "no [such] image"),), False, "")
+    shown, _ = watch(failing, failing, state(1))
+    assert shown.count("a task failed: no [such] image") == 1
