@@ -100,7 +100,8 @@ class MemberChanges(Replication):
     def _removal_objection(self, gone: Peer) -> Exception | None:
         since = self.now() - self.conf.leaderFallbackTimeout
         rest = self.voters() - {gone}
-        reachable = 1 + sum(1 for peer in rest if self.last_response().get(peer, 0) > since)
+        answering = [peer for peer in rest & self.connected() if self.last_response().get(peer, 0) > since]
+        reachable = 1 + len(answering)
         if reachable * 2 > len(rest) + 1:
             return None
         return Unavailable(

@@ -140,7 +140,11 @@ class Raft:
         journal = Journal(self._disk, self._directory, origin, self._fail_stop)
         self._delivery = delivery = Delivery(self._owner, self._state_machine, self._clock, self._fail_stop)
         self._transport = PeerTransport(
-            node_id=self.node_id, cluster_id=self.cluster_id, network=self._network, clock=self._clock
+            node_id=self.node_id,
+            address=self.address,
+            cluster_id=self.cluster_id,
+            network=self._network,
+            clock=self._clock,
         )
 
         def snapshots(members: Callable[[], dict[str, str]]) -> Snapshots:
@@ -187,10 +191,10 @@ class Raft:
         if self._node is not None:
             await self._on_raft_loop(self._shut_down())
         await self._end_thread()
-        for writer in self._writers:
-            await asyncio.to_thread(writer.join)
         if self._delivery is not None:
             self._delivery.drain()
+        for writer in self._writers:
+            await asyncio.to_thread(writer.join)
 
     async def _shut_down(self) -> None:
         if self._node is not None:

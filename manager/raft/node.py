@@ -72,7 +72,7 @@ class RaftNode(MemberChanges):
         self._config = dict(journal.origin.members)
         self._removed = False
         self._proposals: deque[tuple[bytes, Waiter]] = deque()
-        self._under_way: set[Waiter] = set()
+        self._under_way: dict[Waiter, None] = {}
         self._reads = ReadIndex(clock, self._send)
         self._scheduled = self._halted = self._announced = False
         self._sent_index = 0
@@ -155,6 +155,7 @@ class RaftNode(MemberChanges):
             self._halted = True
             if self._timer is not None:
                 self._timer.cancel()
+            self.set_leader(None)
             self._fail_under_way()
             while self._proposals:
                 self._delivery.resolve(self._proposals.popleft()[1], None, NotLeader(None))
@@ -183,6 +184,7 @@ class RaftNode(MemberChanges):
         journal = self.journal()
         self._checkCommandsToApply()
         self._advance_learners()
+        self._settle_guests()
         self._advance_hand_over()
         leading = self.state() == LEADER
         if leading and journal.last_index() > self._sent_index:
@@ -277,12 +279,12 @@ class RaftNode(MemberChanges):
     def _append_own(self, command: bytes, waiter: Waiter) -> None:
         index, term = self.journal().last_index() + 1, self.raftCurrentTerm
         self.journal().add(command, index, term)
-        self._under_way.add(waiter)
+        self._under_way[waiter] = None
 
         def committed(result: object, reason: int) -> None:
             if waiter not in self._under_way:
                 return
-            self._under_way.discard(waiter)
+            del self._under_way[waiter]
             if reason != FAIL_REASON.SUCCESS:
                 self._delivery.resolve(waiter, None, OutcomeUnknown())
             elif isinstance(result, Apply):
@@ -293,7 +295,7 @@ class RaftNode(MemberChanges):
         self.waiting()[index].append((term, committed))
 
     def _fail_under_way(self) -> None:
-        failed, self._under_way = self._under_way, set()
+        failed, self._under_way = self._under_way, {}
         for waiter in failed:
             self._delivery.resolve(waiter, None, OutcomeUnknown())
 

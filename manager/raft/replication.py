@@ -40,6 +40,8 @@ from manager.raft.wire import (
 
 log = logging.getLogger("shoal.raft")
 
+LOST_AFTER = 4
+"""Times the longest election timeout."""
 BACKLOG = 4 << 20
 """Bytes queued for one peer beyond which only heartbeats are added."""
 
@@ -60,7 +62,8 @@ class Replication(Engine):
     _removed: bool
 
     def _prepare_replication(self) -> None:
-        self._heard_leader = float("-inf")
+        self._heard_leader = self.now()
+        self._peers.lost = self._lost
         self._canvass: _Canvass | None = None
         self._acks: dict[Peer, Progress] = {}
         self._compacted_size = 0
@@ -327,6 +330,21 @@ class Replication(Engine):
     def _hears_leader(self) -> bool:
         silent = self.now() - self._heard_leader
         return self.state() == LEADER or (self.leader() is not None and silent < self.conf.raftMinTimeout)
+
+    def _lost(self) -> bool:
+        """No leader for so long that the members known here may have been replaced."""
+        silent = self.now() - self._heard_leader
+        return self.state() != LEADER and silent > LOST_AFTER * self.conf.raftMaxTimeout
+
+    def _settle_guests(self) -> None:
+        """With a leader again, keep those that turned out to be members, or the leader, and drop the rest."""
+        leader = self.leader()
+        for guest in list(self._peers.guests.values()):
+            if guest in self.voters():
+                del self._peers.guests[guest.id]
+            elif leader not in (None, guest) and not self._lost():
+                del self._peers.guests[guest.id]
+                self._peers.dropNode(guest)
 
     def _SyncObj__connectedToAnyone(self) -> bool:
         """pysyncobj asks this just before an election, and nowhere else: hold one only after a pre-vote.

@@ -8,7 +8,8 @@ The accepting side answers the first frame (Welcome or Refused), so both sides k
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine
+import zlib
+from collections.abc import Callable, Coroutine
 
 from pysyncobj.node import Node as EngineNode
 from pysyncobj.transport import Transport as EngineTransport
@@ -19,6 +20,7 @@ from manager.raft.wire import (
     AnyMessage,
     BadFrame,
     FrameReader,
+    Hello,
     Message,
     Refused,
     RequestVote,
@@ -44,6 +46,11 @@ class Peer(EngineNode):  # type: ignore[misc]
     def __init__(self, node_id: str, address: str) -> None:
         super().__init__(node_id)
         self.address = address
+        self._hash = zlib.crc32(node_id.encode())
+
+    def __hash__(self) -> int:
+        """The same in every process, so that a simulation iterates over sets alike each time."""
+        return self._hash
 
 
 class _Outgoing:
@@ -70,6 +77,8 @@ class _Outgoing:
                 self.peer.id, f"manager {self.peer.id} at {self.peer.address} is not it: {problem}"
             )
             link.abort()
+        else:
+            link.write(encode(Hello(self._transport.address)))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -102,25 +111,29 @@ class _Incoming:
         self._transport = transport
         self.link: Link | None = None
         self.peer: Peer | None = None
+        self._refused = False
         self._reader = FrameReader()
 
     def link_made(self, link: Link) -> None:
         self.link = link
         self._transport.opened(self)
-        self.peer = self._transport.incoming_up(self, link)
 
     def data_received(self, data: bytes) -> None:
-        if self.peer is None:
+        if self.link is None or self._refused:
             return
         try:
             messages = self._reader.feed(data)
         except BadFrame as error:
-            self._transport.complain(self.peer.id, f"manager {self.peer.id} sent nonsense: {error}")
-            if self.link is not None:
-                self.link.abort()
+            sender = self.link.identity.node_id
+            self._transport.complain(sender, f"manager {sender} sent nonsense: {error}")
+            self.link.abort()
             return
         for message in messages:
-            self._transport.received(self, self.peer, message)
+            if self.peer is not None:
+                self._transport.received(self, self.peer, message)
+            elif isinstance(message, Hello):
+                self.peer = self._transport.incoming_up(self, self.link, message.address)
+                self._refused = self.peer is None
 
     def link_lost(self, error: Exception | None) -> None:
         self._transport.incoming_down(self)
@@ -129,9 +142,16 @@ class _Incoming:
 class PeerTransport(EngineTransport):  # type: ignore[misc]
     """pysyncobj's transport over a Network. Lives on the Raft loop."""
 
-    def __init__(self, *, node_id: str, cluster_id: str, network: Network, clock: Clock) -> None:
+    def __init__(
+        self, *, node_id: str, address: str, cluster_id: str, network: Network, clock: Clock
+    ) -> None:
         super().__init__(None, None, [])
         self._node_id = node_id
+        self.address = address
+        self.lost: Callable[[], bool] = lambda: False
+        """Set by the node: whether it has heard no leader for long."""
+        self.guests: dict[str, Peer] = {}
+        """Unknown managers that were let in meanwhile; the node keeps or drops them."""
         self._cluster_id = cluster_id
         self._network = network
         self._clock = clock
@@ -141,6 +161,7 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         self._streams: set[_Outgoing | _Incoming] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._diallers: dict[str, asyncio.Task[None]] = {}
+        self._pauses: dict[str, asyncio.Task[None]] = {}
         self._said: dict[str, tuple[str, int]] = {}
         self._started = False
 
@@ -199,7 +220,9 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
                 self.complain(peer.id, f"can't reach manager {peer.id} at {peer.address}: {_words(error)}")
             else:
                 await stream.lost.wait()
-            await self._clock.sleep(RETRY_REFUSED if stream.refused else RETRY)
+            pause = self._own(self._clock.sleep(RETRY_REFUSED if stream.refused else RETRY))
+            self._pauses[peer.id] = pause
+            await asyncio.wait([pause])
 
     def _dial(self, peer: Peer) -> None:
         if self._started and peer.id not in self._diallers:
@@ -223,6 +246,7 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         """No longer a member; what was sent to it just before may still arrive."""
         self._peers.pop(node.id, None)
         self._said.pop(node.id, None)
+        self._pauses.pop(node.id, None)
         task = self._diallers.pop(node.id, None)
         if task is not None:
             task.cancel()
@@ -240,12 +264,23 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
             return f"its certificate has the role {role or '(none)'}, and only {MANAGER_ROLE} may take part"
         return None
 
-    def incoming_up(self, stream: _Incoming, link: Link) -> Peer | None:
-        """Decide about a connection that was opened to us; returns the member, or None if it is refused."""
+    def incoming_up(self, stream: _Incoming, link: Link, address: str) -> Peer | None:
+        """Decide about a connection that was opened to us; returns the peer, or None if it is refused.
+
+        Strangers are refused, unless this node is lost: then the members may all have changed while it was
+        away, and a manager that it doesn't know may be its leader. Raft is safe with that.
+        """
         identity = link.identity
         problem = self.objection(identity.cluster_id, identity.role)
         peer = self._peers.get(identity.node_id)
-        if problem is None and peer is None:
+        if problem is None and peer is None and self.lost():
+            log.warning(
+                "no known manager answers; listening to an unknown one", extra={"peer": identity.node_id}
+            )
+            peer = Peer(identity.node_id, address)
+            self.guests[peer.id] = peer
+            self.addNode(peer)
+        elif problem is None and peer is None:
             problem = f"node {identity.node_id} is not among the managers that this one knows"
         if problem is not None or peer is None:
             self.complain(
@@ -258,6 +293,8 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         if before is not None and before.link is not None:
             before.link.abort()  # The newest connection wins: nothing stale may follow what comes on it.
         self._incoming[peer.id] = stream
+        if peer.id in self._pauses:
+            self._pauses.pop(peer.id).cancel()  # It is there and knows us: dial it now.
         link.write(encode(Welcome()))
         return peer
 

@@ -15,8 +15,14 @@ class Message(msgspec.Struct, tag_field="t", tag=str.lower, omit_defaults=True):
     """Base of all messages."""
 
 
+class Hello(Message):
+    """First frame of the dialling side: where it can be dialled back."""
+
+    address: str
+
+
 class Welcome(Message):
-    """First frame of the accepting side: the dialler is a member."""
+    """First frame of the accepting side: the dialler may speak."""
 
 
 class Refused(Message):
@@ -120,7 +126,8 @@ class LeaderConfirmed(Message):
 
 
 AnyMessage = (
-    Welcome
+    Hello
+    | Welcome
     | Refused
     | RequestVote
     | Vote

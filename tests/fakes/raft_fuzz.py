@@ -9,7 +9,7 @@ from collections import Counter
 from cluster.seams import SECOND
 from manager.raft.errors import NotLeader
 from manager.raft.timing import RaftLimits
-from tests.fakes.raft_world import World
+from tests.fakes.raft_world import SimNode, World
 
 
 class Fuzz:
@@ -43,10 +43,15 @@ class Fuzz:
         for number in range(3000):
             self.turn()
             if number > 600 and number % 50 == 0:
-                states = [tuple(node.machine.entries) for node in world.nodes.values() if node.node]
-                if len(states) == len(world.nodes) and len(set(states)) == 1:
+                judged = self.judged()
+                states = {tuple(world[node_id].machine.entries) for node_id in judged}
+                if all(world[node_id].node for node_id in judged) and len(states) == 1:
                     break
         return world.violations + self.judge()
+
+    def judged(self) -> list[str]:
+        """The nodes that must agree in the end."""
+        return list(self.world.nodes)
 
     def trouble(self) -> None:
         world, chance = self.world, self.random.random()
@@ -134,7 +139,7 @@ class Fuzz:
             entry for entry, outcome in self.outcomes.items() if outcome and isinstance(outcome[0], NotLeader)
         ]
         self.count["acknowledged"] = len(acknowledged)
-        states = {node_id: node.machine.entries for node_id, node in self.world.nodes.items()}
+        states = {node_id: self.world[node_id].machine.entries for node_id in self.judged()}
         if len({tuple(entries) for entries in states.values()}) != 1:
             problems.append(f"no agreement in the end: {[len(entries) for entries in states.values()]}")
         for node_id, entries in states.items():
@@ -149,3 +154,59 @@ class Fuzz:
             ]
             problems += [f"{entry!r} was refused and applied" for entry in refused if times[entry]]
         return problems
+
+
+class MemberFuzz(Fuzz):
+    """The same trouble while members join and are removed; a removed node is gone for good."""
+
+    JOINERS = "DEFGHIJK"
+
+    def __init__(self, seed: int, steps: int = 4000) -> None:
+        super().__init__(seed, "ABC", steps)
+        self.spare = list(self.JOINERS)
+        self.gone: set[str] = set()
+
+    def judged(self) -> list[str]:
+        """The members as the newest leader has them committed."""
+        leaders = [node for node in self.world.nodes.values() if node.leads and node.node is not None]
+        if not leaders:
+            return list(self.world.nodes)
+        newest = max(leaders, key=lambda node: node.node.raftCurrentTerm)
+        return sorted(newest.node.members())
+
+    def trouble(self) -> None:
+        super().trouble()
+        chance = self.random.random()
+        leaders = [node for node in self.world.nodes.values() if node.leads and node.node is not None]
+        if chance > 0.01 or not leaders:
+            return
+        leader = self.random.choice(leaders)
+        members = leader.node.members()
+        waiting = [
+            node_id for node_id in self.world.nodes if node_id not in members and node_id not in self.gone
+        ]
+        if self.random.random() < 0.5 and (self.spare or waiting):
+            joiner = self.random.choice(waiting) if waiting else self.spare.pop()
+            if joiner not in self.world.nodes:
+                self.world.nodes[joiner] = SimNode(self.world, joiner)
+                self.world[joiner].start(dict(members))
+            leader.node.add_member(joiner, joiner, lambda result, error: self.changed("added", joiner, error))
+        elif len(members) > 3:
+            leaving = self.random.choice([node_id for node_id in members if node_id != leader.node_id])
+            leader.node.remove_member(leaving, lambda result, error: self.changed("removed", leaving, error))
+
+    def changed(self, kind: str, node_id: str, error: Exception | None) -> None:
+        if error is not None:
+            self.count[f"not {kind}"] += 1
+            return
+        self.count[kind] += 1
+        if kind == "removed" and node_id in self.world.nodes:
+            self.gone.add(node_id)
+            self.crash(node_id)
+            self.down[node_id] = float("inf")
+
+    def turn(self) -> None:
+        for node_id in self.gone & set(self.world.nodes):
+            self.down.pop(node_id, None)
+            del self.world.nodes[node_id]
+        super().turn()

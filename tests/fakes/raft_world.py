@@ -120,6 +120,8 @@ class SimTransport(Transport):
     def __init__(self, world: "World", node_id: str) -> None:
         super().__init__(None, None, [])
         self.world, self.node_id, self.peers = world, node_id, {}
+        self.lost = lambda: False
+        self.guests = {}
 
     def addNode(self, node: Peer) -> None:  # noqa: N802
         self.peers.setdefault(node.id, node)
@@ -146,6 +148,8 @@ class SimTransport(Transport):
         self._onNodeDisconnected(Peer(node_id, node_id))
 
     def deliver(self, source: str, frame: bytes) -> None:
+        if source not in self.peers and self.lost():
+            self.peers[source] = self.guests[source] = Peer(source, source)
         if source in self.peers:
             for message in FrameReader().feed(frame):
                 self._onMessageReceived(self.peers[source], message)

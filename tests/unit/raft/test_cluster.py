@@ -114,6 +114,22 @@ async def test_members_come_and_go(cluster: TlsCluster) -> None:
     assert set((await cluster.leader()).live.members) == {"n1", "n2", "n3", "n4", "n5"} - {gone.node_id}
 
 
+async def test_a_member_that_slept_through_a_change_of_all_others_comes_back(cluster: TlsCluster) -> None:
+    await cluster.grow(3)
+    sleeper = cluster.members["n3"]
+    await sleeper.stop()
+    for joins, leaves in (("n4", "n1"), ("n5", "n2")):
+        await cluster.join(joins)
+        await cluster.retry(lambda raft, leaves=leaves: raft.remove_member(leaves))
+        await cluster.members.pop(leaves).stop()
+    await cluster.propose(b"while you slept")
+    await sleeper.start()  # It knows n1 and n2, who are gone, and has never heard of n4 and n5.
+    await until(lambda: sleeper.recorder.entries == [b"while you slept"], 15)
+    await (await cluster.leader()).stop()
+    await cluster.propose(b"good morning")  # Two of three: the sleeper's vote and log count again.
+    assert await cluster.converge() == [b"while you slept", b"good morning"]
+
+
 async def test_the_leader_hands_over_before_its_own_removal(cluster: TlsCluster) -> None:
     await cluster.grow(3)
     leader = await cluster.leader()

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from manager.raft.journal import Journal
-from tests.fakes.raft_fuzz import Fuzz
+from tests.fakes.raft_fuzz import Fuzz, MemberFuzz
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +13,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(14))
 def test_three_nodes_keep_every_promise(seed: int) -> None:
     fuzz = Fuzz(seed)
     assert fuzz.run() == []
@@ -23,6 +23,20 @@ def test_three_nodes_keep_every_promise(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_five_nodes_keep_every_promise(seed: int) -> None:
     assert Fuzz(seed, "ABCDE").run() == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_members_come_and_go_and_every_promise_is_kept(seed: int) -> None:
+    fuzz = MemberFuzz(seed)
+    assert fuzz.run() == []
+    assert fuzz.count["added"] + fuzz.count["removed"] > 3
+
+
+def test_a_seed_replays_exactly() -> None:
+    first, second = MemberFuzz(5, steps=1500), MemberFuzz(5, steps=1500)
+    assert first.run() == second.run()
+    assert first.count == second.count
+    assert first.world.applied == second.world.applied
 
 
 def test_the_fuzz_notices_a_missing_sync(monkeypatch: pytest.MonkeyPatch) -> None:

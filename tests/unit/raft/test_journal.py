@@ -91,7 +91,7 @@ def test_power_loss_gives_back_what_was_synced(script: list[tuple[str, object]])
 
 
 @given(operations, st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 def test_a_cut_file_gives_back_a_prefix_or_refuses(
     script: list[tuple[str, object]], data: st.DataObject
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_cut_file_gives_back_a_prefix_or_refuses(
 
 
 @given(operations, st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 def test_a_flipped_bit_gives_back_a_prefix_or_refuses(
     script: list[tuple[str, object]], data: st.DataObject
 ) -> None:
