@@ -7,6 +7,7 @@ the keys that Go never omits; the objects around them are written out by hand.
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import cache
 from typing import Any
 
@@ -113,7 +114,7 @@ def spec_json(value: Any) -> Any:
         return [spec_json(item) for item in value]
     if isinstance(value, dict):
         return dict(value)
-    return value
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def _meta(value: StoreObject) -> Json:

@@ -1,0 +1,201 @@
+"""Specs that are refused, with Docker's words."""
+
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from cluster.errors import NotImplementedHere, ShoalError
+from cluster.spec import ClusterSpec, NetworkSpec, ServiceSpec
+from cluster.validate import check_cluster, check_constraints, check_network, check_service
+
+CONTAINER = {"Image": "nginx"}
+
+
+def service(
+    container: dict[str, Any] | None = None, template: dict[str, Any] | None = None, **top: Any
+) -> None:
+    body = {
+        "Name": "web",
+        "TaskTemplate": {"ContainerSpec": {**CONTAINER, **(container or {})}, **(template or {})},
+        **top,
+    }
+    check_service(msgspec.convert(body, ServiceSpec))
+
+
+@pytest.mark.parametrize("name", ["a", "web-1", "A_b", "x" * 63, "9lives"])
+def test_good_names(name: str) -> None:
+    service(Name=name)
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "a.b", "a b", "x" * 64, "ä", "a/b", "a\n"])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(ShoalError, match="name"):
+        service(Name=name)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "nginx",
+        "nginx:1.27",
+        "a/b",
+        "host:5000/a/b:t",
+        "localhost/x",
+        "a@sha256:" + "0" * 64,
+        "[::1]:5000/a",
+        "a__b",
+    ],
+)
+def test_good_images(image: str) -> None:
+    service({"Image": image})
+
+
+@pytest.mark.parametrize(
+    "image", ["", "Nginx", "a b", "a:", "a@sha256:12", "http://a/b", "a:-t", "-a", "a/", "a" * 2000]
+)
+def test_bad_images(image: str) -> None:
+    with pytest.raises(ShoalError, match="ContainerSpec"):
+        service({"Image": image})
+
+
+@pytest.mark.parametrize(
+    ("container", "message"),
+    [
+        ({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}] * 2}, "duplicate mount point: /b"),
+        ({"Mounts": [{"Type": "bind", "Source": "a", "Target": "/b"}]}, "must be an absolute path"),
+        ({"Mounts": [{"Type": "volume", "Target": ""}]}, "Target must not be empty"),
+        ({"Mounts": [{"Type": "npipe", "Target": "/a"}]}, "invalid mount type"),
+        ({"Mounts": [{"Type": "tmpfs", "Source": "x", "Target": "/a"}]}, "Source must not be specified"),
+        ({"Env": ["=x"]}, "invalid environment variable"),
+        ({"Env": ["A=\0"]}, "NUL"),
+        ({"OomScoreAdj": 1001}, "OomScoreAdj"),
+        ({"StopGracePeriod": -1}, "must not be negative"),
+        ({"Healthcheck": {"Test": ["RUN", "x"]}}, "Healthcheck.Test"),
+        ({"Secrets": [{}]}, "malformed secret reference"),
+    ],
+)
+def test_bad_containers(container: dict[str, Any], message: str) -> None:
+    with pytest.raises(ShoalError, match=message) as refusal:
+        service(container)
+    assert refusal.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ({"Resources": {"Limits": {"MemoryBytes": 1024}}}, "Must be at least 4MiB"),
+        ({"Resources": {"Reservations": {"NanoCPUs": 1}}}, "Must be at least 0.001"),
+        ({"Resources": {"Limits": {"NanoCPUs": -1}}}, "negative"),
+        ({"RestartPolicy": {"Condition": "sometimes"}}, "invalid RestartCondition"),
+        ({"RestartPolicy": {"Delay": -1}}, "negative"),
+        ({"Placement": {"Constraints": ["node.role=manager"]}}, "expected one operator from ==, !="),
+        ({"Placement": {"Preferences": [{"Spread": {"SpreadDescriptor": "zone"}}]}}, "placement preference"),
+        ({"ContainerSpec": None}, "missing runtime"),
+        ({"Networks": [{}]}, "target network"),
+    ],
+)
+def test_bad_templates(template: dict[str, Any], message: str) -> None:
+    with pytest.raises(ShoalError, match=message):
+        service(template=template)
+
+
+def test_plugins_and_jobs_are_not_served() -> None:
+    for body in (
+        {"template": {"Runtime": "plugin"}},
+        {"Mode": {"ReplicatedJob": {}}},
+        {"Mode": {"GlobalJob": {}}},
+    ):
+        with pytest.raises(NotImplementedHere):
+            service(**body)
+
+
+@pytest.mark.parametrize(
+    ("top", "message"),
+    [
+        ({"Mode": {"Replicated": {}, "Global": {}}}, "must specify only one service mode"),
+        ({"Mode": {"Replicated": {"Replicas": -1}}}, "negative"),
+        ({"Mode": {"Replicated": {"Replicas": 10**9}}}, "at most 100000"),
+        ({"UpdateConfig": {"MaxFailureRatio": 1.5}}, "update-maxfailureratio"),
+        ({"UpdateConfig": {"Order": "any"}}, "unrecognized update order"),
+        ({"RollbackConfig": {"FailureAction": "rollback"}}, "unrecognized rollback failure action"),
+        ({"EndpointSpec": {"Mode": "dnsrr", "Ports": [{"TargetPort": 80}]}}, "can't be used with dnsrr mode"),
+        (
+            {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 81}] * 2}},
+            "duplicate published ports",
+        ),
+        ({"EndpointSpec": {"Ports": [{"TargetPort": 0}]}}, "invalid port"),
+        ({"EndpointSpec": {"Ports": [{"TargetPort": 80, "Protocol": "icmp"}]}}, "invalid protocol"),
+        ({"EndpointSpec": {"Mode": "lb"}}, "invalid resolution mode"),
+    ],
+)
+def test_bad_services(top: dict[str, Any], message: str) -> None:
+    with pytest.raises(ShoalError, match=message):
+        service(**top)
+
+
+def test_the_same_port_over_tcp_and_udp_is_fine() -> None:
+    ports = [{"TargetPort": 53, "PublishedPort": 53, "Protocol": protocol} for protocol in ("tcp", "udp")]
+    service(EndpointSpec={"Ports": ports})
+
+
+@pytest.mark.parametrize(
+    "good", ["node.role==manager", "node.labels.zone != a b", " engine.labels.os == Debian"]
+)
+def test_good_constraints(good: str) -> None:
+    check_constraints([good])
+
+
+@pytest.mark.parametrize("bad", ["", "a", "==b", "node.role==", "no de==x", "node.id==a;b"])
+def test_bad_constraints(bad: str) -> None:
+    with pytest.raises(ShoalError):
+        check_constraints([bad])
+
+
+def test_no_pattern_can_be_made_slow() -> None:
+    begun = time.process_time()
+    for text in ("a" * 50_000 + "!", "a_" * 25_000 + "!", " " * 50_000, "-" * 50_000, "a.__" * 12_000):
+        for attempt in (
+            lambda text=text: service(Name=text),
+            lambda text=text: service({"Image": text[:1000] + "!"}),
+            lambda text=text: check_constraints([text, text + "==" + text]),
+            lambda text=text: check_network(NetworkSpec(name=text)),
+        ):
+            with pytest.raises(ShoalError):
+                attempt()
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [
+        ({"Name": "host"}, 403),
+        ({"Name": ""}, 400),
+        ({"Name": "a", "Driver": "bridge"}, 501),
+        ({"Name": "a", "EnableIPv6": True}, 501),
+        ({"Name": "a", "Ingress": True, "Attachable": True}, 400),
+        ({"Name": "a", "IPAM": {"Driver": "custom"}}, 501),
+        ({"Name": "a", "IPAM": {"Config": [{"Gateway": "1.2.3.4"}]}}, 400),
+        ({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.0.0.0/24", "IPRange": "10.1.0.0/25"}]}}, 400),
+    ],
+)
+def test_bad_networks(spec: dict[str, Any], status: int) -> None:
+    with pytest.raises(ShoalError) as refusal:
+        check_network(msgspec.convert(spec, NetworkSpec))
+    assert refusal.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [
+        ({"Name": "other"}, 400),
+        ({"CAConfig": {"NodeCertExpiry": 1}}, 400),
+        ({"Dispatcher": {"HeartbeatPeriod": -1}}, 400),
+        ({"EncryptionConfig": {"AutoLockManagers": True}}, 501),
+    ],
+)
+def test_bad_settings(spec: dict[str, Any], status: int) -> None:
+    with pytest.raises(ShoalError) as refusal:
+        check_cluster(msgspec.convert(spec, ClusterSpec))
+    assert refusal.value.status == status
