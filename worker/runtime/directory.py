@@ -1,14 +1,15 @@
 """Where a container lies on disk, and its records there.
 
-    ROOT/<id>/container.json   config (0600)          RUN/bundles/<id>/  OCI bundle, pid files, sockets
-    ROOT/<id>/state.json       state                  RUN/exits/<id>     exit code, written by conmon
-    ROOT/<id>/upper, work      writable layer         RUN/files/<id>/    secrets and configs (tmpfs)
-    ROOT/<id>/rootfs           mount point            RUN/oci/           the OCI runtime's own state
-    ROOT/<id>/etc/             hosts, resolv.conf, hostname
-    ROOT/<id>/log/             container.log, container.log.1, …
+    ROOT/<id>/container.json   config (0600)     RUN/bundles/<id>/  OCI bundle with rootfs/ (mount point),
+    ROOT/<id>/state.json       state                                etc/, pid files, conmon's sockets
+    ROOT/<id>/upper, work      writable layer    RUN/exits/<id>     exit code, written by conmon
+    ROOT/<id>/container.log*   output            RUN/files/<id>/    secrets and configs (tmpfs)
+                                                 RUN/oci/           the OCI runtime's own state
 
-Records are replaced by rename, so that a crash of the daemon never shows half a record. They are not synced:
-after a power loss no container runs anyway, and one whose record was lost with the page cache is removed.
+The config is written once, and only a whole one counts; states are replaced by rename, so that a crash of the
+daemon never shows half of one. Neither is synced: after a power loss no container runs anyway, and one whose
+config was lost with the page cache is removed. As little as can be is on the disk, where making a file takes
+far longer than under RUN.
 """
 
 import logging
@@ -55,12 +56,12 @@ class ContainerPaths:
     @property
     def rootfs(self) -> Path:
         """Mount point of the root file system."""
-        return self.home / "rootfs"
+        return self.bundle / "rootfs"
 
     @property
     def log(self) -> Path:
         """The log that conmon writes."""
-        return self.home / "log" / "container.log"
+        return self.home / "container.log"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Layout:
         """All containers on disk; config None for debris, state None when it was lost."""
         for entry in sorted(os.scandir(self.root), key=lambda item: item.name):
             home = Path(entry.path)
-            config = state = None
+            config = None
+            state: ContainerState | None = ContainerState()  # none was stored before the first start
             try:
                 config = decode_config((home / CONFIG).read_bytes())
             except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
@@ -110,22 +112,22 @@ class Layout:
                 )
             try:
                 state = decode_state((home / STATE).read_bytes())
+            except FileNotFoundError:
+                pass
             except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+                state = None
                 log.warning(
                     "container without a readable state", extra={"path": str(home), "why": str(error)}
                 )
             yield entry.name, config, state
 
 
-def create(paths: ContainerPaths, config: ContainerConfig, state: ContainerState) -> None:
-    """Make a new container's directory. Its record is written last: until then it is debris."""
-    paths.home.mkdir(mode=0o710)
-    for name in ("upper", "work", "rootfs", "etc", "log"):
-        (paths.home / name).mkdir(mode=0o755)
-    etc = paths.home / "etc"
-    _write(etc / "hostname", f"{config.hostname or config.id[:12]}\n".encode(), 0o644)
-    _write(etc / "hosts", config.hosts.encode(), 0o644)
-    _write(etc / "resolv.conf", config.resolv_conf.encode(), 0o644)
+def create(paths: ContainerPaths, config: ContainerConfig) -> None:
+    """Make a new container's directory. Its config is written last: until then it is debris."""
+    home = str(paths.home)
+    os.mkdir(home, 0o711)
+    os.mkdir(f"{home}/upper", 0o755)
+    os.mkdir(f"{home}/work", 0o755)
     if config.files:
         paths.files.mkdir(mode=0o700)
         for index, file in enumerate(config.files):
@@ -133,22 +135,32 @@ def create(paths: ContainerPaths, config: ContainerConfig, state: ContainerState
             _write(target, file.data, file.mode)
             os.chown(target, file.uid, file.gid)
             target.chmod(file.mode)
-    save_state(paths, state)
-    _replace(paths.home / CONFIG, encode_config(config))
+    _write(paths.home / CONFIG, encode_config(config), 0o600)
+
+
+def create_bundle(paths: ContainerPaths, config: ContainerConfig) -> None:
+    """Make the bundle's directory with the files that the container sees under /etc."""
+    bundle = str(paths.bundle)
+    os.mkdir(bundle, 0o711)
+    os.mkdir(f"{bundle}/rootfs", 0o755)
+    os.mkdir(f"{bundle}/etc", 0o755)
+    etc = paths.bundle / "etc"
+    _write(etc / "hostname", f"{config.hostname or config.id[:12]}\n".encode(), 0o644)
+    _write(etc / "hosts", config.hosts.encode(), 0o644)
+    _write(etc / "resolv.conf", config.resolv_conf.encode(), 0o644)
 
 
 def save_state(paths: ContainerPaths, state: ContainerState) -> None:
     """Store the state."""
-    _replace(paths.home / STATE, encode_record(state))
+    temporary = paths.home / f"{STATE}.new"
+    _write(temporary, encode_record(state), 0o600)
+    temporary.rename(paths.home / STATE)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".new")
-    _write(temporary, data, 0o600)
-    temporary.rename(path)
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    finally:
+        os.close(descriptor)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import InvalidArgument, ShoalError
-from worker.runtime import bundle, capabilities, rootfs, spawn, syscalls
+from worker.runtime import bundle, capabilities, directory, rootfs, spawn, syscalls
 from worker.runtime.cgroups import ROOT, Cgroups
 from worker.runtime.directory import ContainerPaths, Layout
 from worker.runtime.model import ContainerConfig, MountKind, ProcessIdentity
@@ -68,7 +68,7 @@ class Launcher:
         paths = self.layout.of(config.id)
         check_mounts(config)
         try:
-            paths.bundle.mkdir(mode=0o700)
+            directory.create_bundle(paths, config)
             paths.exit_file.unlink(missing_ok=True)
             rootfs.mount_overlay(config.layers, paths.home / "upper", paths.home / "work", paths.rootfs)
             self._write_bundle(config, paths)
@@ -104,7 +104,7 @@ class Launcher:
             for point in config.mounts:
                 if point.kind is MountKind.VOLUME and point.copy_up and point.source is not None:
                     rootfs.copy_up(root, point.target, point.source)
-        etc = paths.home / "etc"
+        etc = paths.bundle / "etc"
         sources = bundle.Sources(
             paths.rootfs, etc / "hostname", etc / "hosts", etc / "resolv.conf", paths.files
         )
@@ -139,6 +139,8 @@ class Launcher:
         self.cgroups.remove(self.cgroup(id))
         while syscalls.unmount(str(paths.rootfs)):
             pass
+        if paths.rootfs.exists():
+            paths.rootfs.rmdir()  # refuses a mount point: nothing below goes before the mount has gone
         rootfs.remove_tree(paths.bundle)
         paths.exit_file.unlink(missing_ok=True)
 

@@ -165,12 +165,12 @@ class OCIRuntime:
             parse_signal(config.stop_signal)
         policy = rotation_policy(config.log)
         state = ContainerState()
-        await self._threaded(self._create, config, state)
+        await self._threaded(self._create, config)
         self._add(config, state, policy)
 
-    def _create(self, config: ContainerConfig, state: ContainerState) -> None:
+    def _create(self, config: ContainerConfig) -> None:
         try:
-            directory.create(self._layout.of(config.id), config, state)
+            directory.create(self._layout.of(config.id), config)
         except BaseException:
             self._launcher.remove(config.id)
             raise

@@ -145,7 +145,7 @@ async def test_mounts(runtime: OCIRuntime, config: MakeConfig, tmp_path: Path) -
         "sh", "-c", script + " 2>&1", mounts=points, files=(secret,), hosts="10.0.0.1 me\n", read_only=True
     )
     await runtime.create(made)
-    stored = (runtime.log_path(made.id).parent.parent / "container.json").read_bytes()
+    stored = (runtime.log_path(made.id).parent / "container.json").read_bytes()
     assert b"s3cret" not in stored
     await runtime.start_container(made.id)
     await runtime.wait(made.id)
