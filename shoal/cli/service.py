@@ -33,15 +33,14 @@ def _many(name: str, help: str, short: str | None = None) -> _Decorator:
 def _scalar_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The flags that create and update have in common, one value each."""
     short = {"user": "-u", "workdir": "-w", "tty": "-t"}
-    for flag, (_, convert) in reversed(service_spec.SCALAR_FLAGS.items()):
-        name = f"--{flag.replace('_', '-')}"
+    for flag, (_, convert, help_text) in reversed(service_spec.SCALAR_FLAGS.items()):
+        name = flag.replace("_", "-")
+        names = [short[flag]] if flag in short else []
         if convert is bool:
-            option = click.option(
-                *([short[flag]] if flag in short else []), f"{name}/--no-{name[2:]}", default=None
-            )
+            option = click.option(*names, f"--{name}/--no-{name}", default=None, help=f"{help_text}.")
         else:
             kind = {int: click.INT, float: click.FLOAT}.get(convert, click.STRING)
-            option = click.option(*([short[flag]] if flag in short else []), name, type=kind, default=None)
+            option = click.option(*names, f"--{name}", type=kind, default=None, help=f"{help_text}.")
         command = option(command)
     return command
 

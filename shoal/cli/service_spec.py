@@ -17,40 +17,72 @@ _R = ("TaskTemplate", "Resources")
 _RESTART = ("TaskTemplate", "RestartPolicy")
 _HEALTH = (*_C, "HealthCheck")
 
-SCALAR_FLAGS: dict[str, tuple[tuple[str, ...], Any]] = {
-    "hostname": ((*_C, "Hostname"), str),
-    "user": ((*_C, "User"), str),
-    "workdir": ((*_C, "Dir"), str),
-    "read_only": ((*_C, "ReadOnly"), bool),
-    "tty": ((*_C, "TTY"), bool),
-    "init": ((*_C, "Init"), bool),
-    "stop_signal": ((*_C, "StopSignal"), str),
-    "stop_grace_period": ((*_C, "StopGracePeriod"), duration),
-    "limit_cpu": ((*_R, "Limits", "NanoCPUs"), nano_cpus),
-    "limit_memory": ((*_R, "Limits", "MemoryBytes"), size),
-    "limit_pids": ((*_R, "Limits", "Pids"), int),
-    "reserve_cpu": ((*_R, "Reservations", "NanoCPUs"), nano_cpus),
-    "reserve_memory": ((*_R, "Reservations", "MemoryBytes"), size),
-    "restart_condition": ((*_RESTART, "Condition"), str),
-    "restart_delay": ((*_RESTART, "Delay"), duration),
-    "restart_max_attempts": ((*_RESTART, "MaxAttempts"), int),
-    "restart_window": ((*_RESTART, "Window"), duration),
-    "replicas_max_per_node": (("TaskTemplate", "Placement", "MaxReplicas"), int),
-    "endpoint_mode": (("EndpointSpec", "Mode"), str),
-    "health_interval": ((*_HEALTH, "Interval"), duration),
-    "health_timeout": ((*_HEALTH, "Timeout"), duration),
-    "health_retries": ((*_HEALTH, "Retries"), int),
-    "health_start_period": ((*_HEALTH, "StartPeriod"), duration),
+SCALAR_FLAGS: dict[str, tuple[tuple[str, ...], Any, str]] = {
+    "hostname": ((*_C, "Hostname"), str, "The containers' hostname"),
+    "user": ((*_C, "User"), str, "The user to run as: name or id, with :group"),
+    "workdir": ((*_C, "Dir"), str, "The directory to start in"),
+    "read_only": ((*_C, "ReadOnly"), bool, "Mount the root file system read-only"),
+    "tty": ((*_C, "TTY"), bool, "Give the containers a terminal"),
+    "init": ((*_C, "Init"), bool, "Run a small init as process 1"),
+    "stop_signal": ((*_C, "StopSignal"), str, "The signal that asks a container to end"),
+    "stop_grace_period": (
+        (*_C, "StopGracePeriod"),
+        duration,
+        "How long it may take before it is killed: 10s",
+    ),
+    "limit_cpu": ((*_R, "Limits", "NanoCPUs"), nano_cpus, "At most so many CPUs: 0.5"),
+    "limit_memory": ((*_R, "Limits", "MemoryBytes"), size, "At most so much memory: 64m"),
+    "limit_pids": ((*_R, "Limits", "Pids"), int, "At most so many processes"),
+    "reserve_cpu": ((*_R, "Reservations", "NanoCPUs"), nano_cpus, "Only on nodes with so many CPUs left"),
+    "reserve_memory": ((*_R, "Reservations", "MemoryBytes"), size, "Only on nodes with so much memory left"),
+    "restart_condition": (
+        (*_RESTART, "Condition"),
+        str,
+        "When to replace a task that ended: none, on-failure, any",
+    ),
+    "restart_delay": ((*_RESTART, "Delay"), duration, "How long to wait before that: 5s"),
+    "restart_max_attempts": ((*_RESTART, "MaxAttempts"), int, "How often at most"),
+    "restart_window": ((*_RESTART, "Window"), duration, "The time within which attempts count"),
+    "replicas_max_per_node": (
+        ("TaskTemplate", "Placement", "MaxReplicas"),
+        int,
+        "At most so many tasks on a node",
+    ),
+    "endpoint_mode": (("EndpointSpec", "Mode"), str, "vip (one address) or dnsrr (one for each task)"),
+    "health_interval": ((*_HEALTH, "Interval"), duration, "Time between health checks"),
+    "health_timeout": ((*_HEALTH, "Timeout"), duration, "How long one may take"),
+    "health_retries": ((*_HEALTH, "Retries"), int, "Failures in a row that mean unhealthy"),
+    "health_start_period": ((*_HEALTH, "StartPeriod"), duration, "Time in which failures don't count"),
 }
-for _prefix, _config in (("update", "UpdateConfig"), ("rollback", "RollbackConfig")):
+for _prefix, _config, _noun in (
+    ("update", "UpdateConfig", "an update"),
+    ("rollback", "RollbackConfig", "a roll-back"),
+):
     SCALAR_FLAGS |= {
-        f"{_prefix}_parallelism": ((_config, "Parallelism"), int),
-        f"{_prefix}_delay": ((_config, "Delay"), duration),
-        f"{_prefix}_monitor": ((_config, "Monitor"), duration),
-        f"{_prefix}_failure_action": ((_config, "FailureAction"), str),
-        f"{_prefix}_max_failure_ratio": ((_config, "MaxFailureRatio"), float),
-        f"{_prefix}_order": ((_config, "Order"), str),
+        f"{_prefix}_parallelism": (
+            (_config, "Parallelism"),
+            int,
+            f"In {_noun}: how many tasks at once, 0 for all",
+        ),
+        f"{_prefix}_delay": ((_config, "Delay"), duration, f"In {_noun}: time between them"),
+        f"{_prefix}_monitor": (
+            (_config, "Monitor"),
+            duration,
+            f"In {_noun}: how long each must run to count",
+        ),
+        f"{_prefix}_failure_action": (
+            (_config, "FailureAction"),
+            str,
+            f"In {_noun}: what to do when tasks fail: pause, continue or rollback",
+        ),
+        f"{_prefix}_max_failure_ratio": (
+            (_config, "MaxFailureRatio"),
+            float,
+            f"In {_noun}: the share of failures to bear",
+        ),
+        f"{_prefix}_order": ((_config, "Order"), str, f"In {_noun}: stop-first or start-first"),
     }
+"""The flags with one value: where it goes in the spec, how it is read, and the flag's help."""
 
 
 def _put(spec: Json, path: Sequence[str], value: object) -> None:
@@ -70,7 +102,7 @@ def _take(spec: Json, path: Sequence[str]) -> Any:
 
 
 def _apply_scalars(spec: Json, flags: Flags) -> None:
-    for flag, (path, convert) in SCALAR_FLAGS.items():
+    for flag, (path, convert, _) in SCALAR_FLAGS.items():
         value = flags.get(flag)
         if value is not None:
             _put(spec, path, convert(value))
