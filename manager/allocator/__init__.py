@@ -2,7 +2,6 @@
 
 from manager.allocator.allocator import Allocator
 from manager.allocator.claims import Allocations
-from manager.allocator.networks import check_overlap, ingress_network, resolve
 from manager.allocator.ports import check_conflicts
 
-__all__ = ["Allocations", "Allocator", "check_conflicts", "check_overlap", "ingress_network", "resolve"]
+__all__ = ["Allocations", "Allocator", "check_conflicts"]

@@ -51,19 +51,6 @@ def first_networks(random: Random) -> list[Network]:
     ]
 
 
-def check_overlap(view: View, spec: NetworkSpec) -> None:
-    """Raise InvalidArgument when a subnet that the user gives is taken. For the API, before a network is
-    created."""
-    taken = {subnet.subnet: network for network in view.all(Network) for subnet in network.subnets}
-    for config in _configs(spec):
-        other = addresses.overlapping(_checked(config.subnet), taken)
-        if other is not None:
-            raise InvalidArgument(
-                f"invalid pool request: Pool overlaps with other one on this address space: {config.subnet} "
-                f"overlaps {other} of network {taken[other].spec.name}"
-            )
-
-
 def allocated(network: Network, cluster: Cluster, state: Allocations) -> Network:
     """The network with subnets and VNI. Raises InvalidArgument or Unavailable with the reason why not."""
     taken = state.subnets

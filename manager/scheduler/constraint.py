@@ -90,11 +90,3 @@ def _parse(expression: str) -> Constraint:
 def matches(constraints: Iterable[Constraint], node: Node) -> bool:
     """Whether the node satisfies all of them."""
     return all(constraint.matches(node) for constraint in constraints)
-
-
-def refusal(expressions: Iterable[str], node: Node) -> str:
-    """The first constraint that the node does not satisfy, in the user's words; "" when it satisfies all."""
-    try:
-        return next((str(one) for one in parse(expressions) if not one.matches(node)), "")
-    except InvalidArgument as error:
-        return str(error)

@@ -60,9 +60,7 @@ class Transaction(View):
         if stored is None:
             raise NotFound(f"{obj.kind} {obj.id} not found")
         if stored.version != obj.version:
-            raise OutOfSequence(
-                f"{obj.kind} {name_of(obj) or obj.id} is at version {stored.version}, not {obj.version}"
-            )
+            raise _out_of_sequence(stored, obj.version)
         if isinstance(obj, Task):
             obj = never_back(cast(Task, stored), obj)
         self._check_name(obj)
@@ -157,21 +155,25 @@ def _stamped(old: StoreObject | None, new: StoreObject, index: int, at: int) -> 
 def applied(base: View, index: int, at: int, changes: Sequence[Change]) -> tuple[View, tuple[Event, ...]]:
     """The view after these changes, and what happened, in order.
 
-    Raises Conflict, NotFound or OutOfSequence; then nothing of the batch has an effect. Deterministic: the
-    result depends on the arguments only.
+    Raises Conflict, or OutOfSequence when an object was changed or deleted since its writer read it; then
+    nothing of the batch has an effect. Deterministic: the result depends on the arguments only.
     """
     transaction = Transaction(base)
     for change in changes:
+        stored = base.table(change.kind).objects.get(change.id)
         if change.action is Action.CREATE:
             transaction.create(decode_object(change.kind, change.data))
+        elif stored is None:
+            raise OutOfSequence(f"{change.kind} {change.id} was deleted")
+        elif stored.version != change.base:
+            raise _out_of_sequence(stored, change.base)
         elif change.action is Action.UPDATE:
             transaction.update(replace(decode_object(change.kind, change.data), version=change.base))
         else:
-            stored = base.table(change.kind).objects.get(change.id)
-            if stored is not None and stored.version != change.base:
-                raise OutOfSequence(
-                    f"{change.kind} {name_of(stored) or change.id} is at version {stored.version}, "
-                    f"not {change.base}"
-                )
             transaction.delete(KINDS[change.kind], change.id)
     return transaction.commit(index, at)
+
+
+def _out_of_sequence(stored: StoreObject, version: int) -> OutOfSequence:
+    named = f"{stored.kind} {name_of(stored) or stored.id}"
+    return OutOfSequence(f"{named} is at version {stored.version}, not {version}")

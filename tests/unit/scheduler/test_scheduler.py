@@ -185,19 +185,19 @@ async def test_a_task_no_longer_wanted_is_not_assigned_and_its_room_is_free(worl
 async def test_a_task_whose_node_went_away_meanwhile_goes_elsewhere(world: World) -> None:
     await world.create(node("a"), node("b"), task("x", "other", node_id="b", state=TaskState.RUNNING))
     world.proposer.hold()
-    creation = asyncio.ensure_future(world.create(task("t")))
+    creation = asyncio.ensure_future(world.create(task("t"), task("u")))
     await settle()
     world.proposer.release()
     world.proposer.hold()
     await settle()
     removal = asyncio.ensure_future(
-        world.store.batch([lambda tx: tx.update(tx.get(Task, "t")), lambda tx: tx.delete(Node, "a")])
+        world.store.batch([lambda tx: tx.update(tx.get(Task, "u")), lambda tx: tx.delete(Node, "a")])
     )
     await settle()
     assert world.proposer.held == 2
     world.proposer.release(lambda numbers: numbers[::-1])
     await asyncio.gather(creation, removal)
-    assert world.task("t").node_id == "b"
+    assert (world.task("t").node_id, world.task("u").node_id) == ("b", "b")
 
 
 async def test_a_node_where_tasks_keep_failing_is_avoided(world: World) -> None:

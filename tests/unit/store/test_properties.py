@@ -233,8 +233,8 @@ def test_of_racing_writers_of_one_version_exactly_one_wins(data: st.DataObject, 
 )
 def test_the_persistent_map_is_a_dict_whose_versions_stay(batches: list[dict[int, int | None]]) -> None:
     versions: list[tuple[PersistentMap[int, int], dict[int, int]]] = []
-    current: PersistentMap[int, int] = PersistentMap()
-    model: dict[int, int] = {}
+    model = {key: 0 for key in range(10, 50)}
+    current: PersistentMap[int, int] = PersistentMap(model)
     for batch in batches:
         current = current.with_changes({key: ABSENT if new is None else new for key, new in batch.items()})
         for key, new in batch.items():

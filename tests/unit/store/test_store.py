@@ -17,8 +17,8 @@ from cluster.spec import (
     ServiceSpec,
     TaskSpec,
 )
-from cluster.states import TaskState
-from manager.store import Store, View, WatchLagged, restarting
+from cluster.states import Role, TaskState
+from manager.store import Store, Transaction, View, WatchLagged, restarting
 from tests.fakes.clock import ManualClock, settle
 from tests.fakes.proposer import LocalProposer
 
@@ -154,6 +154,46 @@ async def test_a_refused_entry_changes_nothing_at_all(clock: ManualClock) -> Non
         await second
     assert store.view().get(Node, "n1") is None
     assert store.view().index == 2
+
+
+async def test_a_deletion_overtaken_by_an_update_is_out_of_sequence(clock: ManualClock) -> None:
+    store = Store(clock)
+    proposer = LocalProposer(store)
+    await create(store, Node(id="n"))
+    proposer.hold()
+    update = asyncio.ensure_future(
+        store.update(lambda tx: tx.update(replace(tx.get(Node, "n"), role=Role.MANAGER)))
+    )
+    deletion = asyncio.ensure_future(store.update(lambda tx: tx.delete(Node, "n")))
+    await asyncio.sleep(0)
+    proposer.release()
+    await update
+    with pytest.raises(OutOfSequence, match="node n is at version 2, not 1"):
+        await deletion
+    assert store.view().get(Node, "n") is not None
+
+
+async def test_an_update_overtaken_by_a_deletion_is_out_of_sequence_and_then_not_found(
+    clock: ManualClock,
+) -> None:
+    for retrying, expected in ((False, OutOfSequence), (True, NotFound)):
+        store = Store(clock)
+        proposer = LocalProposer(store)
+        await create(store, Node(id="n"))
+        proposer.hold()
+        deletion = asyncio.ensure_future(store.update(lambda tx: tx.delete(Node, "n")))
+
+        def change(tx: Transaction) -> None:
+            node = tx.get(Node, "n")
+            tx.update(replace(node or Node(id="n"), role=Role.MANAGER))
+
+        write = store.update_retrying if retrying else store.update
+        update = asyncio.ensure_future(write(change))
+        await asyncio.sleep(0)
+        proposer.release()
+        await deletion
+        with pytest.raises(expected):
+            await update
 
 
 async def test_update_retrying_wins_in_the_end(clock: ManualClock) -> None:
