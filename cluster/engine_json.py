@@ -288,7 +288,7 @@ def network_json(network: Network, containers: Mapping[str, EndpointRecord] | No
         "EnableIPv6": spec.enable_ipv6,
         "IPAM": {
             "Driver": ipam.driver or "default",
-            "Options": ipam.options,
+            "Options": ipam.options or None,
             "Config": _subnets_json(network),
         },
         "Internal": spec.internal,
