@@ -13,7 +13,7 @@ from netplane.builder import Handles
 from netplane.errors import NetworkError
 from netplane.host_rules import PortKey, Published
 from netplane.libnftables import LibNftables
-from netplane.model import HostPort, SandboxRecord, Segment
+from netplane.model import SandboxRecord, Segment
 from netplane.netlink import conntrack, nft
 from netplane.netlink.wire import NetlinkError, NetlinkSocket
 from netplane.records import ClusterRecords
@@ -25,7 +25,7 @@ Vips = dict[str, tuple[str, ...]]
 
 @dataclass
 class _Inside:
-    """A sandbox's table. `whole` is False while the kernel may hold something else than the networks' VIPs."""
+    """A sandbox's table. `whole` is False while the kernel may hold something else."""
 
     record: SandboxRecord
     rules: NetlinkSocket
@@ -50,6 +50,7 @@ class Balancers:
         self._framed = False  # True once the host's table is this run's
         self._vips: dict[str, Vips] = {}
         self._inside: dict[str, _Inside] = {}
+        self._open: set[str] = set()  # sandboxes whose host ports lead to them
 
     def start(self, segments: Iterable[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
         """Keep the table of an earlier run, so that published ports go on until the records arrive."""
@@ -130,30 +131,32 @@ class Balancers:
             inside = _Inside(record, handles.rules, whole=False)
             self._write_whole(inside)
             self._inside[record.sandbox.id] = inside
-        try:
-            self._open_host_ports(record, record.sandbox.ports)
-        except BaseException:
-            self._inside.pop(record.sandbox.id, None)
-            raise
+        if record.sandbox.ports:
+            self._rules.run(host_rules.open_host_ports(_entry(record), record.sandbox.ports))
+            self._open.add(record.sandbox.id)
 
-    def adopt(self, record: SandboxRecord, handles: Handles) -> None:
-        """Take over a sandbox of an earlier run; its table is written anew with the first records."""
+    def adopt(self, record: SandboxRecord, handles: Handles, *, moved: bool) -> None:
+        """Take over a sandbox of an earlier run; its table is written anew with the first records.
+
+        At once if its name server `moved` to another port.
+        """
+        if record.sandbox.ports:
+            self._open.add(record.sandbox.id)
         if handles.rules is not None:
-            self._inside[record.sandbox.id] = _Inside(record, handles.rules, whole=False)
+            inside = self._inside[record.sandbox.id] = _Inside(record, handles.rules, whole=False)
+            if moved:
+                self._write_whole(inside)
 
     def remove(self, record: SandboxRecord) -> None:
         """Forget a sandbox, its host ports and the connections that it answers."""
         self._inside.pop(record.sandbox.id, None)
-        if record.sandbox.ports:
+        if record.sandbox.id in self._open:
+            self._open.discard(record.sandbox.id)
             try:
                 self._rules.run(host_rules.close_host_ports(record.sandbox.ports))
             except NetworkError as error:
                 log.warning("closing host ports of %s: %s", record.sandbox.id, error)
         conntrack.forget(self._flows, [each.address for each in record.interfaces])
-
-    def _open_host_ports(self, record: SandboxRecord, ports: Sequence[HostPort]) -> None:
-        if ports:
-            self._rules.run(host_rules.open_host_ports(_entry(record), ports))
 
     def _write_whole(self, inside: _Inside) -> None:
         vips: Vips = {}

@@ -18,7 +18,7 @@ from netplane.resolv import NAME_SERVER
 
 PORT_PREFIX = "shv"
 LOOPBACK = 1
-# Links are given their numbers, so that none must be looked up; a kernel with tunnels built in takes low ones.
+# Links are given their numbers, so that none must be looked up; built-in tunnels may have taken low ones.
 FIRST_INDEX = 11
 _MESH_TABLE = 1000
 _MESH_PRIORITY = 1000
@@ -68,15 +68,16 @@ def build(
     interfaces: Sequence[Interface],
     segments: Mapping[str, Segment],
     host: NetlinkSocket,
+    handles: Handles,
     *,
     rules: bool,
     name_server: bool,
-) -> Handles:
-    """Make the namespace at `path` with its interfaces. Leaves nothing behind when it fails.
+) -> None:
+    """Make the namespace at `path` with its interfaces, and open the sockets in it that are wanted.
 
-    Must run in a thread that ends afterwards: it stays in the new namespace.
+    Must run in a thread that ends afterwards: it stays in the new namespace. When it fails, the caller closes
+    the handles and demolishes what was made.
     """
-    handles = Handles()
     descriptor = -1
     try:
         descriptor = netns.make_namespace(path)
@@ -95,14 +96,9 @@ def build(
             handles.rules = NetlinkSocket(NETFILTER)
         if name_server:
             handles.dns_udp, handles.dns_tcp = open_name_server(0)
-    except BaseException:
-        handles.close()
-        demolish([(path, interfaces)], segments, host)
-        raise
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-    return handles
 
 
 def reopen(*, rules: bool, name_server: bool, port: int) -> Handles:
@@ -142,7 +138,7 @@ def demolish(
 
 
 def open_name_server(port: int) -> tuple[socket.socket, socket.socket]:
-    """UDP and TCP sockets on one port of 127.0.0.11, `port` if it is free. Not 53: that is the container's."""
+    """UDP and TCP sockets on one port of 127.0.0.11, `port` if free. Not 53: that is the container's."""
     for wanted in (port, 0, 0, 0, 0):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

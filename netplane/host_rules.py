@@ -24,7 +24,8 @@ _FRAME = f"""table ip {TABLE} {{
   }}
   chain published {{
     meta l4proto . th dport vmap @ports
-    meta l4proto {{ tcp, udp, sctp }} dnat ip addr . port to ip daddr . meta l4proto . th dport map @host_ports_at
+    meta l4proto {{ tcp, udp, sctp }} dnat ip addr . port to \
+      ip daddr . meta l4proto . th dport map @host_ports_at
     meta l4proto {{ tcp, udp, sctp }} dnat ip addr . port to meta l4proto . th dport map @host_ports
   }}
   chain egress {{

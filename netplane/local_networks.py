@@ -29,7 +29,7 @@ class _Bridge:
 
 
 class LocalNetworks:
-    """Keeps the list on disk and its bridges in the kernel. Its methods touch the kernel: run them in a thread."""
+    """Keeps the list on disk and its bridges in the kernel. Its methods block: run them in a thread."""
 
     def __init__(self, storage: Storage, clock: Clock, rng: Random, default_subnet: str = "") -> None:
         self._storage = storage
@@ -84,7 +84,7 @@ class LocalNetworks:
         driver = spec.driver or "bridge"
         if driver != "bridge":
             raise InvalidNetwork(
-                f"local networks with driver {driver!r} are not supported; use bridge, or overlay in a cluster"
+                f"local networks with driver {driver!r} are not supported: use bridge, or overlay (swarm)"
             )
         if not spec.name:
             raise InvalidNetwork("a network needs a name")

@@ -20,7 +20,7 @@ class Mode(StrEnum):
 
 
 class HostPort(msgspec.Struct, frozen=True):
-    """A port of the host that leads to a sandbox. `published` 0: any free one. Empty `host_ip`: all addresses."""
+    """A host port that leads to a sandbox. `published` 0: any free one. Empty `host_ip`: all addresses."""
 
     protocol: Protocol
     published: int
@@ -64,7 +64,7 @@ class SandboxSpec(msgspec.Struct, frozen=True):
 
 
 class Sandbox(msgspec.Struct, frozen=True):
-    """A sandbox as it is. The contents of `resolv_conf` and `hosts` are to be mounted at their usual places."""
+    """A sandbox as it is. `resolv_conf` and `hosts` are contents, to be mounted at their usual places."""
 
     id: str
     netns: Path | None  # None: the host's

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from cluster.dataplane import NetworkRecord, mac_for
 from netplane import links
-from netplane.errors import NetworkError
 from netplane.model import Segment
 from netplane.netlink import route
 from netplane.netlink.wire import NetlinkSocket
@@ -76,7 +75,10 @@ class Overlays:
         for network_id in touched:
             record = records.networks.get(network_id)
             if record is not None:
-                self._ensure(tunnel, record, records)
+                if record.driver == "overlay" and record.subnets and record.vni:
+                    self._ensure(tunnel, record, records)
+                else:  # another node-local driver's, or not allocated yet: then it comes again
+                    log.debug("network %s needs no overlay here", record.name)
             elif network_id in self._overlays and network_id not in keep:
                 self._remove(network_id)
         for network_id in touched:
@@ -99,8 +101,6 @@ class Overlays:
             links.delete_links(stale)
 
     def _ensure(self, tunnel: Tunnel, record: NetworkRecord, records: ClusterRecords) -> None:
-        if not record.subnets or not record.vni:
-            raise NetworkError(f"network {record.name} has no subnet or VNI yet")
         subnet = ipaddress.IPv4Network(record.subnets[0].subnet)
         if record.ingress:
             address = records.node_address(record.id, tunnel.node_id)

@@ -16,10 +16,11 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from cluster.dataplane import DataplaneChanges, mac_for
+from cluster.dataplane import DataplaneChanges
 from cluster.seams import Clock, Random, system_random
 from cluster.spec import NetworkSpec
 from netplane import builder, doctor, links, netns, resolv, sysctl
+from netplane.adoption import survivors
 from netplane.balancers import Balancers
 from netplane.dns.server import NameServers
 from netplane.errors import InvalidNetwork, NetworkError, NetworkInUse, NetworkNotFound, NetworkNotReady
@@ -27,7 +28,6 @@ from netplane.host_ports import HostPorts
 from netplane.libnftables import LibNftables
 from netplane.local_networks import LocalNetworks
 from netplane.model import (
-    Attachment,
     Interface,
     LocalNetwork,
     Mode,
@@ -39,7 +39,8 @@ from netplane.model import (
 from netplane.names import Names
 from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
 from netplane.overlay import Overlays, Tunnel
-from netplane.records import ClusterRecords, bare
+from netplane.planning import describe, describe_plain, plan
+from netplane.records import ClusterRecords
 from netplane.storage import Storage
 
 log = logging.getLogger("shoal.netplane")
@@ -88,15 +89,14 @@ class NetPlane:
     async def start(self) -> None:
         """Take up what an earlier run left, or begin anew after a power loss."""
         await self._run(self._open)
-        records = await self._run(self._adopt)
-        for record in records:
+        for record in await self._run(survivors, self._storage, self._host):
             await self._adopt_sandbox(record)
         await self._run(self._balancers.start, self._segments(), self._sandboxes.values())
         for warning in await self._run(doctor.warnings, self._rules):
             log.warning(warning)
 
     async def stop(self) -> None:
-        """Let go. What is in the kernel stays, so that containers keep their traffic; names are not served."""
+        """Let go. What is in the kernel stays, so containers keep their traffic; names are not served."""
         async with self._lock:
             await self._servers.close_all()
             for handles in self._handles.values():
@@ -121,31 +121,6 @@ class NetPlane:
         self._host.close()
         self._flows.close()
 
-    def _adopt(self) -> list[SandboxRecord]:
-        """The sandboxes that still are; what is left of the others is cleared away."""
-        adopted: list[SandboxRecord] = []
-        for record in self._storage.load_sandboxes():
-            path = record.sandbox.netns
-            if path is None or netns.is_namespace(path):
-                adopted.append(record)
-            else:
-                log.info("sandbox %s did not survive", record.sandbox.id)
-                builder.demolish([(path, record.interfaces)], {}, self._host)
-                self._storage.forget_sandbox(record.sandbox.id)
-        known = {record.sandbox.id for record in adopted}
-        for path in self._storage.namespaces.iterdir():
-            if path.name not in known:
-                netns.remove_namespace(path)
-        ports = {interface.port for record in adopted for interface in record.interfaces}
-        stale = [
-            name
-            for name, link in links.list_links().items()
-            if name.startswith(builder.PORT_PREFIX) and link.kind == "veth" and name not in ports
-        ]
-        if stale:
-            links.delete_links(stale)
-        return adopted
-
     async def _adopt_sandbox(self, record: SandboxRecord) -> None:
         sandbox = record.sandbox
         for interface in record.interfaces:
@@ -155,17 +130,21 @@ class NetPlane:
             self._host_ports.reserve(sandbox.id, sandbox.ports)
         except NetworkError as error:
             log.warning("sandbox %s: %s", sandbox.id, error)
-        self._sandboxes[sandbox.id] = record
+        handles = builder.Handles()
         if sandbox.netns is not None and record.dns_port:
             handles = await netns.inside(
                 sandbox.netns,
                 functools.partial(builder.reopen, rules=True, name_server=True, port=record.dns_port),
             )
-            self._handles[sandbox.id] = handles
-            record = replace(record, dns_port=_port_of(handles))
-            self._sandboxes[sandbox.id] = record
+        moved = _port_of(handles) != record.dns_port
+        record = replace(record, dns_port=_port_of(handles))
+        self._balancers.adopt(record, handles, moved=moved)
+        if moved:
+            self._storage.save_sandbox(record)
+        self._sandboxes[sandbox.id] = record
+        self._handles[sandbox.id] = handles
+        if handles.dns_udp is not None:
             self._serve_names(record, handles)
-            self._balancers.adopt(record, handles)
 
     # --- cluster ------------------------------------------------------------------------------------------
 
@@ -203,7 +182,8 @@ class NetPlane:
                 raise NetworkNotReady("this node is in no cluster: it can't take cluster networks")
             before = self._serving_addresses() if not changes.full else set()
             touched = self._records.apply(changes)
-            self._withdrawn.intersection_update(_task_ids(self._records))
+            here = {record.spec.task_id for record in self._sandboxes.values()}
+            self._withdrawn.intersection_update(_task_ids(self._records) | here)
             self._touched |= touched
             await self._settle(before)
             if changes.full:
@@ -277,28 +257,17 @@ class NetPlane:
             if spec.mode is not Mode.PRIVATE:
                 return await self._create_plain(spec, undo)
             segments = [await self._await_segment(each.network_id) for each in spec.attachments]
-            interfaces = self._plan(spec, segments, undo)
+            interfaces = plan(spec, segments, self._local, undo)
             embedded = any(segment.resolves_names for segment in segments)
             by_id = {segment.network_id: segment for segment in segments}
             path = self._storage.netns(spec.id)
-            handles = await self._build(path, interfaces, by_id, embedded=embedded)
+            handles = builder.Handles()
             undo.push_async_callback(self._demolish, path, interfaces)
             undo.callback(handles.close)
+            await self._build(path, interfaces, by_id, handles, embedded=embedded)
             ports = self._host_ports.reserve(spec.id, spec.host_ports)
             undo.callback(self._host_ports.release, spec.id)
-            gateway = next((each.gateway for each in interfaces if each.gateway), "")
-            sandbox = Sandbox(
-                id=spec.id,
-                netns=path,
-                addresses={each.network_id: each.cidr for each in interfaces},
-                macs={each.network_id: each.mac for each in interfaces},
-                gateways={each.network_id: each.gateway for each in interfaces},
-                resolv_conf=resolv.resolv_conf(spec.dns, host_dns, embedded=embedded),
-                hosts=resolv.hosts(
-                    spec.hostname, [each.address for each in interfaces], spec.extra_hosts, gateway
-                ),
-                ports=ports,
-            )
+            sandbox = describe(spec, path, interfaces, ports, host_dns, embedded=embedded)
             record = SandboxRecord(
                 spec=spec,
                 sandbox=sandbox,
@@ -308,6 +277,7 @@ class NetPlane:
             )
             if embedded or ports:
                 async with self._lock:
+                    undo.push_async_callback(self._run, self._balancers.remove, record)
                     await self._run(self._balancers.add, record, handles)
                     self._register(record, handles)
             else:
@@ -320,18 +290,20 @@ class NetPlane:
         path: Path,
         interfaces: tuple[Interface, ...],
         segments: Mapping[str, Segment],
+        handles: builder.Handles,
         *,
         embedded: bool,
-    ) -> builder.Handles:
+    ) -> None:
         # One at a time: the kernel has one lock for all of it, and threads that wait for it only burn time.
         async with self._site:
-            return await netns.in_thread(
+            await netns.in_thread(
                 functools.partial(
                     builder.build,
                     path,
                     interfaces,
                     segments,
                     self._host,
+                    handles,
                     rules=embedded,
                     name_server=embedded,
                 )
@@ -342,20 +314,18 @@ class NetPlane:
         if spec.host_ports or spec.attachments:
             raise InvalidNetwork(f"network mode {spec.mode} takes neither networks nor host ports")
         path: Path | None = None
-        hosts = resolv.hosts(spec.hostname, ("127.0.1.1",), spec.extra_hosts, "127.0.0.1")
         if spec.mode is Mode.NONE:
             path = self._storage.netns(spec.id)
-            await self._build(path, (), {}, embedded=False)
-        text = resolv.resolv_conf(spec.dns, host_dns, embedded=False)
-        if spec.mode is Mode.HOST and not spec.dns.servers and host_dns.servers:
-            text = resolv.resolv_conf(replace(spec.dns, servers=host_dns.servers), host_dns, embedded=False)
-        sandbox = Sandbox(id=spec.id, netns=path, resolv_conf=text, hosts=hosts)
+            undo.push_async_callback(self._demolish, path, ())
+            await self._build(path, (), {}, builder.Handles(), embedded=False)
+        sandbox = describe_plain(spec, path, host_dns)
         self._register(SandboxRecord(spec=spec, sandbox=sandbox), builder.Handles())
         undo.pop_all()
         return sandbox
 
     def _register(self, record: SandboxRecord, handles: builder.Handles) -> None:
         self._storage.save_sandbox(record)
+        self._withdrawn.discard(record.spec.task_id)
         self._sandboxes[record.sandbox.id] = record
         self._handles[record.sandbox.id] = handles
         self._names.forget(record.networks)
@@ -366,51 +336,6 @@ class NetPlane:
         self._servers.open(record.sandbox.id, self._names.view(record, handles))
         handles.dns_udp = handles.dns_tcp = None
 
-    def _plan(
-        self, spec: SandboxSpec, segments: list[Segment], undo: contextlib.AsyncExitStack
-    ) -> tuple[Interface, ...]:
-        if len({segment.network_id for segment in segments}) < len(segments):
-            raise InvalidNetwork("a sandbox can be in a network only once")
-        if spec.host_ports and not segments:
-            raise InvalidNetwork("host ports need a network")
-        # The ingress network is the way out of a task that is on it: its replies must return through it.
-        order = sorted(zip(spec.attachments, segments, strict=True), key=lambda pair: not pair[1].ingress)
-        return tuple(
-            self._interface(spec.id, number, attachment, segment, undo)
-            for number, (attachment, segment) in enumerate(order)
-        )
-
-    def _interface(
-        self,
-        sandbox_id: str,
-        number: int,
-        attachment: Attachment,
-        segment: Segment,
-        undo: contextlib.AsyncExitStack,
-    ) -> Interface:
-        if self._local.segment(segment.network_id) is not None:
-            pool = self._local.pool(segment.network_id)
-            address = pool.allocate(attachment.address)
-            undo.callback(pool.release, address)
-        elif attachment.address:
-            address = bare(attachment.address)
-        else:
-            raise InvalidNetwork(f"network {attachment.network_id} needs an address from the managers")
-        if segment.ingress and not segment.gateway:
-            raise NetworkNotReady("this node has no address in the ingress network yet")
-        return Interface(
-            network_id=segment.network_id,
-            device=f"eth{number}",
-            index=builder.FIRST_INDEX + number,
-            port=builder.port_name(sandbox_id, number),
-            mtu=segment.mtu,
-            address=address,
-            prefix=segment.subnet.prefixlen,
-            mac=mac_for(address),
-            gateway="" if segment.internal else segment.gateway,
-            ingress=segment.ingress,
-        )
-
     async def remove_sandbox(self, sandbox_id: str) -> None:
         """Remove a sandbox with all that is its own. None there is no error."""
         while sandbox_id in self._building:
@@ -420,6 +345,8 @@ class NetPlane:
             return
         building = self._building[sandbox_id] = asyncio.get_running_loop().create_future()
         try:
+            if not self._records.networks.keys().isdisjoint(record.networks):
+                await self.withdraw(sandbox_id)
             self._servers.close(sandbox_id)
             if record.dns_port or record.sandbox.ports:
                 async with self._lock:

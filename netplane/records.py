@@ -121,7 +121,7 @@ class ClusterRecords:
         return peer.addresses.get(network_id, "") if peer else ""
 
     def places(self, network_id: str, node_id: str) -> dict[str, str]:
-        """Where each address of a network is that is not on `node_id`: address → that node's tunnel address."""
+        """Where the addresses of a network are that are not on `node_id`: address → its node's tunnel end."""
         found: dict[str, str] = {}
         if network_id not in self.networks:
             return found

@@ -176,7 +176,7 @@ def _send(sock: socket.socket, answer: bytes, client: Any) -> None:
 
 
 def _refusal(data: bytes) -> bytes:
-    """The answer to what is no plain question: FORMERR, NOTIMP or REFUSED; empty for what is not even a query."""
+    """The answer to what is no plain question: FORMERR, NOTIMP or REFUSED; empty for what is no query."""
     try:
         message = dns.message.from_wire(data, ignore_trailing=True)
     except dns.exception.DNSException:

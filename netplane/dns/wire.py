@@ -16,7 +16,7 @@ _IN = 1
 
 @dataclass(frozen=True)
 class Query:
-    """A query with one question. `name` is lower-case labels joined by dots; `limit` the largest UDP answer."""
+    """A query with one question. `name`: lower-case labels joined by dots; `limit`: bytes of a UDP answer."""
 
     name: bytes
     kind: int

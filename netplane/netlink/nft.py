@@ -219,7 +219,7 @@ def set_packet_mark() -> bytes:
 
 
 def write_frame(offset: int, length: int) -> bytes:
-    """Write what was loaded into the Ethernet header. nft(8) refuses this for its types, the kernel does not."""
+    """Write what was loaded into the Ethernet header. nft(8) refuses this, the kernel does not."""
     return _expression(
         "payload",
         _n32(2, _LINK),
@@ -257,7 +257,7 @@ def reject_unreachable() -> bytes:
 
 
 def spread(table_name: str, chain_name: str, addresses: Sequence[str], set_id: int) -> list[bytes]:
-    """Messages that append one rule: new connections go to the addresses in turn. `set_id` is the batch's own."""
+    """Messages that append a rule: new connections go to the addresses in turn. `set_id`: the batch's own."""
     count = len(addresses)
     name = "__map%d"
     messages = [

@@ -42,7 +42,7 @@ def veth(
 
 
 def join_bridge(name: str, bridge: int) -> bytes:
-    """Make a link a port of a bridge. Do it once both ends are up: then the port forwards from the first frame."""
+    """Make a link a port of a bridge. Once both its ends are up, it forwards from the first frame."""
     return message(_NEWLINK, 0, _link() + text(_IFLA_IFNAME, name) + u32(_IFLA_MASTER, bridge))
 
 
@@ -100,7 +100,7 @@ def delete_neighbour(index: int, ip: str) -> bytes:
 
 
 def tunnel_entry(index: int, mac: str, node: str) -> bytes:
-    """Frames for `mac` leave VXLAN device `index` for the node with address `node`; replaces an older entry."""
+    """Frames for `mac` leave VXLAN device `index` for the node at address `node`; replaces an older entry."""
     header = struct.pack("=BxxxiHBB", socket.AF_BRIDGE, index, _NUD_NOARP | _NUD_PERMANENT, _NTF_SELF, 0)
     body = header + attribute(2, mac_bytes(mac)) + attribute(1, socket.inet_aton(node))
     return message(_NEWNEIGH, CREATE | REPLACE, body)

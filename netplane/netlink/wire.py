@@ -25,7 +25,7 @@ _MAX_UNREAD = 256
 
 
 class NetlinkError(NetworkError):
-    """The kernel refused a netlink message. `errno` is its reason, `index` the message's place in the batch."""
+    """The kernel refused a message. `errno` is its reason, `index` the message's place in the batch."""
 
     def __init__(self, errno: int, what: str = "", index: int = 0) -> None:
         super().__init__(f"{what or 'netlink'}: {os.strerror(errno)}")

@@ -1,4 +1,4 @@
-"""The network plane of one host, driven by JSON lines: run inside that host's namespaces by the `lab` fixture."""
+"""The network plane of one host, driven by JSON lines, in that host's namespaces (see the `lab` fixture)."""
 
 import asyncio
 import json
