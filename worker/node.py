@@ -1,5 +1,6 @@
 """What this machine is: platform, resources, kernel. Read once; none of it changes while the daemon runs."""
 
+import functools
 import os
 import platform
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ VOLUME_DRIVERS = ("local",)
 LOG_DRIVERS = ("json-file", "local", "none")
 
 
+@functools.cache
 def shoal_version() -> str:
     """Shoal's own version."""
     return version("shoal")

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 
 from cluster.dataplane import NetworkRecord
+from cluster.objects import NodeDescription
 from cluster.seams import Clock, Random
 from netplane.plane import NetPlane
 from shoal.daemon.membership import Membership, MembershipStore
@@ -45,14 +46,15 @@ class AgentRunner:
     async def start(self, membership: Membership, events: NodeEvents) -> None:
         """Bring the node's network into the cluster, take up its tasks, and open a session."""
         engine, clock = self._engine, self._clock
+        description = engine.machine.describe(engine.labels)
         await self._network.join(membership.node_id, membership.data_path_address, membership.data_path_port)
         agent = Agent(
-            executor=self._executor(),
+            executor=self._executor(description),
             network=self._network,
             logs=TaskLogs(engine.logs),
             state=AgentState(self._store.worker),
             events=events,
-            describe=lambda: engine.machine.describe(engine.labels),
+            describe=lambda: description,
             address=membership.address,
             data_path_address=membership.data_path_address,
             clock=clock,
@@ -105,7 +107,7 @@ class AgentRunner:
     def _network(self) -> NetPlane:
         return self._engine.network
 
-    def _executor(self) -> TaskExecutor:
+    def _executor(self, description: NodeDescription) -> TaskExecutor:
         engine = self._engine
         return TaskExecutor(
             images=engine.images,
@@ -115,6 +117,6 @@ class AgentRunner:
             networks=lambda: self.networks,
             secrets=lambda: self._agent.secrets if self._agent else {},
             configs=lambda: self._agent.configs if self._agent else {},
-            describe=lambda: engine.machine.describe(engine.labels),
+            describe=lambda: description,
             clock=self._clock,
         )

@@ -1,13 +1,16 @@
 """What the agent remembers across a restart: its tasks with their last statuses, and the network's records.
 
-One file a task, replaced whole. Nothing here is a promise to anyone (the managers hold the truth), so files
-are not synced: after a power loss a torn file is dropped and the managers send the task again. Secrets and
-configs are never written.
+Tasks go to a journal that is only appended to (replacing a file costs a flush on ext4, six times a task), and
+written anew when most of it is out of date. Nothing here is a promise to anyone (the managers hold the
+truth), so it is not synced: after a power loss a torn tail is dropped and the managers send the tasks again.
+Secrets and configs are never written.
 """
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterable
+import struct
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -17,6 +20,9 @@ from cluster.objects import Record, Task, TaskStatus
 
 log = logging.getLogger("shoal.agent")
 
+_FRAME = struct.Struct("<II")  # length and CRC-32 of the record that follows
+_SLACK = 1 << 20  # bytes of outdated records that are always tolerated
+
 
 class Assigned(Record, frozen=True):
     """A task and the status that the agent last gave it."""
@@ -25,42 +31,56 @@ class Assigned(Record, frozen=True):
     status: TaskStatus
 
 
+class _Entry(msgspec.Struct, frozen=True, array_like=True):
+    """A change: a new task, a new status of a known one, or neither: it is forgotten."""
+
+    task_id: str
+    task: Task | None = None
+    status: TaskStatus | None = None
+
+
 class AgentState:
     """Files under one directory, mode 0600 because specs may hold credentials."""
 
     def __init__(self, directory: Path) -> None:
-        self._tasks = directory / "tasks"
+        self._directory = directory
+        self._journal = directory / "tasks.journal"
         self._dataplane = directory / "dataplane.msgpack"
         self._encoder = msgspec.msgpack.Encoder()
+        self._tasks: dict[str, Assigned] = {}
+        self._descriptor = -1
+        self._size = 0
+        self._compact_size = 0
 
     def open(self) -> None:
-        """Make the directory; drop half-written files."""
-        self._tasks.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for leftover in self._tasks.glob("*.tmp"):
-            leftover.unlink()
+        """Read what is there, and begin a fresh journal with it."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._tasks = {}
+        with contextlib.suppress(FileNotFoundError):
+            self._replay(self._journal.read_bytes())
+        self._rewrite()
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def load(self) -> list[Assigned]:
         """All remembered tasks."""
-        found = []
-        for path in sorted(self._tasks.glob("*.msgpack")):
-            try:
-                found.append(msgspec.msgpack.decode(path.read_bytes(), type=Assigned))
-            except msgspec.DecodeError as error:
-                log.warning(
-                    "dropping an unreadable task file", extra={"path": str(path), "error": str(error)}
-                )
-                path.unlink()
-        return found
+        return list(self._tasks.values())
 
     def save(self, task: Task, status: TaskStatus) -> None:
-        """Remember a task."""
-        self._write(
-            self._tasks / f"{task.id}.msgpack", self._encoder.encode(Assigned(task=task, status=status))
-        )
+        """Remember a task and its status."""
+        known = self._tasks.get(task.id)
+        self._tasks[task.id] = Assigned(task=task, status=status)
+        changed = None if known is not None and known.task is task else task
+        self._append(_Entry(task.id, changed, status))
 
     def forget(self, task_id: str) -> None:
         """Forget a task."""
-        (self._tasks / f"{task_id}.msgpack").unlink(missing_ok=True)
+        if self._tasks.pop(task_id, None) is not None:
+            self._append(_Entry(task_id))
 
     def load_dataplane(self) -> DataplaneChanges | None:
         """The network's records as last saved, as one full batch."""
@@ -74,21 +94,64 @@ class AgentState:
 
     def save_dataplane(self, records: DataplaneChanges) -> None:
         """Remember the network's records."""
-        self._write(self._dataplane, self._encoder.encode(records))
+        temporary = self._dataplane.with_suffix(".tmp")
+        with open(_create(temporary), "wb") as file:
+            file.write(self._encoder.encode(records))
+        temporary.replace(self._dataplane)
 
     def clear(self) -> None:
         """Forget everything (the node left its cluster)."""
+        self.close()
+        self._tasks = {}
+        self._journal.unlink(missing_ok=True)
         self._dataplane.unlink(missing_ok=True)
-        for path in _files(self._tasks):
-            path.unlink()
 
-    def _write(self, path: Path, data: bytes) -> None:
-        temporary = path.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        temporary.replace(path)
+    # --- the journal --------------------------------------------------------------------------------------
+
+    def _append(self, entry: _Entry) -> None:
+        if self._descriptor < 0:
+            return  # cleared: the last drivers of a node that leaves have nothing to remember
+        self._size += os.write(self._descriptor, self._frame(entry))
+        if self._size > 2 * self._compact_size + _SLACK:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        self.close()
+        temporary = self._journal.with_suffix(".tmp")
+        descriptor = _create(temporary)
+        content = b"".join(
+            self._frame(_Entry(task_id, held.task, held.status)) for task_id, held in self._tasks.items()
+        )
+        with open(os.dup(descriptor), "wb") as file:
+            file.write(content)
+        temporary.replace(self._journal)
+        self._descriptor = descriptor
+        self._size = self._compact_size = len(content)
+
+    def _frame(self, entry: _Entry) -> bytes:
+        record = self._encoder.encode(entry)
+        return _FRAME.pack(len(record), zlib.crc32(record)) + record
+
+    def _replay(self, content: bytes) -> None:
+        decoder = msgspec.msgpack.Decoder(_Entry)
+        offset = 0
+        while offset + _FRAME.size <= len(content):
+            length, checksum = _FRAME.unpack_from(content, offset)
+            record = content[offset + _FRAME.size : offset + _FRAME.size + length]
+            if len(record) < length or zlib.crc32(record) != checksum:
+                log.warning("dropping the torn end of the task journal", extra={"offset": offset})
+                return
+            self._apply(decoder.decode(record))
+            offset += _FRAME.size + length
+
+    def _apply(self, entry: _Entry) -> None:
+        known = self._tasks.get(entry.task_id)
+        task = entry.task or (known.task if known else None)
+        if task is None or entry.status is None:
+            self._tasks.pop(entry.task_id, None)
+        else:
+            self._tasks[entry.task_id] = Assigned(task=task, status=entry.status)
 
 
-def _files(directory: Path) -> Iterable[Path]:
-    return directory.iterdir() if directory.is_dir() else ()
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)

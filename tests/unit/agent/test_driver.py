@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 from msgspec.structs import replace
-from tests.fakes.executor import FakeExecutor
 
 from cluster.objects import Task, TaskStatus
 from cluster.seams import SystemClock
 from cluster.states import TaskState
+from tests.fakes.executor import FakeExecutor
 from worker.agent import driver as driver_module
 from worker.agent.driver import TaskDriver
 from worker.agent.executor import Found, TaskFailed, TaskRejected
