@@ -34,8 +34,12 @@ def cpu_seconds() -> float:
 def raw(base: Path, layer: Path, count: int, threads: int, plain: bool) -> tuple[float, float]:
     """Seconds to start and to remove `count` containers with conmon and crun alone."""
     cgroups = detect()
-    programs = spawn.Programs(find_program("conmon"), find_program("crun"), base / "oci")
-    (base / "exits").mkdir(parents=True, exist_ok=True)
+    run = base / "run"
+    run.mkdir(parents=True)
+    syscalls.mount("tmpfs", str(run), "tmpfs")  # as /run is on real machines
+    programs = spawn.Programs(find_program("conmon"), find_program("crun"), run / "oci")
+    exits = run / "exits"
+    exits.mkdir()
     host = launch.inspect_host(cgroups)
     etc = base / "etc"
     etc.mkdir(exist_ok=True)
@@ -64,7 +68,7 @@ def raw(base: Path, layer: Path, count: int, threads: int, plain: bool) -> tuple
             home,
             [
                 *("-c", id, "-u", id, "-n", id, "-l", f"k8s-file:{home}/log", "--no-sync-log", "-p"),
-                *(f"{home}/pid", "--exit-dir", str(base / "exits"), "--full-attach"),
+                *(f"{home}/pid", "--exit-dir", str(exits), "--full-attach"),
             ],
         )
         spawn.must_run(programs.command("start", id))
@@ -73,7 +77,7 @@ def raw(base: Path, layer: Path, count: int, threads: int, plain: bool) -> tuple
     def remove(number: int, pid: int) -> None:
         id = f"{number:064x}"
         os.kill(pid, 9)
-        while not (base / "exits" / id).exists():
+        while not (exits / id).exists():
             time.sleep(0.001)
         spawn.must_run(programs.command("delete", id))
         syscalls.unmount(str(base / id / "rootfs"))
@@ -86,13 +90,17 @@ def raw(base: Path, layer: Path, count: int, threads: int, plain: bool) -> tuple
         list(pool.map(remove, range(count), pids))
         ended = time.perf_counter()
     cgroups.remove(PARENT)
+    syscalls.unmount(str(run))
     shutil.rmtree(base)
     return started - begun, ended - started
 
 
 async def ours(base: Path, layer: Path, count: int, workers: int) -> tuple[float, float, float, float]:
     """The same through OCIRuntime; also this process's own CPU seconds for either part."""
-    runtime = OCIRuntime(base / "containers", base / "run", PARENT, clock=SystemClock(), workers=workers)
+    run = base / "run"
+    run.mkdir(parents=True)
+    syscalls.mount("tmpfs", str(run), "tmpfs")
+    runtime = OCIRuntime(base / "containers", run, PARENT, clock=SystemClock(), workers=workers)
     await runtime.start()
 
     async def start(number: int) -> None:
@@ -106,6 +114,7 @@ async def ours(base: Path, layer: Path, count: int, workers: int) -> tuple[float
     await asyncio.gather(*(runtime.remove(f"{number:064x}", force=True) for number in range(count)))
     ended, used_end = time.perf_counter(), cpu_seconds()
     await runtime.close()
+    syscalls.unmount(str(run))
     shutil.rmtree(base)
     return started - begun, ended - started, used_start - used, used_end - used_start
 

@@ -86,7 +86,7 @@ class Launcher:
             except BaseException:
                 os.close(pidfd)
                 raise
-        except RuntimeFailed as error:
+        except (RuntimeFailed, OSError) as error:
             self.clear(config.id)
             raise _start_error(str(error)) from error
         except BaseException:
