@@ -326,13 +326,16 @@ async def overtaken(world: World, created: list[object], other: Callable[[Transa
 async def test_a_service_updated_meanwhile_gets_what_its_new_spec_asks_for(world: World) -> None:
     await world.create(network("a"), network("b"))
     wanted = service("s", "web", "b", ports=[port(80, 8080)])
+    _, watch = world.store.watch(Service)
     await overtaken(
         world,
         [service("s", "web", "a")],
         lambda tx: tx.update(replace(tx.get(Service, "s"), spec=wanted.spec)),
     )
     assert world.vips("s") == {"ingress": "10.0.0.2/24", "b": "10.0.2.2/24"}
-    assert world.service("s").endpoint.spec == wanted.spec.endpoint_spec
+    states = [event.new for events in watch.pending() for event in events]
+    assert len(states) == 3
+    assert [one.endpoint.spec for one in states if one.endpoint] == [wanted.spec.endpoint_spec]
 
 
 async def test_a_task_stopped_meanwhile_gets_no_address(world: World) -> None:
