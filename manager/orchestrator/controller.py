@@ -17,6 +17,7 @@ from manager.store import Event, Store, Transaction, View, Watch, WatchLagged
 
 OVERTAKEN = (Unavailable, OutOfSequence, NotFound, Conflict)
 """What a write may meet when others write, delete or lead meanwhile: look again, then decide again."""
+LONGEST_PAUSE = 250 * MILLISECOND
 RETRY_AFTER = 200 * MILLISECOND
 """How long a controller waits when a write found no leader or quorum."""
 
@@ -32,6 +33,7 @@ class Controller:
         self.clock = clock
         self.log = logging.getLogger(f"shoal.orchestrator.{self.name}")
         self._pending: set[str] = set()
+        self._effort = 0  # ns that the last decisions took
         self._wakes: dict[str, int] = {}
         self._notes: dict[str, dict[str, str]] = {}
 
@@ -67,6 +69,8 @@ class Controller:
     async def _follow(self, watch: Watch) -> None:
         while True:
             retry = None if await self._tick() else self.clock.now() + RETRY_AFTER
+            # Decisions on big services take a while: let as much time pass, so that events gather.
+            await self.clock.sleep(min(self._effort, LONGEST_PAUSE))
             wake = retry or earliest(*self._wakes.values())
             for events in await next_commits(watch, self.clock, wake):
                 view = self.store.view()
@@ -77,7 +81,7 @@ class Controller:
 
     async def _tick(self) -> bool:
         """Decide about all pending subjects and write the outcome; False when it should be tried again."""
-        view = self.store.view()
+        view, began = self.store.view(), self.clock.monotonic()
         writes: list[Callable[[Transaction], None]] = []
         for subject in sorted(self._pending):
             plan = self.decide(view, subject)
@@ -93,6 +97,7 @@ class Controller:
                     "decided", extra={"subject": subject, "step": [str(change) for change in step]}
                 )
             writes.extend(plan.writes())
+        self._effort = self.clock.monotonic() - began
         try:
             await self.store.batch(writes)
         except OVERTAKEN as error:

@@ -117,6 +117,8 @@ def dirty(service: Service, task: Task) -> bool:
     The replica count, labels and update settings make no task dirty, nor do ports published through the
     routing mesh, as long as the task is in it.
     """
+    if task.spec_version and task.spec_version == service.spec_version:
+        return False
     if task.spec != task_spec(service):
         return True
     if task.endpoint is None:

@@ -52,7 +52,8 @@ def progress(situation: Situation, slots: Sequence[Slot], busy: Collection[str])
     config = config_of(situation)
     since = status.started_at
     failed = [task for slot in slots if (task := _failure(situation, slot, since, config)) is not None]
-    if failed and len(failed) > config.max_failure_ratio * len(slots) and _give_up(plan, situation, failed):
+    updated = sum(1 for slot in slots if _attempts(situation, slot, since) or slot in todo)
+    if failed and len(failed) > config.max_failure_ratio * updated and _give_up(plan, situation, failed):
         return plan
 
     waits = {slot.name: _under_way(situation, slot, since, config) for slot in slots}
@@ -104,10 +105,12 @@ def _under_way(situation: Situation, slot: Slot, since: int, config: UpdateConfi
     """Until when the slot counts as under way (ns; 0: it does not); None: until something happens."""
     attempts = _attempts(situation, slot, since)
     if not attempts:
-        # An earlier update to the same spec, overtaken by others, may have left its task on the way.
-        clean = _clean(situation, slot)
-        left = len(slot.tasks) > 1 and bool(clean) and clean == list(slot.runnable)
-        return None if left and clean[0].status.state < TaskState.RUNNING else 0
+        # An earlier update to the same spec, overtaken by others, may have left its task on the way. (The
+        # restart supervisor's tasks count restarts; they hold no update up.)
+        newest = slot.newest
+        left = len(slot.tasks) > 1 and newest in slot.runnable and not newest.restarts.count
+        coming = newest.status.state < TaskState.RUNNING and not dirty(situation.service, newest)
+        return None if left and coming else 0
     first = attempts[0]
     if first.status.state < TaskState.RUNNING and first.desired_state <= TaskState.RUNNING:
         return None

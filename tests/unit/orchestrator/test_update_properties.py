@@ -2,7 +2,7 @@
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster.objects import Service, Task
@@ -66,7 +66,8 @@ def shuffle(world: World, rng: random.Random) -> None:
             world.now += rng.randrange(SECOND)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
+@example(replicas=3, config=UpdateConfig(parallelism=1, monitor=SECOND), images=["v2", "v1", "v1"], seed=0)
 @given(
     replicas=st.integers(1, 6),
     config=configs,
