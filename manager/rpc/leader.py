@@ -126,14 +126,19 @@ class LeaderClient:
     async def _while_leading(self, leader_id: str, work: Awaitable[_R]) -> _R:
         """Wait for the work, but not for ever on a leader that lost power: give up when another leads."""
         task = asyncio.ensure_future(work)
+        led_at = self._clock.monotonic()
         try:
             while True:
                 done, _ = await asyncio.wait((task,), timeout=POLL * 10 / SECOND)
                 if done:
                     return task.result()
-                leader = self._leader()
+                leader, now = self._leader(), self._clock.monotonic()
                 if leader is not None and leader[0] != leader_id:
                     raise _unknown("another manager took over")
+                if leader is not None:
+                    led_at = now
+                elif now - led_at > PATIENCE:
+                    raise _unknown("the managers have no leader any more")
         finally:
             if not task.done():
                 task.cancel()

@@ -1,6 +1,9 @@
 """Agents' sessions on the cluster port of real managers: redirect, welcome, refusal."""
 
+import asyncio
 import random
+import signal
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,9 +12,10 @@ import pytest
 from cluster.identity import Identity
 from cluster.messages import Hello, Removed, SessionRedirect, Welcome
 from cluster.objects import NodeDescription
-from manager.certificates import save_identity
+from manager.certificates import load_identity, save_identity
+from shoal.daemon.join import renew
 from shoal.daemon.membership import MembershipStore
-from tests.host.manager.managers import Managers
+from tests.host.manager.managers import CLOCK, Managers
 from worker.agent.session import SessionClosed
 from worker.agent.transport import TLSConnector
 
@@ -52,6 +56,27 @@ async def test_a_session_is_redirected_to_the_leader_and_opened_there(
     node = await follower.get("/nodes/worker1")
     assert (node["ID"], node["Status"]["State"]) == (joined.answer.node_id, "ready")
     await channel.close()
+
+
+async def test_a_renewed_certificate_is_used_without_a_restart(managers: Managers) -> None:
+    founder = await managers.found()
+    assert founder.process is not None
+    before = load_identity(founder.certificates)
+    renewed, _ = await renew(before, [founder.address], clock=CLOCK)
+    save_identity(founder.certificates, renewed)
+    founder.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(5):
+        while await served_certificate(founder.address) == before.certificate:
+            await asyncio.sleep(0.02)
+    assert await served_certificate(founder.address) == renewed.certificate
+    follower = await managers.add()  # Raft and the HTTP side go on with it
+    assert (await follower.create_service("web"))[0] == 201
+
+
+async def served_certificate(address: str) -> bytes:
+    host, _, port = address.rpartition(":")
+    pem = await asyncio.to_thread(ssl.get_server_certificate, (host, int(port)))
+    return pem.encode()
 
 
 async def test_a_removed_node_is_told_so(managers: Managers, tmp_path: Path) -> None:
