@@ -26,7 +26,7 @@ from shoal.playground.layout import (
 )
 from shoal.playground.supervisor import STOP_SECONDS, DaemonStatus, Order
 
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 60.0
 """How long a daemon may take to answer after its start."""
 
 _PACKAGE_ROOT = Path(shoal.__file__).parent.parent

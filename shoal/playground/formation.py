@@ -7,7 +7,7 @@ from cluster.errors import ShoalError, Unavailable
 from shoal.cli.client import Engine, EngineError, Unreachable
 from shoal.playground.layout import MANAGER_PORT, Host
 
-READY_SECONDS = 60.0
+READY_SECONDS = 90.0
 _POLL_SECONDS = 0.1
 
 

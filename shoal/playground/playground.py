@@ -20,7 +20,7 @@ from shoal.playground import cgroups, formation, processes, underlay
 from shoal.playground.boxes import Boxes, base_environment
 from shoal.playground.layout import CLIENT, UNDERLAY, Host, Layout, Settings
 
-_LOCK_SECONDS = 60.0
+_LOCK_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

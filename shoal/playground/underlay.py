@@ -136,9 +136,11 @@ def prepare_router(pid: int) -> None:
     """Make the namespace of `pid` forward between cluster and client, and keep packet filters off its bridge.
 
     `bridge-nf-call-*` is 1 in every new network namespace; it would pass bridged frames through IP rules.
+    The router tells every time that it is no name server: rate-limited, each second look-up would wait 5 s.
     """
     script = (
         "echo 1 > /proc/sys/net/ipv4/ip_forward; "
+        "echo 0 > /proc/sys/net/ipv4/icmp_ratelimit; "
         "for f in /proc/sys/net/bridge/bridge-nf-call-*; do if [ -e $f ]; then echo 0 > $f; fi; done"
     )
     _run(

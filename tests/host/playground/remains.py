@@ -9,8 +9,15 @@ from shoal.playground.layout import Layout
 
 
 def snapshot() -> dict[str, set[str]]:
-    """The machine's own devices, mounts, named namespaces and nft tables."""
-    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    """The machine's own devices, named namespaces and nft tables, and the mounts that any playground made.
+
+    Other mounts come and go with whatever else runs on the machine; all of a playground's bear its name.
+    """
+    mounts = {
+        line
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if "shoal-playground" in line or "shoalpg-" in line
+    }
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     named = Path("/run/netns")
     return {
