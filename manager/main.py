@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 
+from cluster import logs
 from cluster.errors import ShoalError
 from cluster.seams import SystemClock, system_random
 from manager.manager import Manager
@@ -43,9 +44,7 @@ def _report_reload(task: asyncio.Task[None]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run; returns the exit status."""
     settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_level, settings.log_format)
     try:
         asyncio.run(run(settings))
     except (ShoalError, OSError, TimeoutError) as error:

@@ -8,6 +8,7 @@ import msgspec
 
 from cluster.defaults import stored_cluster
 from cluster.errors import InvalidArgument
+from cluster.logs import LEVELS
 from cluster.spec import ClusterSpec
 from cluster.validate import check_cluster
 
@@ -35,6 +36,7 @@ class Settings:
     founding: Founding | None = None  # found a new cluster
     peers: dict[str, str] = field(default_factory=dict)  # join these managers: node id → address
     log_level: str = "info"
+    log_format: str = "text"
 
 
 def parse_settings(arguments: list[str]) -> Settings:
@@ -56,7 +58,8 @@ def parse_settings(arguments: list[str]) -> Settings:
     parser.add_argument(
         "--join", action="append", default=[], metavar="NODE_ID=IP:PORT", help="join these managers"
     )
-    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--log-level", default="info", choices=tuple(LEVELS))
+    parser.add_argument("--log-format", default="text", choices=("text", "json"))
     given = parser.parse_args(arguments)
     if given.init is not None and given.join:
         parser.error("--init and --join exclude each other")
@@ -84,6 +87,7 @@ def parse_settings(arguments: list[str]) -> Settings:
         founding=founding,
         peers=peers,
         log_level=given.log_level,
+        log_format=given.log_format,
     )
 
 

@@ -61,7 +61,7 @@ class Daemon:
                 agents,
                 proxy,
                 str(Path(self._config.exec_root) / "manager.sock"),
-                self._config.log_level,
+                (f"--log-level={self._config.log_level}", f"--log-format={self._config.log_format}"),
                 self._clock,
                 self._rng,
             )

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from cluster import logs
 from cluster.errors import ShoalError
 from shoal.daemon import config as settings
-from shoal.daemon import logs
 from shoal.daemon.pidfile import PidFile
 
 log = logging.getLogger("shoal.daemon")

@@ -40,7 +40,7 @@ class SwarmNode:
         agents: AgentRunner,
         proxy: ManagerProxy,
         manager_socket: str,
-        log_level: str,
+        log_flags: Sequence[str],
         clock: Clock,
         rng: Random,
     ) -> None:
@@ -48,7 +48,7 @@ class SwarmNode:
         self._agents = agents
         self._proxy = proxy
         self._socket = manager_socket
-        self._log_level = log_level
+        self._log_flags = tuple(log_flags)
         self._clock = clock
         self._rng = rng
         self._lock = asyncio.Lock()
@@ -320,7 +320,7 @@ class SwarmNode:
             f"--socket={self._socket}",
             f"--listen={membership.listen_address}",
             f"--advertise={membership.advertise_address}",
-            f"--log-level={self._log_level}",
+            *self._log_flags,
         ]
 
 

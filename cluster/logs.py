@@ -1,4 +1,4 @@
-"""The daemon's own log: one line an event, as text or JSON, with the fields given as `extra`."""
+"""What the log of every Shoal process looks like: one line an event, text or JSON, with `extra` as fields."""
 
 import json
 import logging
