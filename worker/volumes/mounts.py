@@ -14,7 +14,7 @@ _PROPAGATIONS = {"", "private", "rprivate", "shared", "rshared", "slave", "rslav
 def resolve_mounts(
     container: str, mounts: Sequence[Mount], image_volumes: Iterable[str], volumes: VolumeStore
 ) -> tuple[MountPoint, ...]:
-    """Mount points for a container: what its spec asks for, and an anonymous volume for each other image VOLUME.
+    """Mount points for a container: what its spec asks for, an anonymous volume for each other image VOLUME.
 
     Named volumes are made when missing. On an error nothing stays noted as in use.
     """
