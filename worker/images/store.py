@@ -80,6 +80,7 @@ class ImageStore:
         self._layers = LayerStore(root)
         self._catalog = Catalog(root / "images.json")
         self._documents: dict[str, ConfigDocument] = {}
+        self._made: dict[str, tuple[ImageRecord, Image]] = {}
         self._leases: Counter[str] = Counter()
         self._changing = asyncio.Lock()
         self._puller = Puller(
@@ -270,6 +271,13 @@ class ImageStore:
         return self._config_path(image_id).read_bytes()
 
     def _image(self, record: ImageRecord) -> Image:
+        """The image of a record, made once: every task that starts asks for one."""
+        made = self._made.get(record.id)
+        if made is None or made[0] is not record:
+            made = self._made[record.id] = (record, self._make(record))
+        return made[1]
+
+    def _make(self, record: ImageRecord) -> Image:
         # A layer may occur twice (empty ones do); overlayfs refuses that, and only the upper one counts.
         diff_ids = tuple(reversed(dict.fromkeys(reversed(record.diff_ids))))
         sizes = [layer.size for diff_id in diff_ids if (layer := self._layers.get(diff_id))]
