@@ -5,7 +5,7 @@ the keys that Go never omits; the objects around them are written out by hand.
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -174,11 +174,35 @@ def endpoint_json(endpoint: Endpoint | None) -> Json:
     return result
 
 
+def tasks_json(tasks: Iterable[Task], network: Callable[[str], Network | None]) -> list[Json]:
+    """GET /tasks. Most tasks of a service have the same spec and networks: those are written once."""
+    specs: dict[tuple[str, int], tuple[s.TaskSpec, Json]] = {}
+    networks: dict[str, Json] = {}
+
+    def described(id: str) -> Json:
+        if id not in networks:
+            networks[id] = _attached_network_json(id, network(id))
+        return networks[id]
+
+    result = []
+    for task in tasks:
+        key = (task.service_id, task.spec_version)
+        known = specs.get(key)
+        if known is None or known[0] != task.spec:
+            known = specs[key] = (task.spec, spec_json(task.spec))
+        result.append(_task_json(task, known[1], described))
+    return result
+
+
 def task_json(task: Task, network: Callable[[str], Network | None]) -> Json:
     """GET /tasks/{id}; `network` looks a network up by id."""
+    return tasks_json((task,), network)[0]
+
+
+def _task_json(task: Task, spec: Json, network: Callable[[str], Json]) -> Json:
     result = _meta(task)
     result["Labels"] = {}
-    result["Spec"] = spec_json(task.spec)
+    result["Spec"] = spec
     result["ServiceID"] = task.service_id
     if task.slot:
         result["Slot"] = task.slot
@@ -215,9 +239,12 @@ def task_status_json(status: TaskStatus) -> Json:
     return result
 
 
-def _attachment_json(attachment: NetworkAttachment, network: Network | None) -> Json:
-    described = swarm_network_json(network) if network else {"ID": attachment.network_id}
-    result: Json = {"Network": described}
+def _attached_network_json(id: str, network: Network | None) -> Json:
+    return swarm_network_json(network) if network else {"ID": id}
+
+
+def _attachment_json(attachment: NetworkAttachment, network: Json) -> Json:
+    result: Json = {"Network": network}
     if attachment.addresses:
         result["Addresses"] = list(attachment.addresses)
     return result

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from cluster.engine_json import task_json
+from cluster.engine_json import task_json, tasks_json
 from cluster.errors import InvalidArgument
 from cluster.objects import Network, Node, Service, Task
 from cluster.states import TaskState
@@ -42,7 +42,7 @@ async def list_tasks(request: web.Request) -> web.Response:
         and (not desired or task.desired_state in desired)
         and (fresh is None or up_to_date(view, task) == fresh)
     ]
-    return answer([task_json(task, lambda id: view.get(Network, id)) for task in tasks])
+    return answer(tasks_json(tasks, lambda id: view.get(Network, id)))
 
 
 async def inspect_task(request: web.Request) -> web.Response:
