@@ -40,6 +40,7 @@ class Tunnel:
 class _Overlay:
     segment: Segment
     record: NetworkRecord
+    tunnel: Tunnel
     vxlan: int
     places: dict[str, str] = field(default_factory=dict)
     neighbours: set[str] = field(default_factory=set)  # on the bridge: addresses the host itself talks to
@@ -109,7 +110,11 @@ class Overlays:
         else:
             address = ""
         present = self._overlays.get(record.id)
-        if present is not None and present.record == record and present.segment.gateway == bare(address):
+        if (
+            present is not None
+            and (present.record, present.tunnel) == (record, tunnel)
+            and present.segment.gateway == bare(address)
+        ):
             return
         bridge, vxlan = device_names(record.id)
         mtu = record.mtu or tunnel.mtu - links.VXLAN_OVERHEAD
@@ -129,9 +134,9 @@ class Overlays:
             ingress=record.ingress,
         )
         if present is not None and present.vxlan == vxlan_index:
-            overlay = _Overlay(segment, record, vxlan_index, present.places, present.neighbours)
+            overlay = _Overlay(segment, record, tunnel, vxlan_index, present.places, present.neighbours)
         else:
-            overlay = _Overlay(segment, record, vxlan_index, links.tunnel_entries(vxlan_index))
+            overlay = _Overlay(segment, record, tunnel, vxlan_index, links.tunnel_entries(vxlan_index))
         self._overlays[record.id] = overlay
 
     def _place(self, overlay: _Overlay, tunnel: Tunnel, records: ClusterRecords) -> None:

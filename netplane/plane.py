@@ -28,7 +28,6 @@ from netplane.host_ports import HostPorts
 from netplane.libnftables import LibNftables
 from netplane.local_networks import LocalNetworks
 from netplane.model import (
-    Interface,
     LocalNetwork,
     Mode,
     Sandbox,
@@ -41,6 +40,7 @@ from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
 from netplane.overlay import Overlays, Tunnel
 from netplane.planning import describe, describe_plain, plan
 from netplane.records import ClusterRecords
+from netplane.site import Site
 from netplane.storage import Storage
 
 log = logging.getLogger("shoal.netplane")
@@ -77,8 +77,6 @@ class NetPlane:
         self._sandboxes: dict[str, SandboxRecord] = {}
         self._building: dict[str, asyncio.Future[None]] = {}
         self._withdrawn: set[str] = set()  # task ids
-        self._site = asyncio.Lock()  # where namespaces are built and demolished
-        self._doomed: list[tuple[Path, tuple[Interface, ...]]] = []
         self._host_ports = HostPorts()
         self._handles: dict[str, builder.Handles] = {}
         self._names = Names(self._records, self._sandboxes, self._network_name, self._withdrawn)
@@ -112,6 +110,7 @@ class NetPlane:
         self._host = NetlinkSocket(ROUTE)
         self._flows = NetlinkSocket(NETFILTER)
         self._rules = LibNftables()
+        self._site = Site(self._host, self._segments)
         self._overlays = Overlays(self._host)
         self._balancers = Balancers(self._rules, self._flows, self._records, self._withdrawn)
         self._local.open()
@@ -262,9 +261,9 @@ class NetPlane:
             by_id = {segment.network_id: segment for segment in segments}
             path = self._storage.netns(spec.id)
             handles = builder.Handles()
-            undo.push_async_callback(self._demolish, path, interfaces)
+            undo.push_async_callback(self._site.demolish, path, interfaces)
             undo.callback(handles.close)
-            await self._build(path, interfaces, by_id, handles, embedded=embedded)
+            await self._site.build(path, interfaces, by_id, handles, embedded=embedded)
             ports = self._host_ports.reserve(spec.id, spec.host_ports)
             undo.callback(self._host_ports.release, spec.id)
             sandbox = describe(spec, path, interfaces, ports, host_dns, embedded=embedded)
@@ -285,30 +284,6 @@ class NetPlane:
             undo.pop_all()
             return sandbox
 
-    async def _build(
-        self,
-        path: Path,
-        interfaces: tuple[Interface, ...],
-        segments: Mapping[str, Segment],
-        handles: builder.Handles,
-        *,
-        embedded: bool,
-    ) -> None:
-        # One at a time: the kernel has one lock for all of it, and threads that wait for it only burn time.
-        async with self._site:
-            await netns.in_thread(
-                functools.partial(
-                    builder.build,
-                    path,
-                    interfaces,
-                    segments,
-                    self._host,
-                    handles,
-                    rules=embedded,
-                    name_server=embedded,
-                )
-            )
-
     async def _create_plain(self, spec: SandboxSpec, undo: contextlib.AsyncExitStack) -> Sandbox:
         host_dns = resolv.host_dns()
         if spec.host_ports or spec.attachments:
@@ -316,8 +291,8 @@ class NetPlane:
         path: Path | None = None
         if spec.mode is Mode.NONE:
             path = self._storage.netns(spec.id)
-            undo.push_async_callback(self._demolish, path, ())
-            await self._build(path, (), {}, builder.Handles(), embedded=False)
+            undo.push_async_callback(self._site.demolish, path, ())
+            await self._site.build(path, (), {}, builder.Handles(), embedded=False)
         sandbox = describe_plain(spec, path, host_dns)
         self._register(SandboxRecord(spec=spec, sandbox=sandbox), builder.Handles())
         undo.pop_all()
@@ -356,7 +331,7 @@ class NetPlane:
                 handles.close()
             path = record.sandbox.netns
             if path is not None:
-                await self._demolish(path, record.interfaces)
+                await self._site.demolish(path, record.interfaces)
             self._host_ports.release(sandbox_id)
             self._storage.forget_sandbox(sandbox_id)
             del self._sandboxes[sandbox_id]
@@ -380,15 +355,6 @@ class NetPlane:
             async with self._lock:
                 await self._run(self._overlays.prune, self._records, self._networks_in_use())
                 await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
-
-    async def _demolish(self, path: Path, interfaces: tuple[Interface, ...]) -> None:
-        """Take a namespace apart, together with all others that wait for it meanwhile."""
-        self._doomed.append((path, interfaces))
-        async with self._site:
-            if (path, interfaces) in self._doomed:
-                doomed, self._doomed = self._doomed, []
-                segments = {segment.network_id: segment for segment in self._segments()}
-                await netns.in_thread(functools.partial(builder.demolish, doomed, segments, self._host))
 
     # --- networks -----------------------------------------------------------------------------------------
 

@@ -2,24 +2,20 @@
 
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from netplane.netlink.wire import (
-    NetlinkSocket,
-    attribute,
-    attributes,
-    message,
-)
+from netplane.netlink.wire import NetlinkSocket, attribute, attributes, message, nested, u32
 
 _SUBSYSTEM = 1
 _GET, _DELETE, _GET_STATS = 1, 2, 5
-_TUPLE_ORIGINAL, _TUPLE_REPLY, _ID, _ZONE = 1, 2, 12, 18
-_TUPLE_IP, _TUPLE_PROTO, _TUPLE_ZONE = 1, 2, 3
+_TUPLE_ORIGINAL, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IPV4_SOURCE, _PROTO_NUMBER = 1, 1
-_NESTED = 0x8000
+_BY_SOURCE, _BY_PROTOCOL = 1 << 0, 1 << 3
 _ENOENT = 2
 _HEADER = struct.pack(">BBH", socket.AF_INET, 0, 0)
 _STATS_ENTRIES = 1
+_MAX_DUMPS = 4  # more addresses are sorted out here, from one dump
 
 
 def count(sock: NetlinkSocket) -> int:
@@ -34,24 +30,51 @@ def count(sock: NetlinkSocket) -> int:
 
 def forget_udp(sock: NetlinkSocket, servers: Collection[str]) -> int:
     """Forget UDP flows that any of these addresses answers, so that their next packet is balanced anew."""
-    return forget(sock, servers, protocols=(socket.IPPROTO_UDP,))
-
-
-def forget(sock: NetlinkSocket, servers: Collection[str], protocols: Collection[int] = ()) -> int:
-    """Forget flows that any of these addresses answers, of the given protocols (all if empty)."""
     if not servers or count(sock) == 0:
         return 0
+    if len(servers) > _MAX_DUMPS:
+        return _delete(sock, sock.dump(_request(protocol=socket.IPPROTO_UDP)), servers, socket.IPPROTO_UDP)
+    return sum(
+        _delete(sock, sock.dump(_request(server, socket.IPPROTO_UDP)), (server,), socket.IPPROTO_UDP)
+        for server in servers
+    )
+
+
+def forget(sock: NetlinkSocket, servers: Collection[str]) -> int:
+    """Forget all flows that any of these addresses answers."""
+    if not servers or count(sock) == 0:
+        return 0
+    return sum(_delete(sock, sock.dump(_request(server)), (server,), 0) for server in servers)
+
+
+def _request(server: str = "", protocol: int = 0) -> bytes:
+    """A dump of the flows that `server` answers, of one protocol; the kernel filters (since Linux 5.8)."""
+    flags = (_BY_SOURCE if server else 0) | (_BY_PROTOCOL if protocol else 0)
+    reply = b""
+    if server:
+        reply += nested(_TUPLE_IP, attribute(_IPV4_SOURCE, socket.inet_aton(server)))
+    if protocol:
+        reply += nested(_TUPLE_PROTO, attribute(_PROTO_NUMBER, bytes([protocol])))
+    return message(
+        (_SUBSYSTEM << 8) | _GET,
+        0,
+        _HEADER + nested(_TUPLE_REPLY, reply) + nested(_FILTER, u32(1, 0), u32(2, flags)),
+    )
+
+
+def _delete(sock: NetlinkSocket, entries: Sequence[bytes], servers: Collection[str], protocol: int) -> int:
+    """Delete those entries that really match: an older kernel gives them all."""
     packed = {socket.inet_aton(server) for server in servers}
     deletions: list[bytes] = []
-    for body in sock.dump(message((_SUBSYSTEM << 8) | _GET, 0, _HEADER)):
+    for body in entries:
         entry = attributes(body[4:])
         reply = attributes(entry.get(_TUPLE_REPLY, b""))
         if attributes(reply.get(_TUPLE_IP, b"")).get(_IPV4_SOURCE) not in packed:
             continue
         number = attributes(reply.get(_TUPLE_PROTO, b"")).get(_PROTO_NUMBER, b"\0")[0]
-        if protocols and number not in protocols:
+        if protocol and number != protocol:
             continue
-        request = _HEADER + attribute(_TUPLE_ORIGINAL | _NESTED, entry[_TUPLE_ORIGINAL])
+        request = _HEADER + nested(_TUPLE_ORIGINAL, entry[_TUPLE_ORIGINAL])
         for kind in (_ZONE, _ID):
             if kind in entry:
                 request += attribute(kind, entry[kind])

@@ -1,11 +1,12 @@
 """Hosts on one underlay, each a pair of namespaces with its own network plane, for the tests of netplane."""
 
 import json
-import shlex
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import msgspec
 
 from cluster.dataplane import DataplaneChanges
 from netplane.model import SandboxSpec
+from netplane.netns import enter_namespace
+from tests.host.netplane import peer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _SCRIPTS = REPOSITORY / "tests" / "host" / "netplane"
@@ -75,21 +78,30 @@ class Lab:
         )
         self.run(pid, f"ip link set lo up && ip addr add {address} dev eth0 && ip link set eth0 up")
 
-    def peer(self, pid: int, *words: object, netns: str = "") -> Any:
-        """Run peer.py to its end; its JSON value."""
-        command = [sys.executable, str(_SCRIPTS / "peer.py"), *map(str, words)]
-        done = subprocess.run(self.inside(pid, command, netns), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
-        return json.loads(done.stdout)
+    def peer(self, pid: int, verb: str, *words: Any, netns: str = "") -> Any:
+        """What one of peer.py's clients finds, in a thread of this process that joins the namespace."""
+        work = {"ask": peer.ask, "resolve": peer.resolve}[verb]
+        path = f"/proc/{pid}/root{netns}" if netns else f"/proc/{pid}/ns/net"
+
+        def run() -> Any:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                enter_namespace(descriptor)
+            finally:
+                os.close(descriptor)
+            return work(*words)
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(run).result()
 
     def begin(self, pid: int, *words: object, netns: str = "") -> subprocess.Popen[str]:
         """Start peer.py; its JSON value comes on stdout."""
         command = [sys.executable, str(_SCRIPTS / "peer.py"), *map(str, words)]
         return self.spawn(self.inside(pid, command, netns), stdout=subprocess.PIPE, text=True)
 
-    def serve(self, pid: int, name: str, netns: str = "", port: int = 80) -> None:
-        """Start peer.py's server and wait until it listens."""
-        process = self.begin(pid, "serve", name, port, netns=netns)
+    def serve(self, pid: int, name: str, netns: str = "", port: int = 80, verb: str = "serve") -> None:
+        """Start one of peer.py's servers and wait until it listens."""
+        process = self.begin(pid, verb, name, port, netns=netns)
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == "ready"
 

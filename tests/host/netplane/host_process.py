@@ -16,6 +16,19 @@ from netplane.model import SandboxSpec
 from netplane.plane import NetPlane
 
 
+async def create_cancelled(plane: NetPlane, spec: SandboxSpec) -> int:
+    """Create again and again, cancelled ever later; how often it was cut short."""
+    cut = 0
+    for step in range(60):
+        creating = asyncio.create_task(plane.create_sandbox(spec))
+        await asyncio.sleep(step * 0.0003)
+        creating.cancel()
+        (outcome,) = await asyncio.gather(creating, return_exceptions=True)
+        cut += isinstance(outcome, asyncio.CancelledError)
+        await plane.remove_sandbox(spec.id)
+    return cut
+
+
 async def carry_out(plane: NetPlane, verb: str, arguments: list[Any]) -> Any:
     """One call."""
     match verb:
@@ -30,6 +43,8 @@ async def carry_out(plane: NetPlane, verb: str, arguments: list[Any]) -> Any:
         case "create_many":
             specs = msgspec.json.decode(arguments[0], type=list[SandboxSpec])
             return await asyncio.gather(*(plane.create_sandbox(spec) for spec in specs))
+        case "create_cancelled":
+            return await create_cancelled(plane, msgspec.json.decode(arguments[0], type=SandboxSpec))
         case "remove":
             return await plane.remove_sandbox(*arguments)
         case "remove_many":

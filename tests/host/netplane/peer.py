@@ -1,4 +1,4 @@
-"""What runs in a sandbox or on a client: a small server, or a client. Prints one JSON value."""
+"""What runs in a sandbox or on a client: servers, and clients that say what they found."""
 
 import json
 import socket
@@ -106,15 +106,44 @@ def resolve(name: str, kind: str, tcp: str) -> dict[str, object]:
     }
 
 
+def name_server(address: str) -> None:
+    """A DNS server on port 53, UDP and TCP, that has one address for every name."""
+    import dns.message
+    import dns.rrset
+
+    def reply(data: bytes) -> bytes:
+        query = dns.message.from_wire(data)
+        response = dns.message.make_response(query)
+        response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", address))
+        return response.to_wire()
+
+    def streams() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(2)
+                answer = reply(connection.recv(4096))
+                connection.sendall(len(answer).to_bytes(2, "big") + answer)
+
+    listener = socket.socket()
+    listener.bind(("", 53))
+    listener.listen()
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind(("", 53))
+    threading.Thread(target=streams, daemon=True).start()
+    print(json.dumps("ready"), flush=True)
+    while True:
+        data, client = udp.recvfrom(4096)
+        udp.sendto(reply(data), client)
+
+
 if __name__ == "__main__":
     verb, *words = sys.argv[1:]
     if verb == "serve":
         serve(words[0], int(words[1]))
-    elif verb == "ask":
-        print(json.dumps(ask(words[0], int(words[1]), int(words[2]), words[3], int(words[4]))))
+    elif verb == "name_server":
+        name_server(words[0])
     elif verb == "load":
         print(json.dumps(load(words[0], int(words[1]), words[2])))
     elif verb == "hold":
         print(json.dumps(hold(words[0], int(words[1]), words[2])))
-    elif verb == "resolve":
-        print(json.dumps(resolve(words[0], words[1], words[2])))

@@ -8,7 +8,7 @@ import pytest
 from cluster.dataplane import Protocol
 from cluster.spec import NetworkSpec
 from netplane.builder import port_name
-from netplane.model import Attachment, HostPort, Mode, SandboxSpec
+from netplane.model import DNS, Attachment, HostPort, Mode, SandboxSpec
 from tests.support.network_lab import Lab, PlaneError, await_file
 
 pytestmark = pytest.mark.host
@@ -157,6 +157,33 @@ def test_a_failure_in_the_middle_leaves_nothing(lab: Lab) -> None:
     host.call("remove", "c3")
     host.call("remove", taken["id"])
     assert host.links() == before
+
+
+def test_a_cancelled_creation_leaves_nothing(lab: Lab) -> None:
+    host = lab.host("host1", "192.0.2.1")
+    host.call("create_network", msgspec.json.encode(NetworkSpec(name="user")).decode())
+    before = host.links(), host.run("nft list ruleset"), host.run("ip neigh")
+    wanted = spec("c1", "user", host_ports=(HostPort(Protocol.TCP, 7000, 80),))
+    assert host.call("create_cancelled", msgspec.json.encode(wanted).decode()) > 0
+    assert (host.links(), host.run("nft list ruleset"), host.run("ip neigh")) == before
+    assert not list((host.directory / "run/netns").iterdir())
+    assert host.call("sandboxes") == {}
+    assert host.create(wanted)["netns"]
+
+
+def test_other_names_are_asked_of_the_containers_own_servers(lab: Lab) -> None:
+    host = lab.host("host1", "192.0.2.1")
+    outside = lab.namespace()
+    lab.plug(outside, "192.0.2.9/24")
+    lab.serve(outside, "192.0.2.77", verb="name_server")
+    host.call("create_network", msgspec.json.encode(NetworkSpec(name="user")).decode())
+    good = host.create(spec("c1", "user", dns=DNS(servers=("192.0.2.9",))))
+    dead = host.create(spec("c2", "user", dns=DNS(servers=("127.0.0.1",))))
+    for over in ("udp", "tcp"):
+        answer = lab.peer(host.pid, "resolve", "www.example.com", "A", over, netns=good["netns"])
+        assert answer == {"code": "NOERROR", "records": ["192.0.2.77"]}
+    answer = lab.peer(host.pid, "resolve", "www.example.com", "A", "udp", netns=dead["netns"])
+    assert answer["code"] == "SERVFAIL"
 
 
 def test_restart_keeps_sandboxes_and_their_traffic(lab: Lab) -> None:
