@@ -4,6 +4,8 @@ A spec is stored as the user gave it; controllers ask here for the value in forc
 a service with all of them (SwarmKit api/defaults/service.go, dockerd's own for the cluster).
 """
 
+from typing import Any
+
 import msgspec
 
 from cluster.seams import SECOND
@@ -23,6 +25,7 @@ from cluster.spec import (
     ServiceMode,
     ServiceSpec,
     TaskDefaults,
+    TaskSpec,
     UpdateConfig,
 )
 
@@ -118,10 +121,42 @@ def stored_service(spec: ServiceSpec) -> ServiceSpec:
         spec,
         labels=spec.labels or {},
         mode=mode,
-        task_template=msgspec.structs.replace(template, runtime=template.runtime or "container"),
+        task_template=_stored_template(template),
         networks=None,
         endpoint_spec=endpoint,
     )
+
+
+def _stored_template(template: TaskSpec) -> TaskSpec:
+    """The template in one form only: clients read a service and write it back with empty lists and objects
+    where there was nothing, and that must not look like a change, which would replace every task.
+    """
+    plain: TaskSpec = _without_empty(template)
+    container = plain.container_spec
+    if container is not None and container.isolation == "default":
+        container = msgspec.structs.replace(container, isolation="")
+    return msgspec.structs.replace(plain, container_spec=container, runtime=plain.runtime or "container")
+
+
+def _without_empty(value: Any) -> Any:
+    """The struct with None for optional lists, mappings and objects that say nothing."""
+    changes = {}
+    for field in msgspec.structs.fields(value):
+        held = getattr(value, field.name)
+        if isinstance(held, msgspec.Struct):
+            held = _without_empty(held)
+            if field.default is None and held == type(held)():
+                held = None
+        elif isinstance(held, list) and field.default is None:
+            held = [
+                _without_empty(item) if isinstance(item, msgspec.Struct) else item for item in held
+            ] or None
+        elif isinstance(held, dict) and field.default is None:
+            held = held or None
+        else:
+            continue
+        changes[field.name] = held
+    return msgspec.structs.replace(value, **changes)
 
 
 def _stored_port(port: PortConfig) -> PortConfig:
