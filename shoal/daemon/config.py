@@ -4,6 +4,7 @@ As in dockerd, a setting given both as a flag and in the file is refused rather 
 for lists (labels, insecure registries, mirrors), which add up.
 """
 
+import hashlib
 import ipaddress
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,16 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", fo
     tlscert: str = "/etc/shoal/cert.pem"
     tlskey: str = "/etc/shoal/key.pem"
     allow_insecure_tcp: bool = False
-    cgroup_parent: str = "/shoal"
+    cgroup_parent: str = ""
     default_runtime: str = "crun"
+
+    @property
+    def container_cgroup(self) -> str:
+        """Where containers' cgroups go. By default each data root has a place of its own, because a starting
+        daemon ends what it finds there and does not know.
+        """
+        digest = hashlib.sha256(str(Path(self.data_root).absolute()).encode()).hexdigest()
+        return self.cgroup_parent or f"/shoal/{digest[:12]}"
 
     @property
     def engine_labels(self) -> dict[str, str]:

@@ -100,12 +100,14 @@ class Daemon:
         runtime = OCIRuntime(
             data / "containers",
             run / "containers",
-            config.cgroup_parent,
+            config.container_cgroup,
             clock=self._clock,
             runtime=config.default_runtime,
         )
         await runtime.start()
         stack.push_async_callback(runtime.close)
+        volume_store = VolumeStore(data / "volumes", self._clock, self._rng)
+        _hold_volumes(runtime, volume_store)
         logs = ContainerLogs(runtime)
         stack.callback(logs.close)
         return Engine(
@@ -115,7 +117,7 @@ class Daemon:
             images=images,
             runtime=runtime,
             network=network,
-            volumes=VolumeStore(data / "volumes", self._clock, self._rng),
+            volumes=volume_store,
             logs=logs,
             labels=config.engine_labels,
             default_runtime=config.default_runtime,
@@ -153,6 +155,14 @@ class Daemon:
             },
             "Mirrors": list(config.registry_mirrors) or None,
         }
+
+
+def _hold_volumes(runtime: OCIRuntime, store: VolumeStore) -> None:
+    """Which container uses which volume is known from the containers only."""
+    for config, _ in runtime.list():
+        for mount in config.mounts:
+            if mount.volume_name:
+                store.acquire(mount.volume_name, config.id)
 
 
 async def _until(stop: asyncio.Event, *work: Awaitable[None]) -> None:

@@ -11,7 +11,8 @@ import click
 from cluster import logs
 from cluster.errors import ShoalError
 from shoal.daemon import config as settings
-from shoal.daemon.pidfile import PidFile
+from shoal.daemon.pidfile import DataRootLock, PidFile
+from worker.runtime import hybrid
 
 log = logging.getLogger("shoal.daemon")
 
@@ -42,7 +43,7 @@ _FLAGS_TO_FIELDS = {
 @click.option("--tlscert", help="The server's certificate")
 @click.option("--tlskey", help="The server's key")
 @click.option("--allow-insecure-tcp", is_flag=True, default=None, help="Serve TCP off loopback without TLS")
-@click.option("--cgroup-parent", help="Parent cgroup of all containers (/shoal)")
+@click.option("--cgroup-parent", help="Parent cgroup of all containers (one for each data root)")
 @click.option("--default-runtime", help="OCI runtime: crun (default) or runc")
 @click.version_option(package_name="shoal", prog_name="shoald")
 def main(config_file: Path | None, **flags: Any) -> None:
@@ -57,7 +58,8 @@ def main(config_file: Path | None, **flags: Any) -> None:
     from shoal.daemon.daemon import Daemon  # after the flags, so that --help answers at once
 
     try:
-        with PidFile(Path(config.pidfile)):
+        with PidFile(Path(config.pidfile)), DataRootLock(Path(config.data_root)):
+            hybrid.enter(Path(config.exec_root))  # before any thread exists
             asyncio.run(Daemon(config).run())
     except ShoalError as error:
         log.critical("%s", error)

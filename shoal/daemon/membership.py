@@ -6,6 +6,7 @@ data-root/swarm/worker/                     the agent's memory
 data-root/swarm/raft/                       the manager's journal and snapshots
 """
 
+import hashlib
 import os
 import shutil
 import ssl
@@ -67,14 +68,26 @@ class MembershipStore:
         )
 
     def save_identity(self, identity: Identity) -> None:
-        """Write certificate and key so that a crash leaves the old pair or the new one.
+        """Write certificate, key and root CA; a crash leaves the old three or the new ones.
 
-        The key goes first under another name: a certificate without its key would lock the node out.
+        They go into a directory of their own; `certificates` is a symlink that is replaced at once.
         """
-        self.certificates.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(self.certificates / "ca.crt", identity.root_ca)
-        _write(self.certificates / "node.key", identity.key)
-        _write(self.certificates / "node.crt", identity.certificate)
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        serial = hashlib.sha256(identity.certificate).hexdigest()[:16]
+        target = self.root / f"certificates.{serial}"
+        target.mkdir(exist_ok=True, mode=0o700)
+        _write(target / "ca.crt", identity.root_ca)
+        _write(target / "node.key", identity.key)
+        _write(target / "node.crt", identity.certificate)
+        if self.certificates.is_dir() and not self.certificates.is_symlink():
+            self.certificates.rename(self.root / "certificates.first")
+        link = self.root / "certificates.new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.name)
+        link.replace(self.certificates)
+        for old in self.root.glob("certificates.*"):
+            if old.name != target.name:
+                shutil.rmtree(old)
 
     def client_context(self) -> ssl.SSLContext:
         """TLS towards managers: this node's certificate, the cluster's root; the caller checks names."""

@@ -1,4 +1,4 @@
-"""One daemon at a time: a PID file that is locked for as long as the daemon lives."""
+"""One daemon at a time: locks that live as long as the daemon does."""
 
 import fcntl
 import os
@@ -35,4 +35,29 @@ class PidFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+class DataRootLock:
+    """Context manager: one daemon for each data root, whatever its PID file."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._descriptor = -1
+
+    def __enter__(self) -> "DataRootLock":
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._descriptor)
+            raise Conflict(
+                f"another shoald uses {self._root}: stop it, or pass another --data-root and --exec-root"
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         os.close(self._descriptor)

@@ -31,7 +31,8 @@ ANSWER_SECONDS = 60.0
 
 _PACKAGE_ROOT = Path(shoal.__file__).parent.parent
 _RESOLV_CONF = (
-    "# The playground has no way out to the Internet; names are in /etc/hosts.\nnameserver 192.0.2.1\n"
+    "# The playground has no way out to the Internet; names are in /etc/hosts.\n"
+    "nameserver 192.0.2.1\noptions timeout:1 attempts:1\n"
 )
 
 

@@ -45,3 +45,7 @@ class TransportError(RegistryError):
 
 class TLSFailure(TransportError):
     """No TLS session: the server speaks plain HTTP, or its certificate is not trusted."""
+
+
+class UnknownHost(TransportError):
+    """No name server knows the registry: asking again at once would not help."""

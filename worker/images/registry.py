@@ -22,6 +22,7 @@ from worker.images.errors import (
     RegistryUnauthorized,
     TLSFailure,
     TransportError,
+    UnknownHost,
 )
 from worker.images.manifest import ACCEPTED, MAX_MANIFEST_BYTES, Descriptor, Document, decode_document
 from worker.images.reference import Reference
@@ -153,7 +154,7 @@ class RegistryClient:
                 return await attempt()
             except TransportError as error:
                 failures += 1
-                if failures >= self.attempts or isinstance(error, TLSFailure):
+                if failures >= self.attempts or isinstance(error, TLSFailure | UnknownHost):
                     raise
                 await self.back_off(failures, error)
 

@@ -10,7 +10,7 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from worker.images.errors import RegistryError, TLSFailure, TransportError
+from worker.images.errors import RegistryError, TLSFailure, TransportError, UnknownHost
 
 _CONNECT_SECONDS = 15.0
 _STALL_SECONDS = 45.0
@@ -125,6 +125,8 @@ def _translated(method: str, url: URL) -> Iterator[None]:
         yield
     except (aiohttp.ClientSSLError, ssl.SSLError) as error:
         raise TLSFailure(f"{method} {url.origin()}: no trusted TLS connection: {error}") from error
+    except aiohttp.ClientConnectorDNSError as error:
+        raise UnknownHost(f"{method} {url.origin()}: can't resolve {url.host}: {error.os_error}") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         reason = str(error) or type(error).__name__
         raise TransportError(f"{method} {url.origin()}: {reason}") from error
