@@ -4,6 +4,7 @@ Runs in the plane's worker thread. What the kernel holds is remembered, so that 
 size; after an error it is written anew as a whole.
 """
 
+import errno
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class _Inside:
     record: SandboxRecord
     rules: NetlinkSocket
     whole: bool
+    used_udp: bool = False  # before its table was last written anew
 
 
 class Balancers:
@@ -121,7 +123,8 @@ class Balancers:
         """UDP flows to these addresses choose again; TCP connections may finish."""
         conntrack.forget_udp(self._flows, addresses)
         for inside in self._inside.values():
-            conntrack.forget_udp(inside.rules, addresses)
+            if _uses_udp(inside):
+                conntrack.forget_udp(inside.rules, addresses)
 
     # --- one sandbox --------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class Balancers:
                 self._rules.run(host_rules.close_host_ports(record.sandbox.ports))
             except NetworkError as error:
                 log.warning("closing host ports of %s: %s", record.sandbox.id, error)
-        conntrack.forget(self._flows, [each.address for each in record.interfaces])
+            conntrack.forget(self._flows, [_entry(record)])
 
     def _write_whole(self, inside: _Inside) -> None:
         vips: Vips = {}
@@ -168,6 +171,7 @@ class Balancers:
             mesh=(ingress.device, ingress.index) if ingress is not None else None,
             vips=vips,
         )
+        inside.used_udp = _uses_udp(inside)
         nft.commit(inside.rules, messages)
         inside.whole = True
 
@@ -179,6 +183,18 @@ class Balancers:
             log.warning("rules of sandbox %s: %s; writing them anew", inside.record.sandbox.id, error)
             inside.whole = False
             self._write_whole(inside)
+
+
+def _uses_udp(inside: _Inside) -> bool:
+    """True if the sandbox ever sent a datagram to a service's address."""
+    try:
+        return inside.used_udp or bool(
+            nft.members(inside.rules, sandbox_rules.TABLE, sandbox_rules.USED_BY_UDP)
+        )
+    except NetlinkError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False  # it has no table yet
 
 
 def _entry(record: SandboxRecord) -> str:

@@ -19,6 +19,9 @@ from netplane.netlink import nft
 from netplane.resolv import NAME_SERVER
 
 TABLE = "shoal"
+# Service addresses that were ever sent a datagram: only then are there flows to look for among all the
+# host's connections, which takes milliseconds.
+USED_BY_UDP = "used_by_udp"
 _VIPS = "vips"
 _OUTPUT = "output"
 _RAW, _MANGLE, _DNAT, _SNAT = -300, -150, -100, 100
@@ -33,6 +36,7 @@ def whole(*, dns_port: int, mesh: tuple[str, int] | None, vips: Vips) -> list[by
         nft.delete_table(TABLE),
         nft.table(TABLE),
         nft.verdict_map(TABLE, _VIPS),
+        nft.address_set(TABLE, USED_BY_UDP),
         nft.base_chain(TABLE, _OUTPUT, "nat", nft.OUTPUT, _DNAT),
     ]
     if dns_port:
@@ -62,7 +66,7 @@ def balance(before: Vips, after: Vips) -> list[bytes]:
         for vip in gone:
             messages += [nft.flush_chain(TABLE, chain_of(vip)), nft.delete_chain(TABLE, chain_of(vip))]
     new: list[str] = []
-    set_id = 1  # of the verdict map, when the same batch makes it
+    set_id = 2  # those up to here are of the named sets, when the same batch makes them
     for vip in sorted(after):
         if vip in before and tuple(before[vip]) == tuple(after[vip]):
             continue
@@ -73,6 +77,14 @@ def balance(before: Vips, after: Vips) -> list[bytes]:
             new.append(vip)
         if after[vip]:
             set_id += 1
+            messages.append(
+                nft.rule(
+                    TABLE,
+                    chain_of(vip),
+                    nft.match_protocol(socket.IPPROTO_UDP),
+                    nft.note_destination(USED_BY_UDP),
+                )
+            )
             messages += nft.spread(TABLE, chain_of(vip), after[vip], set_id)
         else:
             messages += [

@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 
-from netplane.netlink.wire import APPEND, CREATE, NetlinkSocket, attribute, message, nested, text
+from netplane.netlink.wire import APPEND, CREATE, NetlinkSocket, attribute, attributes, message, nested, text
 
 IP, NETDEV = 2, 5
 PREROUTING, INPUT, OUTPUT = 0, 1, 3
@@ -16,7 +16,7 @@ EGRESS = 1
 DNS_PORT = 53
 
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN, _NEWRULE, _DELRULE = 0, 2, 3, 5, 6, 8
-_NEWSET, _NEWSETELEM, _DELSETELEM = 9, 12, 14
+_NEWSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 9, 12, 13, 14
 _SUBSYSTEM = 10
 _GOTO = -4
 _VERDICT_TYPE = 0xFFFFFF00
@@ -110,6 +110,36 @@ def verdict_map(table_name: str, name: str) -> bytes:
         _n32(7, 0),
         _n32(10, 1),
     )
+
+
+def address_set(table_name: str, name: str) -> bytes:
+    """A named set of IPv4 addresses that rules may add to."""
+    dynamic, ipv4_type, size = 0x20, 7, 65535
+    return _message(
+        _NEWSET,
+        CREATE,
+        IP,
+        text(1, table_name),
+        text(2, name),
+        _n32(3, dynamic),
+        _n32(4, ipv4_type),
+        _n32(5, 4),
+        _n32(10, 2),
+        nested(9, _n32(1, size)),
+    )
+
+
+def members(sock: NetlinkSocket, table_name: str, name: str) -> set[str]:
+    """The addresses in a set."""
+    found: set[str] = set()
+    for body in sock.dump(_message(_GETSETELEM, 0, IP, text(1, table_name), text(2, name))):
+        elements = attributes(body[4:]).get(3, b"")
+        while len(elements) >= 4:
+            length = struct.unpack_from("=H", elements)[0]
+            key = attributes(attributes(elements[4:length])[1])[1]
+            found.add(socket.inet_ntoa(key))
+            elements = elements[(length + 3) & ~3 :]
+    return found
 
 
 def map_goto(table_name: str, map_name: str, targets: Iterable[tuple[str, str]]) -> bytes:
@@ -234,6 +264,11 @@ def write_frame(offset: int, length: int) -> bytes:
 def lookup_destination(map_name: str) -> bytes:
     """Look the packet's destination up in a verdict map."""
     return _load(_NETWORK, 16, 4) + _expression("lookup", text(1, map_name), _n32(2, _REG), _n32(3, 0))
+
+
+def note_destination(set_name: str) -> bytes:
+    """Add the packet's destination to a set."""
+    return _load(_NETWORK, 16, 4) + _expression("dynset", text(1, set_name), _n32(3, 0), _n32(4, _REG))
 
 
 def destination_nat(ip: str, port: int) -> bytes:

@@ -127,9 +127,19 @@ class Cluster:
         )
         self.tell(DataplaneChanges(endpoints=records))
 
-    def ask(self, name: str, address: str, port: int = 80, count: int = 1, kind: str = "tcp") -> list[str]:
+    def ask(
+        self,
+        name: str,
+        address: str,
+        port: int = 80,
+        count: int = 1,
+        kind: str = "tcp",
+        source_port: int = 0,
+    ) -> list[str]:
         host, netns = self.netns[name]
-        answers: list[str] = self.lab.peer(host.pid, "ask", address, port, count, kind, 0, netns=netns)
+        answers: list[str] = self.lab.peer(
+            host.pid, "ask", address, port, count, kind, source_port, netns=netns
+        )
         return answers
 
     def resolve(self, name: str, query: str, kind: str = "A", over: str = "udp") -> dict[str, object]:
@@ -270,6 +280,14 @@ def test_udp_flows_leave_a_withdrawn_task(lab: Lab) -> None:
     cluster.serving("t1", serving=False)
     (after,) = cluster.through(2, kind="udp", source_port=6000)
     assert after.startswith("t2 ")
+    # The same from a sandbox to the service's address.
+    cluster.task("t3", 1, 12, "flat")
+    (before,) = cluster.ask("t3", VIP, kind="udp", source_port=6001)
+    assert before.startswith("t2 ")
+    cluster.serving("t1", serving=True)
+    cluster.serving("t2", serving=False)
+    (after,) = cluster.ask("t3", VIP, kind="udp", source_port=6001)
+    assert after.startswith("t1 ")
 
 
 def test_names(lab: Lab) -> None:
