@@ -1,6 +1,6 @@
 """Constant requests to a published port, from wherever this is started: `python -m shoal.demo.load URL …`.
 
-Each URL gets its own steady stream of new connections. Ends when standard input does (or after --seconds),
+Each URL gets a few steady streams of new connections. Ends when standard input does (or after --seconds),
 and prints what happened as one JSON object: for each URL the number of answers, the failures by their cause
 with the time of each, and who answered.
 """
@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-TIMEOUT = 3.0
+TIMEOUT = 2.0
 
 
 class Stream:
@@ -60,14 +61,15 @@ class Stream:
             due = max(due + self._interval, time.monotonic() - 1)
             self.stop.wait(max(0.0, due - time.monotonic()))
 
-    def result(self) -> dict[str, Any]:
-        """What happened."""
-        return {
-            "answers": sum(self.answers.values()),
-            "failures": self.failures,
-            "tasks": self.answers,
-            "slowest_ms": round(self.slowest * 1000, 1),
-        }
+
+def result(streams: Sequence[Stream]) -> dict[str, Any]:
+    """What happened to one URL."""
+    return {
+        "answers": sum(sum(stream.answers.values()) for stream in streams),
+        "failures": sorted(failure for stream in streams for failure in stream.failures),
+        "tasks": sum((stream.answers for stream in streams), Counter()),
+        "slowest_ms": round(max(stream.slowest for stream in streams) * 1000, 1),
+    }
 
 
 def main() -> None:
@@ -76,9 +78,14 @@ def main() -> None:
     parser.add_argument("urls", nargs="+")
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second to each URL")
     parser.add_argument("--seconds", type=float, default=0.0, help="0: until standard input ends")
+    parser.add_argument("--streams", type=int, default=4, help="parallel streams to each URL")
     parser.add_argument("--keep-alive", action="store_true")
     options = parser.parse_args()
-    streams = [Stream(url, options.rate, options.keep_alive) for url in options.urls]
+    streams = [
+        Stream(url, options.rate / options.streams, options.keep_alive)
+        for url in options.urls
+        for _ in range(options.streams)
+    ]
     threads = [threading.Thread(target=stream.run, daemon=True) for stream in streams]
     for thread in threads:
         thread.start()
@@ -92,7 +99,7 @@ def main() -> None:
         stream.stop.set()
     for thread in threads:
         thread.join(TIMEOUT + 1)
-    print(json.dumps({stream.url: stream.result() for stream in streams}))
+    print(json.dumps({url: result([s for s in streams if s.url == url]) for url in options.urls}))
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ class Demo:
         time.sleep(1)
         result = self._end_load(load)
         answers = sum(stream["answers"] for stream in result.values())
-        failures = [failure for stream in result.values() for failure in stream["failures"]]
+        failures = sorted(failure for stream in result.values() for failure in stream["failures"])
         self._console.print(
             f"  meanwhile {answers} requests to the two surviving hosts were answered, {len(failures)} failed"
         )
