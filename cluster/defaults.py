@@ -135,7 +135,17 @@ def _stored_template(template: TaskSpec) -> TaskSpec:
     container = plain.container_spec
     if container is not None and container.isolation == "default":
         container = msgspec.structs.replace(container, isolation="")
-    return msgspec.structs.replace(plain, container_spec=container, runtime=plain.runtime or "container")
+    policy = plain.restart_policy
+    if policy is not None:  # shown with condition and attempts even if they were left out
+        policy = msgspec.structs.replace(
+            policy,
+            condition=policy.condition or RESTART_CONDITION,
+            max_attempts=policy.max_attempts or None,
+            window=policy.window or None,
+        )
+    return msgspec.structs.replace(
+        plain, container_spec=container, restart_policy=policy, runtime=plain.runtime or "container"
+    )
 
 
 def _without_empty(value: Any) -> Any:

@@ -95,8 +95,8 @@ class FileTarget(Spec, frozen=True):
     """Where a secret or config appears in the container."""
 
     name: str = ""
-    uid: str = ""
-    gid: str = ""
+    uid: str = "0"
+    gid: str = "0"
     mode: int = 0
 
 

@@ -36,6 +36,25 @@ VERBOSE: dict[str, Any] = {
 }
 
 
+FULL: dict[str, Any] = {
+    "Name": "web",
+    "TaskTemplate": {
+        "ContainerSpec": {
+            "Image": "busybox",
+            "Privileges": {"SELinuxContext": {"Disable": True}},
+            "Secrets": [{"SecretID": "s", "SecretName": "s", "File": {"Name": "s"}}],
+            "Configs": [{"ConfigID": "c", "ConfigName": "c", "File": {"Name": "c", "Mode": 292}}],
+            "Ulimits": [{"Name": "nofile", "Soft": 5}],
+            "Mounts": [{"Type": "volume", "Target": "/data"}],
+        },
+        "RestartPolicy": {"Delay": 1_000_000_000},
+        "Placement": {"Preferences": [{"Spread": {}}], "MaxReplicas": 2},
+        "Resources": {"Reservations": {"GenericResources": [{"DiscreteResourceSpec": {"Kind": "gpu"}}]}},
+    },
+    "EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "host"}]},
+}
+
+
 def decoded(document: Any) -> ServiceSpec:
     return stored_service(msgspec.json.decode(json.dumps(document), type=ServiceSpec))
 
@@ -44,7 +63,7 @@ def test_empty_parts_say_nothing() -> None:
     assert decoded(VERBOSE).task_template == decoded(MINIMAL).task_template
 
 
-@pytest.mark.parametrize("document", [MINIMAL, VERBOSE])
+@pytest.mark.parametrize("document", [MINIMAL, VERBOSE, FULL])
 def test_reading_and_writing_back_changes_nothing(document: dict[str, Any]) -> None:
     stored = decoded(document)
     assert decoded(spec_json(stored)) == stored
