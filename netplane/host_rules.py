@@ -155,7 +155,10 @@ def _balance(published: Published) -> list[str]:
     )
     return [
         f"meta l4proto {published.protocol} dnat ip addr . port to "
-        f"numgen inc mod {len(published.backends)} map {{ {slots} }}"
+        f"numgen inc mod {len(published.backends)} map {{ {slots} }}",
+        # For a packet that meets the rule above while its map is not in force: the kernel commits rules and
+        # elements one after the other.
+        f"meta l4proto {published.protocol} dnat to {published.backends[0]}:{published.target}",
     ]
 
 

@@ -19,8 +19,8 @@ from netplane.netlink import nft
 from netplane.resolv import NAME_SERVER
 
 TABLE = "shoal"
-# Service addresses that were ever sent a datagram: only then are there flows to look for among all the
-# host's connections, which takes milliseconds.
+# Some service addresses that were sent a datagram: only if there are any are there flows to look for among
+# all the host's connections, which takes milliseconds.
 USED_BY_UDP = "used_by_udp"
 _VIPS = "vips"
 _OUTPUT = "output"
@@ -36,7 +36,7 @@ def whole(*, dns_port: int, mesh: tuple[str, int] | None, vips: Vips) -> list[by
         nft.delete_table(TABLE),
         nft.table(TABLE),
         nft.verdict_map(TABLE, _VIPS),
-        nft.address_set(TABLE, USED_BY_UDP),
+        nft.address_set(TABLE, USED_BY_UDP, size=16),
         nft.base_chain(TABLE, _OUTPUT, "nat", nft.OUTPUT, _DNAT),
     ]
     if dns_port:
@@ -86,6 +86,10 @@ def balance(before: Vips, after: Vips) -> list[bytes]:
                 )
             )
             messages += nft.spread(TABLE, chain_of(vip), after[vip], set_id)
+            # While a transaction is committed, a packet may meet a rule whose map is not in force yet, or no
+            # longer: the kernel switches rules and elements one after the other. Then this one serves.
+            fallback = nft.destination_nat_address(after[vip][0])
+            messages.append(nft.rule(TABLE, chain_of(vip), fallback))
         else:
             messages += [
                 nft.rule(TABLE, chain_of(vip), nft.match_protocol(socket.IPPROTO_TCP), nft.reject_reset()),

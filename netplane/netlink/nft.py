@@ -112,9 +112,9 @@ def verdict_map(table_name: str, name: str) -> bytes:
     )
 
 
-def address_set(table_name: str, name: str) -> bytes:
-    """A named set of IPv4 addresses that rules may add to."""
-    dynamic, ipv4_type, size = 0x20, 7, 65535
+def address_set(table_name: str, name: str, size: int) -> bytes:
+    """A named set of IPv4 addresses that rules may add to until it is full."""
+    dynamic, ipv4_type = 0x20, 7
     return _message(
         _NEWSET,
         CREATE,
@@ -269,6 +269,13 @@ def lookup_destination(map_name: str) -> bytes:
 def note_destination(set_name: str) -> bytes:
     """Add the packet's destination to a set."""
     return _load(_NETWORK, 16, 4) + _expression("dynset", text(1, set_name), _n32(3, 0), _n32(4, _REG))
+
+
+def destination_nat_address(ip: str) -> bytes:
+    """Send the connection to an address instead, at the same port."""
+    return _expression("immediate", _n32(1, _REG), nested(2, attribute(1, socket.inet_aton(ip)))) + (
+        _expression("nat", _n32(1, 1), _n32(2, IP), _n32(3, _REG))
+    )
 
 
 def destination_nat(ip: str, port: int) -> bytes:

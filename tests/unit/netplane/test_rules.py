@@ -27,6 +27,7 @@ def test_publish_writes_only_what_changed() -> None:
         "flush chain ip shoal port_tcp_2\n"
         "add rule ip shoal port_tcp_2 meta l4proto tcp dnat ip addr . port to "
         "numgen inc mod 2 map { 0 : 10.0.0.2 . 80, 1 : 10.0.0.3 . 80 }\n"
+        "add rule ip shoal port_tcp_2 meta l4proto tcp dnat to 10.0.0.2:80\n"
     )
     assert host_rules.publish(before, {(Protocol.TCP, 1): one}) == (
         "delete element ip shoal ports { tcp . 2 }\n"
