@@ -10,7 +10,7 @@ from cluster.errors import ShoalError
 from cluster.objects import Node
 from cluster.seams import MILLISECOND, SECOND, Clock
 from cluster.states import Role
-from manager.store import Store, Transaction, View, WatchLagged
+from manager.store import Store, Transaction, View, restarting
 
 log = logging.getLogger("shoal.roles")
 
@@ -39,20 +39,19 @@ class RoleManager:
 
     async def run(self) -> None:
         """Follow the nodes' specs until cancelled."""
-        while True:
-            view, watch = self._store.watch(Node)
-            with watch:
+        await restarting("roles", self._session, self._clock)
+
+    async def _session(self) -> None:
+        view, watch = self._store.watch(Node)
+        with watch:
+            pending = await self._reconcile(view)
+            while True:
                 try:
-                    pending = await self._reconcile(view)
-                    while True:
-                        try:
-                            async with asyncio.timeout(RETRY / SECOND if pending else None):
-                                await anext(watch)
-                        except TimeoutError:
-                            log.debug("trying again", extra={"nodes": pending})
-                        pending = await self._reconcile(self._store.view())
-                except WatchLagged:
-                    continue
+                    async with asyncio.timeout(RETRY / SECOND if pending else None):
+                        await anext(watch)
+                except TimeoutError:
+                    log.debug("trying again", extra={"nodes": pending})
+                pending = await self._reconcile(self._store.view())
 
     async def _reconcile(self, view: View) -> list[str]:
         """Act on every node whose role is not yet as wanted; the ids of those that must be tried again."""

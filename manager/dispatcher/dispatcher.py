@@ -22,9 +22,8 @@ from cluster.seams import SECOND, Clock, Random
 from manager.dispatcher.channel import Channel, ChannelClosed, PeerIdentity
 from manager.dispatcher.registration import manager_addresses, register
 from manager.dispatcher.session import Session
-from manager.dispatcher.statuses import OVERTAKEN
 from manager.dispatcher.term import REMOVED, Term
-from manager.store import Store
+from manager.store import OVERTAKEN, Store
 
 log = logging.getLogger("shoal.dispatcher")
 

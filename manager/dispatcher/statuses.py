@@ -7,23 +7,21 @@ batches. A report is acknowledged when it is committed.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from cluster.errors import Conflict, NotFound, OutOfSequence, Unavailable
+from cluster.errors import ShoalError
 from cluster.messages import Assignments, StatusAck, StatusReport, TaskStatusUpdate
 from cluster.objects import Task
 from cluster.seams import MILLISECOND, Clock
 from cluster.states import TaskState
 from manager.dispatcher.session import Session
-from manager.store import Store, Transaction
+from manager.store import OVERTAKEN, Store, Transaction
 
 log = logging.getLogger("shoal.dispatcher.statuses")
 
-OVERTAKEN = (Unavailable, OutOfSequence, NotFound, Conflict)
-"""What a write may meet when others write, delete or lead meanwhile: it is tried again on what is there."""
 RETRY_AFTER = 200 * MILLISECOND
 
 
@@ -73,13 +71,7 @@ class StatusWriter:
         changes = [
             self._change(session.node_id, update) for session, report in batch for update in report.updates
         ]
-        while True:
-            try:
-                await self._store.batch(changes)
-                break
-            except OVERTAKEN as error:
-                log.info("statuses not written yet", extra={"count": len(changes), "reason": str(error)})
-                await self._clock.sleep(RETRY_AFTER)
+        await self._commit(changes)
         view = self._store.view()
         for session, report in batch:
             session.send(StatusAck(report.number))
@@ -90,6 +82,24 @@ class StatusWriter:
             )
             if unknown:
                 self._remove(session, unknown)
+
+    async def _commit(self, changes: Sequence[Callable[[Transaction], None]]) -> None:
+        """Write the changes. One that is refused whatever others do, such as a status that fits in no entry,
+        is dropped: it must not keep the others back."""
+        while True:
+            try:
+                await self._store.batch(changes)
+                return
+            except OVERTAKEN as error:
+                log.info("statuses not written yet", extra={"count": len(changes), "reason": str(error)})
+                await self._clock.sleep(RETRY_AFTER)
+            except ShoalError as error:
+                if len(changes) == 1:
+                    log.error("a status was refused", extra={"reason": str(error)})
+                    return
+                for change in changes:
+                    await self._commit((change,))
+                return
 
     def _change(self, node_id: str, update: TaskStatusUpdate) -> Callable[[Transaction], None]:
         def change(tx: Transaction) -> None:

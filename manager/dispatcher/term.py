@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 
+from cluster.errors import ShoalError
 from cluster.messages import (
     AgentMessage,
     Applied,
@@ -25,9 +26,9 @@ from manager.dispatcher.liveness import Liveness, heartbeat_period
 from manager.dispatcher.logs import LogBroker
 from manager.dispatcher.registration import describe, manager_addresses, mark_down, mark_ready
 from manager.dispatcher.session import Session
-from manager.dispatcher.statuses import OVERTAKEN, StatusWriter
+from manager.dispatcher.statuses import StatusWriter
 from manager.dispatcher.withdrawals import Withdrawals
-from manager.store import Event, Store, WatchLagged
+from manager.store import OVERTAKEN, Event, Store, WatchLagged
 
 log = logging.getLogger("shoal.dispatcher")
 
@@ -306,8 +307,8 @@ class Term:
             )
             back = [id for id in node_ids if id in self.sessions]
             await self._store.batch([partial(mark_ready, node_id=id) for id in back])
-        except OVERTAKEN as error:
-            log.info("will mark nodes down later", extra={"nodes": node_ids, "reason": str(error)})
+        except ShoalError as error:
+            log.warning("will mark nodes down later", extra={"nodes": node_ids, "reason": str(error)})
             self._liveness.expect(node_ids, 0, self._clock.monotonic() + LONGEST_SLEEP)
 
     async def _write_descriptions(self) -> None:
@@ -324,3 +325,5 @@ class Term:
                     log.info("description not written yet", extra={"node": node_id, "reason": str(error)})
                     self._descriptions.append((node_id, message))
                     await self._clock.sleep(LONGEST_SLEEP)
+                except ShoalError as error:
+                    log.error("a description was refused", extra={"node": node_id, "reason": str(error)})

@@ -9,17 +9,12 @@ import logging
 from collections.abc import Callable
 from typing import ClassVar
 
-from cluster.errors import Conflict, NotFound, OutOfSequence, Unavailable
 from cluster.objects import StoreObject
 from cluster.seams import MILLISECOND, Clock
 from manager.orchestrator.plan import Plan, earliest
-from manager.store import Event, Store, Transaction, View, Watch, WatchLagged
+from manager.store import Event, Store, Transaction, View, Watch, restarting
 
-OVERTAKEN = (Unavailable, OutOfSequence, NotFound, Conflict)
-"""What a write may meet when others write, delete or lead meanwhile: look again, then decide again."""
 LONGEST_PAUSE = 250 * MILLISECOND
-RETRY_AFTER = 200 * MILLISECOND
-"""How long a controller waits when a write found no leader or quorum."""
 
 
 class Controller:
@@ -54,33 +49,31 @@ class Controller:
         return dict(self._notes.get(subject, {}))
 
     async def run(self) -> None:
-        """Decide and write until cancelled; starts afresh when the watch lagged."""
-        while True:
-            view, watch = self.store.watch(*self.watches)
-            with watch:
-                self._pending = self.subjects(view)
-                self._wakes.clear()
-                self._notes.clear()
-                try:
-                    await self._follow(watch)
-                except WatchLagged:
-                    self.log.warning("fell behind the store's events: starting from a new view")
+        """Decide and write until cancelled."""
+        await restarting(self.name, self._session, self.clock)
+
+    async def _session(self) -> None:
+        view, watch = self.store.watch(*self.watches)
+        with watch:
+            self._pending = self.subjects(view)
+            self._wakes.clear()
+            self._notes.clear()
+            await self._follow(watch)
 
     async def _follow(self, watch: Watch) -> None:
         while True:
-            retry = None if await self._tick() else self.clock.now() + RETRY_AFTER
+            await self._tick()
             # Decisions on big services take a while: let as much time pass, so that events gather.
             await self.clock.sleep(min(self._effort, LONGEST_PAUSE))
-            wake = retry or earliest(*self._wakes.values())
-            for events in await next_commits(watch, self.clock, wake):
+            for events in await next_commits(watch, self.clock, earliest(*self._wakes.values())):
                 view = self.store.view()
                 for event in events:
                     self._pending |= self.touched(view, event)
             now = self.clock.now()
             self._pending |= {subject for subject, at in self._wakes.items() if at <= now}
 
-    async def _tick(self) -> bool:
-        """Decide about all pending subjects and write the outcome; False when it should be tried again."""
+    async def _tick(self) -> None:
+        """Decide about all pending subjects and write the outcome."""
         view, began = self.store.view(), self.clock.monotonic()
         writes: list[Callable[[Transaction], None]] = []
         for subject in sorted(self._pending):
@@ -98,13 +91,8 @@ class Controller:
                 )
             writes.extend(plan.writes())
         self._effort = self.clock.monotonic() - began
-        try:
-            await self.store.batch(writes)
-        except OVERTAKEN as error:
-            self.log.info("write not possible, will decide again", extra={"reason": str(error)})
-            return False
         self._pending.clear()
-        return True
+        await self.store.batch(writes)
 
 
 async def next_commits(watch: Watch, clock: Clock, until: int | None) -> list[tuple[Event, ...]]:
