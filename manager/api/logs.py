@@ -11,6 +11,7 @@ from cluster.messages import LogChunk, LogRequest
 from cluster.objects import Task
 from cluster.seams import SECOND
 from manager.api.access import ACCESS
+from manager.api.log_follow import follow_service
 from manager.api.lookup import find_service, find_task
 from manager.api.request import api_version, flag
 
@@ -22,36 +23,45 @@ async def service_logs(request: web.Request) -> web.StreamResponse:
     """GET /services/{id}/logs."""
     view = await request.app[ACCESS].confirmed()
     service = find_service(view, request.match_info["id"])
-    return await _stream(request, [task for task in view.tasks_of_service(service.id) if task.node_id])
+    tasks = [task for task in view.tasks_of_service(service.id) if task.node_id]
+    tty = bool(service.spec.task_template.container_spec and service.spec.task_template.container_spec.tty)
+    return await _stream(request, tasks, tty, service.id if flag(request, "follow") else "")
 
 
 async def task_logs(request: web.Request) -> web.StreamResponse:
     """GET /tasks/{id}/logs."""
     view = await request.app[ACCESS].confirmed()
     task = find_task(view, request.match_info["id"])
-    return await _stream(request, [task] if task.node_id else [])
+    tty = bool(task.spec.container_spec and task.spec.container_spec.tty)
+    return await _stream(request, [task] if task.node_id else [], tty)
 
 
-async def _stream(request: web.Request, tasks: list[Task]) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, tasks: list[Task], raw: bool, followed: str = ""
+) -> web.StreamResponse:
+    """Answer with the tasks' lines; with those of all tasks of the service `followed`, as they come."""
     query = log_query(request, tuple(task.id for task in tasks))
     by_id = {task.id: task for task in tasks}
-    raw = bool(tasks) and all(task.spec.container_spec and task.spec.container_spec.tty for task in tasks)
     timestamps, details = flag(request, "timestamps"), flag(request, "details")
     multiplexed = api_version(request) >= (1, 42) and not raw
     kind = "multiplexed" if multiplexed else "raw"
     response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}-stream"})
     response.enable_chunked_encoding()
     await response.prepare(request)
-    if not tasks:
-        return response
+
+    async def write(task: Task, chunk: LogChunk) -> None:
+        line = _line(chunk, task, timestamps=timestamps, details=details)
+        await response.write(line if raw else _FRAME.pack(chunk.stream, len(line)) + line)
+
     try:
-        async for chunk in request.app[ACCESS].logs(query):
-            task = by_id.get(chunk.task_id)
-            if task is not None:
-                line = _line(chunk, task, timestamps=timestamps, details=details)
-                await response.write(line if raw else _FRAME.pack(chunk.stream, len(line)) + line)
+        if followed:
+            await follow_service(request.app[ACCESS], followed, query, write)
+        elif tasks:
+            async for chunk in request.app[ACCESS].logs(query):
+                if (task := by_id.get(chunk.task_id)) is not None:
+                    await write(task, chunk)
     except ShoalError as error:
-        text = f"error from daemon in stream: {error}\n".encode()
+        text = f"Error grabbing logs: {error}\n".encode()  # clients say that it came from the daemon
         await response.write(_FRAME.pack(_SYSTEM_ERROR, len(text)) + text)
     return response
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+from cluster.errors import NotFound
 from cluster.messages import LogChunk, LogRequest
 from worker.agent.container import container_id
 from worker.container_logs import ContainerLogs
@@ -15,7 +16,7 @@ class TaskLogs:
         self._logs = logs
 
     async def read(self, task_id: str, request: LogRequest) -> AsyncIterator[LogChunk]:
-        """The entries of the task's container."""
+        """The entries of the task's container; none when it has no container, yet or any more."""
         query = LogQuery(
             since=request.since,
             until=request.until,
@@ -24,7 +25,11 @@ class TaskLogs:
             stdout=request.stdout,
             stderr=request.stderr,
         )
-        async for entry in self._logs.read(container_id(task_id), query):
+        try:
+            entries = self._logs.read(container_id(task_id), query)
+        except NotFound:
+            return
+        async for entry in entries:
             yield LogChunk(
                 request=request.request,
                 task_id=task_id,
