@@ -129,6 +129,10 @@ class Assignments(Message, frozen=True, tag="assignments"):
     dataplane: DataplaneChanges = DataplaneChanges()
 
 
+class HeartbeatAck(Message, frozen=True, tag="heartbeat_ack"):
+    """The manager still leads: answers each heartbeat, so that an agent notices a silent leader."""
+
+
 class StatusAck(Message, frozen=True, tag="status_ack"):
     """The statuses of report `number` are committed."""
 
@@ -167,6 +171,7 @@ ManagerMessage = (
     | ManagersChanged
     | RoleChanged
     | Assignments
+    | HeartbeatAck
     | StatusAck
     | LogRequest
     | LogCancel

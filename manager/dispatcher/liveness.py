@@ -8,8 +8,9 @@ from cluster.seams import SECOND, Random
 MISSED = 3
 SMALL_CLUSTER = 20
 SLOWEST = 10 * SECOND
-GRACE = 2
-"""After a change of leader, nodes have this many times longer to find the new one."""
+GRACE = 1
+"""After a change of leader, nodes have so many periods more to find the new one: agents look for it at most
+one period or one second after the other."""
 DOCKER_DEFAULT = 5 * SECOND
 """What the docker CLI sends when the user says nothing of the heartbeat; taken as "the managers choose"."""
 
@@ -36,7 +37,7 @@ class Liveness:
         """Wait for these nodes to open a session, as after a change of leader."""
         for node_id in node_ids:
             self._periods[node_id] = period
-            self._deadlines[node_id] = now + GRACE * self._patience(period)
+            self._deadlines[node_id] = now + GRACE * period + self._patience(period)
 
     def opened(self, node_id: str, period: int, now: int) -> None:
         """A session began, with this heartbeat period."""

@@ -11,6 +11,8 @@ from cluster.messages import (
     AgentMessage,
     Applied,
     DescriptionChanged,
+    Heartbeat,
+    HeartbeatAck,
     LogChunk,
     LogEnd,
     ManagersChanged,
@@ -105,6 +107,8 @@ class Term:
             return
         self._liveness.heard(session.node_id, self._clock.monotonic())
         match message:
+            case Heartbeat():
+                session.send(HeartbeatAck())
             case StatusReport():
                 self.statuses.take(session, message)
             case Applied(sequence=sequence):

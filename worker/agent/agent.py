@@ -21,13 +21,14 @@ from cluster.messages import (
 )
 from cluster.objects import Config, NodeDescription, Secret, Task, TaskStatus
 from cluster.seams import Clock
+from cluster.states import TaskState
 from worker.agent.driver import TaskDriver
 from worker.agent.executor import Executor
 from worker.agent.log_server import LogServer, LogSource
 from worker.agent.records import DataplaneRecords
 from worker.agent.reporter import Reporter
-from worker.agent.session import Channel
-from worker.agent.state import AgentState
+from worker.agent.seek import Channel
+from worker.agent.state import AgentState, Assigned
 
 log = logging.getLogger("shoal.agent")
 
@@ -77,6 +78,7 @@ class Agent:
         self._data_path_address = data_path_address
         self._clock = clock
         self._drivers: dict[str, TaskDriver] = {}
+        self._held: dict[str, Assigned] = {}  # after a restart: wait for their secrets and configs
         self._running: dict[str, asyncio.Task[None]] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
         self._reporter = Reporter()
@@ -97,6 +99,9 @@ class Agent:
             self._records.apply(records)
             await self._network.apply(records)
         for assigned in self._state.load():
+            if _lacks_files(assigned):
+                self._held[assigned.task.id] = assigned
+                continue
             self._begin(assigned.task, assigned.status)
             self._reporter.put(assigned.task.id, assigned.status)
 
@@ -116,6 +121,7 @@ class Agent:
     async def _let_go(self) -> None:
         """Stop driving; containers run on."""
         await self._close_channel_tasks()
+        self._logs.close()
         for running in self._running.values():
             running.cancel()
         if self._running:
@@ -123,6 +129,9 @@ class Agent:
 
     async def abandon(self) -> None:
         """The node leaves its cluster: stop and remove every task, forget everything."""
+        await self._close_channel_tasks()
+        self._logs.close()
+        self._begin_held()
         for driver in self._drivers.values():
             driver.remove()
         if self._running:
@@ -200,6 +209,7 @@ class Agent:
             self._assign_task(task)
         gone = set(message.removed_tasks)
         if message.full:
+            self._begin_held()  # all that are left of them are no longer assigned
             gone |= self._drivers.keys() - {task.id for task in message.tasks}
         for task_id in gone & self._drivers.keys():
             self._drivers[task_id].remove()
@@ -211,12 +221,18 @@ class Agent:
     def _assign_task(self, task: Task) -> None:
         driver = self._drivers.get(task.id)
         if driver is None:
-            self._begin(task, task.status)
+            held = self._held.pop(task.id, None)
+            self._begin(task, held.status if held else task.status)
         else:
             driver.update(task)
             if driver.status.state > task.status.state:
                 self._reporter.put(task.id, driver.status)  # the leader's news of it is old
         self._state.save(task, self._drivers[task.id].status)
+
+    def _begin_held(self) -> None:
+        for assigned in self._held.values():
+            self._begin(assigned.task, assigned.status)
+        self._held.clear()
 
     def _begin(self, task: Task, status: TaskStatus) -> None:
         driver = TaskDriver(task, status, self._executor, self._clock, self._report)
@@ -241,3 +257,11 @@ class Agent:
             if not task.cancelled():
                 task.exception()  # a broken channel also ended the session, which said so
         self._channel_tasks = []
+
+
+def _lacks_files(assigned: Assigned) -> bool:
+    """Whether a task is yet to be prepared with secrets or configs, which this node does not keep."""
+    spec = assigned.task.spec.container_spec
+    return (
+        assigned.status.state < TaskState.STARTING and spec is not None and bool(spec.secrets or spec.configs)
+    )

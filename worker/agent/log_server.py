@@ -7,7 +7,7 @@ from typing import Protocol
 
 from cluster.errors import ShoalError
 from cluster.messages import LogChunk, LogEnd, LogRequest
-from worker.agent.session import Channel, SessionClosed
+from worker.agent.seek import Channel, SessionClosed
 
 log = logging.getLogger("shoal.agent.logs")
 
@@ -29,10 +29,14 @@ class LogServer:
 
     def reset(self, channel: Channel) -> None:
         """A new session: the readers of the old one are of no use."""
+        self.close()
+        self._channel = channel
+
+    def close(self) -> None:
+        """End all readers."""
         for task in self._requests.values():
             task.cancel()
         self._requests.clear()
-        self._channel = channel
 
     def begin(self, request: LogRequest) -> None:
         """Start to send."""
@@ -69,5 +73,5 @@ class LogServer:
                 await channel.send(chunk)
         except SessionClosed:
             raise
-        except ShoalError as error:
+        except (ShoalError, OSError) as error:
             problems.append(f"{task_id}: {error}")

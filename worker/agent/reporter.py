@@ -4,7 +4,7 @@ import asyncio
 
 from cluster.messages import StatusReport, TaskStatusUpdate
 from cluster.objects import TaskStatus
-from worker.agent.session import Channel
+from worker.agent.seek import Channel
 
 
 class Reporter:

@@ -1,51 +1,33 @@
-"""The agent's session with the leader: connect, hello, heartbeats, messages; again when it breaks."""
+"""The agent's session with the leader: hello, heartbeats, messages; again when it breaks, elsewhere when the
+leader falls silent."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from cluster.errors import ShoalError
 from cluster.messages import (
-    AgentMessage,
     Heartbeat,
+    HeartbeatAck,
     Hello,
     ManagerAddress,
     ManagerMessage,
     ManagersChanged,
+    Removed,
     SessionRedirect,
-    Welcome,
 )
 from cluster.seams import MILLISECOND, SECOND, Clock, Random
+from worker.agent.seek import Channel, Connector, Found, Seeker, SessionClosed
 
 log = logging.getLogger("shoal.agent.session")
 
 RETRY_MIN = 100 * MILLISECOND
-RETRY_MAX = 2 * SECOND
-
-
-class SessionClosed(ShoalError):
-    """The connection to the manager broke, or could not be made."""
-
-
-class Channel(Protocol):
-    """One open connection to a manager."""
-
-    async def send(self, message: AgentMessage) -> None:
-        """Send one message; raises SessionClosed."""
-
-    async def receive(self) -> ManagerMessage:
-        """The next message; raises SessionClosed."""
-
-    async def close(self) -> None:
-        """Close; safe to repeat."""
-
-
-class Connector(Protocol):
-    """Opens channels to managers."""
-
-    async def connect(self, address: str) -> Channel:
-        """A channel to the manager at "ip:port"; raises SessionClosed."""
+RETRY_MAX = SECOND
+"""Longest pause between two searches; a new leader waits one heartbeat period longer for agents than for a
+heartbeat, so that none is taken for dead. In clusters with a longer period, that."""
+ANSWER_WITHIN = 500 * MILLISECOND
+"""A heartbeat not answered for so long makes the agent ask the other managers who leads."""
+LOOK_EVERY = 100 * MILLISECOND
 
 
 class SessionHandler(Protocol):
@@ -75,75 +57,82 @@ class Session:
         clock: Clock,
         rng: Random,
     ) -> None:
-        self._connector = connector
         self._handler = handler
+        self._seeker = Seeker(connector, handler.hello, self._learn, clock)
         self._managers = tuple(managers)
         self._clock = clock
         self._rng = rng
         self.leader = ""
         self.error = ""
         self._channel: Channel | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._found: Found | None = None  # the next session, already open
+        self._longest_pause = RETRY_MAX
+        self._heard = 0  # monotonic, ns
+        self._handling = False
 
     def reconnect(self) -> None:
         """End the present session, so that a new one opens (the certificate was renewed)."""
         if self._channel is not None:
-            self._closing = asyncio.create_task(self._channel.close())
+            self._seeker.close_soon(self._channel)
 
     async def run(self) -> None:
         """Keep a session until cancelled."""
         delay = RETRY_MIN
-        turn = 0
-        while True:
-            address = self.leader or self._pick(turn)
-            self.leader = ""
-            turn += 1
-            try:
-                if address and await self._session(address):
-                    delay = RETRY_MIN
-                    turn = 0
-            except SessionClosed as error:
-                self.error = str(error)
-                log.info("session ended", extra={"manager": address, "reason": str(error)})
-            if self.leader:
-                continue
-            await self._clock.sleep(delay // 2 + self._rng.randrange(delay))
-            if turn % max(1, len(self._managers)) == 0:
-                delay = min(2 * delay, RETRY_MAX)
-
-    def _pick(self, turn: int) -> str:
-        return self._managers[turn % len(self._managers)].address if self._managers else ""
-
-    async def _session(self, address: str) -> bool:
-        """One session; true if it was opened before it ended."""
-        channel = await self._connector.connect(address)
-        self._channel = channel
         try:
-            await channel.send(self._handler.hello())
-            first = await channel.receive()
-            if isinstance(first, SessionRedirect):
-                self.leader = first.leader if first.leader != address else ""
-                self._learn(first.managers)
-                return False
-            if not isinstance(first, Welcome):
-                raise SessionClosed(f"manager {address} answered hello with {type(first).__name__}")
-            self._learn(first.managers)
-            log.info("session opened", extra={"manager": address, "session": first.session_id})
+            while True:
+                try:
+                    found = self._found or await self._seeker.seek(self._addresses())
+                    delay = RETRY_MIN
+                    await self._session(found)
+                except SessionClosed as error:
+                    self.error = str(error)
+                    log.info("session ended", extra={"reason": str(error)})
+                if self.leader or self._found:
+                    continue
+                await self._clock.sleep(delay // 2 + self._rng.randrange(delay))
+                delay = min(2 * delay, self._longest_pause)
+        finally:
+            if self._found is not None:
+                self._seeker.close_soon(self._found.channel)
+            await self._seeker.stop()
+
+    def _addresses(self) -> list[str]:
+        """Where to ask: at the leader if it is known, then at all, beginning anywhere."""
+        known = [manager.address for manager in self._managers]
+        start = self._rng.randrange(len(known)) if known else 0
+        leader, self.leader = self.leader, ""
+        return [*filter(None, (leader,)), *known[start:], *known[:start]]
+
+    async def _session(self, found: Found) -> None:
+        self._found = None
+        self._channel = found.channel
+        try:
+            if isinstance(found.first, Removed):
+                await self._handler.received(found.first)
+                raise SessionClosed(found.first.message)
+            self._learn(found.first.managers)
+            log.info("session opened", extra={"manager": found.address, "session": found.first.session_id})
             self.error = ""
-            await self._converse(channel, first.heartbeat_period)
-            return True
+            await self._converse(found, found.first.heartbeat_period)
         finally:
             self._channel = None
-            await channel.close()
+            self._seeker.close_soon(found.channel)
 
-    async def _converse(self, channel: Channel, period: int) -> None:
+    async def _converse(self, found: Found, period: int) -> None:
+        channel = found.channel
+        self._longest_pause = max(RETRY_MAX, period)
         await self._handler.opened(channel)
+        self._heard = self._clock.monotonic()
         beating = asyncio.ensure_future(self._beat(channel, period))
+        looking = asyncio.ensure_future(self._look_elsewhere(found.address, period))
         try:
             while True:
                 receiving = asyncio.ensure_future(channel.receive())
                 try:
-                    await asyncio.wait((receiving, beating), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((receiving, beating, looking), return_when=asyncio.FIRST_COMPLETED)
+                    if looking.done():
+                        looking.result()
+                        raise SessionClosed(f"manager {found.address} fell silent, and another one leads")
                     if beating.done():
                         beating.result()
                     if not receiving.done():
@@ -153,22 +142,45 @@ class Session:
                     if not receiving.done():
                         receiving.cancel()
                         await asyncio.wait((receiving,))
+                self._heard = self._clock.monotonic()
+                if isinstance(message, HeartbeatAck):
+                    continue
                 if isinstance(message, SessionRedirect):
                     self.leader = message.leader
                     self._learn(message.managers)
                     return
                 if isinstance(message, ManagersChanged):
                     self._learn(message.managers)
+                self._handling = True
                 await self._handler.received(message)
+                self._handling, self._heard = False, self._clock.monotonic()
         finally:
-            if not beating.done():
-                beating.cancel()
-                await asyncio.wait((beating,))
+            self._handling = False
+            for task in (beating, looking):
+                task.cancel()
+            await asyncio.wait((beating, looking))
 
     async def _beat(self, channel: Channel, period: int) -> None:
         while True:
             await self._clock.sleep(period)
             await channel.send(Heartbeat())
+
+    async def _look_elsewhere(self, address: str, period: int) -> None:
+        """Return when the manager at `address` is silent and another one leads: its session is `_found`.
+
+        A leader that lost power closes nothing. One that is only slow keeps its session: the others name it.
+        """
+        while True:
+            await self._clock.sleep(LOOK_EVERY)
+            silent = self._clock.monotonic() - self._heard
+            if self._handling or silent <= period + ANSWER_WITHIN:
+                continue
+            try:
+                self._found = await self._seeker.seek(self._addresses(), but=address)
+            except SessionClosed as error:
+                log.debug("the leader is silent", extra={"manager": address, "elsewhere": str(error)})
+            else:
+                return
 
     def _learn(self, managers: Sequence[ManagerAddress]) -> None:
         if managers and tuple(managers) != self._managers:

@@ -1,5 +1,6 @@
 """The session's connection: a WebSocket with msgpack frames over mutual TLS."""
 
+import asyncio
 import ssl
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import msgspec
 
 from cluster.messages import AgentMessage, ManagerMessage
 from cluster.states import Role
-from worker.agent.session import SessionClosed
+from worker.agent.seek import SessionClosed
 
 CONNECT_TIMEOUT = 3.0
 # Ping at this interval; no pong within half of it means that the leader is gone (power loss sends no FIN).
@@ -88,6 +89,9 @@ class TLSConnector:
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
             await http.close()
             raise SessionClosed(f"can't reach manager {address}: {error}") from error
+        except asyncio.CancelledError:
+            await http.close()
+            raise
         tls = socket.get_extra_info("ssl_object")
         subject = peer_subject(tls.getpeercert())
         if (

@@ -16,7 +16,7 @@ from manager.certificates import load_identity, save_identity
 from shoal.daemon.join import renew
 from shoal.daemon.membership import MembershipStore
 from tests.host.manager.managers import CLOCK, Managers
-from worker.agent.session import SessionClosed
+from worker.agent.seek import SessionClosed
 from worker.agent.transport import TLSConnector
 
 pytestmark = pytest.mark.host
