@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 
+from msgspec.structs import replace
+
 from cluster.errors import ShoalError
 from cluster.messages import (
     AgentMessage,
@@ -57,6 +59,7 @@ class Term:
             self.period(),
             clock.monotonic(),
         )
+        self._inherit_withdrawals()
         self._descriptions: deque[tuple[str, DescriptionChanged]] = deque()
         self._described = asyncio.Event()
         self.sessions: dict[str, Session] = {}
@@ -91,6 +94,7 @@ class Term:
             older.close()
         self.sessions[session.node_id] = session
         self._liveness.opened(session.node_id, self.period(), self._clock.monotonic())
+        self._withdrawals.opened(session.node_id, session.id)
         self._catch_up()
         self._flush()
 
@@ -214,6 +218,16 @@ class Term:
             if known is not None and known.desired_state <= TaskState.RUNNING:
                 self._withdrawals.begin(known, now)
 
+    def _inherit_withdrawals(self) -> None:
+        """Begin anew the withdrawals that the previous leader may not have finished: a task that still runs
+        is told to stop once the nodes have applied their first assignment in this term."""
+        now = self._clock.monotonic()
+        present = [node.id for node in self._view.all(Node) if node.status.state != NodeState.DOWN]
+        for task in self._view.all(Task):
+            stops = task.desired_state > TaskState.RUNNING and task.status.state == TaskState.RUNNING
+            if stops and task.node_id in present and any(self._index.networks_of(task.id)):
+                self._withdrawals.inherit(replace(task, desired_state=TaskState.RUNNING), present, now)
+
     def _released(self, task_ids: Iterable[str]) -> None:
         """These tasks may be told to stop."""
         touched = False
@@ -288,11 +302,14 @@ class Term:
                 self._liveness.next_deadline or now + LONGEST_SLEEP,
                 now + LONGEST_SLEEP,
             )
-            await self._clock.sleep(max(planned - now, MILLISECOND))
+            # What fell due while nodes were being marked down is no sign that this process stood still.
+            planned = max(planned, now + MILLISECOND)
+            await self._clock.sleep(planned - now)
             now = self._clock.monotonic()
-            if now - planned > LONGEST_SLEEP:
-                log.warning("the dispatcher was held up", extra={"nanoseconds": now - planned})
-                self._liveness.delayed(now - planned)
+            late = now - planned
+            if late > LONGEST_SLEEP:
+                log.warning("the dispatcher was held up", extra={"milliseconds": late // MILLISECOND})
+                self._liveness.delayed(late)
             self._released(self._withdrawals.expire(now))
             silent = self._liveness.expired(now)
             if silent:

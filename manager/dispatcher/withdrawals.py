@@ -4,7 +4,7 @@ While a withdrawal is under way the task's new desired state is held back from i
 each session that was told has applied it or is closed, or after `BOUND`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster.objects import Task
@@ -17,7 +17,8 @@ BOUND = 2 * SECOND
 class _Withdrawal:
     task: Task  # as its node knows it
     deadline: int  # monotonic, ns
-    waiting: dict[str, int] | None = None  # session id → the sequence to be applied; None: not told yet
+    waiting: dict[str, int] | None = None  # session id → the sequence to be applied; None: not told yet.
+    # For a node without a session in this term yet, its id stands in for the session's.
 
 
 class Withdrawals:
@@ -32,6 +33,20 @@ class Withdrawals:
         """Hold a task, given as its node knows it. To be followed by `told`."""
         self._under_way[task.id] = _Withdrawal(task, now + BOUND)
         self.held[task.id] = task
+
+    def inherit(self, task: Task, node_ids: Iterable[str], now: int) -> None:
+        """Hold a task, given as its node knew it, whose stop an earlier leader decided: nobody knows which
+        of these nodes' balancers have left it out."""
+        waiting = dict.fromkeys(node_ids, 1)
+        if waiting:
+            self._under_way[task.id] = _Withdrawal(task, now + BOUND, waiting)
+            self.held[task.id] = task
+
+    def opened(self, node_id: str, session_id: str) -> None:
+        """A node's session began; its first assignment leaves out all that is inherited."""
+        for withdrawal in self._under_way.values():
+            if withdrawal.waiting and withdrawal.waiting.pop(node_id, None):
+                withdrawal.waiting[session_id] = 1
 
     def untold(self) -> list[str]:
         """Tasks for which `told` is due."""

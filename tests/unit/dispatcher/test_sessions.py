@@ -266,6 +266,42 @@ async def test_a_lost_session_holds_nothing_up(cluster: Cluster) -> None:
         assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
 
 
+async def test_a_new_leader_withdraws_anew_before_it_stops_what_its_predecessor_decided(
+    cluster: Cluster,
+) -> None:
+    await cluster.nodes("n1", "n2", "n3")
+    await cluster.web()
+    await stop(cluster, "t1")
+    gone = Node(id="n4", status=NodeStatus(state=NodeState.DOWN))
+    await cluster.put(gone)
+    async with running(cluster):
+        one = await cluster.agent("n1")
+        await cluster.talk()
+        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
+        assert not one.knows.endpoints["net", "t1"].serving  # type: ignore[attr-defined]
+        await cluster.agent("n2")
+        three = FakeAgent(cluster.dispatcher, "n3")
+        three.applies = False
+        cluster.agents.append(three)
+        await cluster.talk()
+        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
+        three.say(Applied(sequence=1))
+        await cluster.talk()
+        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
+
+
+async def test_a_new_leader_waits_two_seconds_at_most_for_nodes_that_stay_away(cluster: Cluster) -> None:
+    await cluster.nodes("n1", "n2")
+    await cluster.web()
+    await stop(cluster, "t1")
+    async with running(cluster):
+        one = await cluster.agent("n1")
+        await cluster.talk(1900 * MILLISECOND)
+        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
+        await cluster.talk(200 * MILLISECOND)
+        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
+
+
 async def test_without_a_network_a_task_stops_at_once(cluster: Cluster) -> None:
     await cluster.nodes("n1", "n2")
     await cluster.web(network=False)
@@ -320,6 +356,21 @@ async def test_after_a_change_of_leader_nodes_have_a_period_more(cluster: Cluste
         assert cluster.get(Node, "n1").status.state == NodeState.READY
         await cluster.clock.advance(500 * MILLISECOND)
         assert cluster.get(Node, "n1").status.state == NodeState.DOWN
+
+
+async def test_only_a_process_that_stood_still_says_so(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    await cluster.put(*(Node(id=f"n{n}", status=NodeStatus(state=NodeState.READY)) for n in (1, 2)))
+    async with running(cluster):
+        await cluster.agent("n2")
+        cluster.proposer.hold()  # n2 falls silent while n1's end waits for a quorum
+        await cluster.clock.advance(8 * SECOND)
+        cluster.proposer.release()
+        await cluster.clock.advance(SECOND)
+        assert cluster.get(Node, "n1").status.state == NodeState.DOWN
+        assert cluster.get(Node, "n2").status.state == NodeState.DOWN
+    assert "the dispatcher was held up" not in caplog.text
 
 
 async def test_a_newer_session_replaces_the_older(cluster: Cluster) -> None:
