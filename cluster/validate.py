@@ -272,6 +272,10 @@ def check_network(spec: NetworkSpec) -> None:
         )
     if spec.enable_ipv6:
         raise NotImplementedHere("IPv6 overlay networks are not supported yet: leave EnableIPv6 out")
+    if "encrypted" in (spec.options or {}):
+        raise NotImplementedHere(
+            "encrypted overlay networks are not supported yet: leave the option encrypted out"
+        )
     if spec.config_only or (spec.config_from is not None and spec.config_from.network):
         raise NotImplementedHere("config-only networks are not supported with swarm scope")
     if spec.ingress and spec.attachable:

@@ -174,6 +174,7 @@ def test_no_pattern_can_be_made_slow() -> None:
         ({"Name": ""}, 400),
         ({"Name": "a", "Driver": "bridge"}, 501),
         ({"Name": "a", "EnableIPv6": True}, 501),
+        ({"Name": "a", "Options": {"encrypted": ""}}, 501),
         ({"Name": "a", "Ingress": True, "Attachable": True}, 400),
         ({"Name": "a", "IPAM": {"Driver": "custom"}}, 501),
         ({"Name": "a", "IPAM": {"Config": [{"Gateway": "1.2.3.4"}]}}, 400),
