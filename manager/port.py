@@ -21,7 +21,6 @@ HELLO_TIMEOUT = 3.0
 _PEEK = 16384 + 5
 _PARTIAL_PAUSE = 0.01
 _PAUSE_WITHOUT_DESCRIPTORS = 0.1
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _HANDSHAKE, _CLIENT_HELLO, _ALPN_EXTENSION = 22, 1, 16
 
@@ -38,7 +37,7 @@ class ClusterPort:
         self._raft_accept = raft_accept
         self._http_accept = http_accept
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self._waiting: dict[asyncio.Task[None], socket.socket] = {}
 
     @property
@@ -62,31 +61,48 @@ class ClusterPort:
             listener.close()
             raise
         self._listener = listener
-        self._accepting = asyncio.create_task(self._accept_all(listener))
+        self._listen()
 
     async def stop(self) -> None:
         """Stop listening, and close connections not handed on yet."""
-        tasks = [task for task in (self._accepting, *self._waiting) if task is not None]
-        for task in tasks:
+        waiting = dict(self._waiting)
+        for task in waiting:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._accepting = None
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for task, sock in waiting.items():
+            if task.cancelled():  # perhaps before its first step, so that it could not close it
+                sock.close()
+        if self._pause is not None:
+            self._pause.cancel()
         if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
 
-    async def _accept_all(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _listen(self) -> None:
+        # Not loop.sock_accept: cancelled at the wrong moment, it loses the connection it has just accepted.
+        self._pause = None
+        asyncio.get_running_loop().add_reader(self._socket, self._accept_all)
+
+    @property
+    def _socket(self) -> socket.socket:
+        assert self._listener is not None, "start() comes first"
+        return self._listener
+
+    def _accept_all(self) -> None:
+        """Accept what waits. Without descriptors, try again in a while: the listener stays open."""
+        for _ in range(BACKLOG):
             try:
-                sock, _ = await loop.sock_accept(listener)
+                sock, _ = self._socket.accept()
+            except BlockingIOError:
+                return
             except OSError as error:
-                if error.errno in _SCARCE:
-                    log.error("can't accept connections for now: %s", error)
-                    await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
-                elif error.errno != errno.ECONNABORTED:
-                    log.warning("accept failed: %s", error)
-                    await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
-                continue
+                if error.errno == errno.ECONNABORTED:
+                    continue
+                log.error("can't accept connections for now: %s", error)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(self._socket)
+                self._pause = loop.call_later(_PAUSE_WITHOUT_DESCRIPTORS, self._listen)
+                return
             sock.setblocking(False)
             if len(self._waiting) >= MAX_WAITING:
                 log.warning("too many connections are silent: closing one more")

@@ -33,7 +33,9 @@ from manager.raft.wire import (
 log = logging.getLogger("shoal.raft.transport")
 
 RETRY = 150 * MILLISECOND
-RETRY_REFUSED = 1 * SECOND
+RETRY_REFUSED = 100 * MILLISECOND
+"""A member that refuses us has mostly not learnt of us yet; with each refusal in a row the pause doubles."""
+RETRY_REFUSED_MAX = 1 * SECOND
 REMOVED_GRACE = 0.5
 """Seconds in which a removed member can still receive what was sent to it."""
 CLOSING_TURNS = 20
@@ -192,7 +194,9 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         if not self._started:
             sock.close()
             return
-        self._own(self._accept(sock))
+        task = self._own(self._accept(sock))
+        # A task that is cancelled before its first step runs none of its code.
+        task.add_done_callback(lambda done: sock.close() if done.cancelled() else None)
 
     def _own(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
@@ -212,6 +216,7 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
             self.complain(f"from {peer_name}", f"refused a connection from {peer_name}: {_words(error)}")
 
     async def _keep_dialling(self, peer: Peer) -> None:
+        pause_refused = RETRY_REFUSED
         while self._peers.get(peer.id) is peer:
             stream = _Outgoing(self, peer)
             try:
@@ -220,9 +225,10 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
                 self.complain(peer.id, f"can't reach manager {peer.id} at {peer.address}: {_words(error)}")
             else:
                 await stream.lost.wait()
-            pause = self._own(self._clock.sleep(RETRY_REFUSED if stream.refused else RETRY))
+            pause = self._own(self._clock.sleep(pause_refused if stream.refused else RETRY))
             self._pauses[peer.id] = pause
             await asyncio.wait([pause])
+            pause_refused = min(2 * pause_refused, RETRY_REFUSED_MAX) if stream.refused else RETRY_REFUSED
 
     def _dial(self, peer: Peer) -> None:
         if self._started and peer.id not in self._diallers:

@@ -116,17 +116,16 @@ async def test_survives_a_lack_of_descriptors(
 ) -> None:
     """Stock pysyncobj closes its listener for good."""
     where, port = routed
-    loop = asyncio.get_running_loop()
-    accept, failures = loop.sock_accept, [errno.EMFILE, errno.ENFILE, errno.ECONNABORTED]
+    accept, failures = socket.socket.accept, [errno.EMFILE, errno.ENFILE, errno.ECONNABORTED]
 
-    async def scarce(listener: socket.socket):
+    def scarce(listener: socket.socket):
         if failures:
             raise OSError(failures.pop(), "injected")
-        return await accept(listener)
+        return accept(listener)
 
-    monkeypatch.setattr(loop, "sock_accept", scarce)
+    monkeypatch.setattr(socket.socket, "accept", scarce)
     writers = []
-    for _ in range(2):  # The first is taken by the accept that was waiting already.
+    for _ in range(2):
         _, writer = await asyncio.open_connection(*port.address)
         writer.write(hello(ALPN))
         writers.append(writer)
