@@ -9,7 +9,7 @@ from worker.images.build import write_archive
 from worker.images.config import ImageConfig
 from worker.node import architecture
 
-PACKAGES = ("nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g")
+PACKAGES = ("nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3t64|libssl3", "zlib1g")
 PORT = 80
 _CONFIG = """\
 user nobody nogroup;
