@@ -166,11 +166,8 @@ def endpoint_json(endpoint: Endpoint | None) -> Json:
     result: Json = {"Spec": spec_json(endpoint.spec) if endpoint.spec != s.EndpointSpec() else {}}
     if endpoint.ports:
         result["Ports"] = spec_json(endpoint.ports)
-    if endpoint.virtual_ips:
-        result["VirtualIPs"] = [
-            {"NetworkID": vip.network_id, **({"Addr": vip.address} if vip.address else {})}
-            for vip in endpoint.virtual_ips
-        ]
+    if addresses := [vip for vip in endpoint.virtual_ips if vip.address]:  # dnsrr has networks without one
+        result["VirtualIPs"] = [{"NetworkID": vip.network_id, "Addr": vip.address} for vip in addresses]
     return result
 
 

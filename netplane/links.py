@@ -59,6 +59,13 @@ def delete_links(names: list[str]) -> None:
                         raise
 
 
+def clear_addresses(name: str) -> None:
+    """Take every IPv4 address from a link, if there is such a link."""
+    with _route(f"taking the addresses of {name}") as route:
+        for index in route.link_lookup(ifname=name):
+            route.flush_addr(index=index, family=2)
+
+
 def ensure_bridge(name: str, *, mac: str, mtu: int, address: str) -> int:
     """A bridge that is up, with a MAC that stays and the address ("a.b.c.d/prefix", or "" for none).
 

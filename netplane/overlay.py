@@ -52,6 +52,15 @@ def device_names(network_id: str) -> tuple[str, str]:
     return BRIDGE_PREFIX + digest, VXLAN_PREFIX + digest
 
 
+def _clash(one: NetworkRecord, other: NetworkRecord) -> bool:
+    """Whether two networks can't be on one node at the same time."""
+    return one.vni == other.vni or any(
+        ipaddress.ip_network(a.subnet).overlaps(ipaddress.ip_network(b.subnet))
+        for a in one.subnets
+        for b in other.subnets
+    )
+
+
 class Overlays:
     """The overlay devices. Its methods touch the kernel: run them in a thread, one at a time."""
 
@@ -116,6 +125,9 @@ class Overlays:
             and present.segment.gateway == bare(address)
         ):
             return
+        for other in list(self._overlays.values()):
+            if other.record.id not in records.networks and _clash(other.record, record):
+                self._retire(other)
         bridge, vxlan = device_names(record.id)
         mtu = record.mtu or tunnel.mtu - links.VXLAN_OVERHEAD
         mac = mac_for(address) if address else mac_for(str(subnet.network_address))
@@ -167,6 +179,14 @@ class Overlays:
             self._host.execute(messages, f"placing addresses of network {overlay.record.name}")
         overlay.places = wanted
         overlay.neighbours = neighbours
+
+    @staticmethod
+    def _retire(overlay: _Overlay) -> None:
+        """Take tunnel and gateway from a removed network whose last sandboxes are just being stopped: the
+        cluster has given its identifier or its addresses to another network."""
+        bridge, vxlan = device_names(overlay.record.id)
+        links.delete_links([vxlan])
+        links.clear_addresses(bridge)
 
     def _remove(self, network_id: str) -> None:
         self._overlays.pop(network_id)

@@ -61,6 +61,7 @@ class Cluster:
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
         self._clients: dict[str, DockerClient] = {}
+        self._marks: dict[str, int] = {}
 
     @property
     def hosts(self) -> list[str]:
@@ -136,9 +137,9 @@ class Cluster:
         """`docker service create`, its stop grace shortened (a shell as process 1 ignores SIGTERM).
 
         Words up to `--` are options, those after it the container's arguments; without `--`, all are options
-        and the container sleeps.
+        and a container of busybox sleeps.
         """
-        options, arguments = list(words), ["sleep", "infinity"]
+        options, arguments = list(words), ["sleep", "infinity"] if image == "busybox" else []
         if "--" in options:
             split = options.index("--")
             options, arguments = options[:split], options[split + 1 :]
@@ -291,6 +292,24 @@ class Cluster:
     def wait_ready(self, managers: int, host: str = "host1") -> None:
         """Wait until all hosts are ready and all managers reachable."""
         wait_ready(self.playground.engine(host), len(self.hosts), managers)
+
+    def mark(self) -> None:
+        """Forget the daemons' troubles so far."""
+        for host in self.playground.hosts():
+            self._marks[host.name] = host.log.stat().st_size if host.log.exists() else 0
+
+    def troubles(self) -> str:
+        """Warnings and tracebacks that the daemons have written since the last mark."""
+        found = []
+        for host in self.playground.hosts():
+            if host.log.exists():
+                lines = (
+                    host.log.read_bytes()[self._marks.get(host.name, 0) :]
+                    .decode(errors="replace")
+                    .splitlines()
+                )
+                found += [f"{host.name}: {line}" for line in lines if " level=info " not in line]
+        return "\n".join(found[-200:])
 
     def close(self) -> None:
         """Close the clients; the playground stays."""

@@ -1,0 +1,106 @@
+"""Images: pulled from registries, loaded from archives, listed, and pulled by the tasks that need them."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster, eventually
+from tests.support.images import build_image
+from tests.support.registries import LOCKED, OPEN, PASSWORD, USER, push
+
+pytestmark = pytest.mark.playground
+
+
+def test_pull_and_list(cluster: Cluster, web_image: str) -> None:
+    said = cluster.docker("pull", web_image, host="host2")
+    assert "Pull complete" in said or "Already exists" in said
+    assert "Status: Downloaded newer image" in said or "Image is up to date" in said
+    assert "Image is up to date" in cluster.docker("pull", web_image, host="host2")
+    row = cluster.docker("image", "ls", "--format", "{{.Repository}} {{.Tag}}", web_image, host="host2")
+    assert row == f"{OPEN}/test/web 1"
+    inspected = cluster.inspect("image", web_image, host="host2")
+    assert inspected["Config"]["StopSignal"] == "SIGQUIT"
+    assert inspected["RepoDigests"][0].startswith(f"{OPEN}/test/web@sha256:")
+    digest = inspected["RepoDigests"][0]
+    cluster.docker("pull", digest, host="host3")
+    assert cluster.inspect("image", digest, host="host3")["Id"] == inspected["Id"]
+
+
+def test_pulls_that_can_not_be(cluster: Cluster, web_image: str) -> None:
+    assert "not found" in cluster.refused("pull", f"{OPEN}/test/web:none")
+    assert "registry:9" in cluster.refused("pull", "registry:9/x:1")
+    assert "invalid reference format" in cluster.refused("pull", "UPPER/case")
+    assert cluster.docker("image", "ls", "--quiet", f"{OPEN}/test/web:none") == ""
+
+
+def test_load(cluster: Cluster, tmp_path: Path) -> None:
+    archive = build_image(tmp_path, "mine/tool:7", {"greeting": "hello\n"})
+    assert cluster.docker("load", "--input", str(archive), host="host2") == "Loaded image: mine/tool:7"
+    assert cluster.docker("image", "ls", "--format", "{{.Tag}}", "mine/tool", host="host2") == "7"
+    cluster.create(
+        "web", "--constraint", "node.hostname==host2", "--", "sh", "-c", "cat greeting; sleep 99",
+        image="mine/tool:7",
+    )  # fmt: skip
+    assert cluster.eventual_logs("web", "hello") == "hello"
+    in_use = cluster.refused("image", "rm", "mine/tool:7", host="host2")
+    assert "container" in in_use
+    cluster.docker("service", "rm", "web")
+    eventually("its container goes", lambda: not cluster.docker("ps", "--all", "--quiet", host="host2"))
+    assert "Untagged: mine/tool:7" in cluster.docker("image", "rm", "mine/tool:7", host="host2")
+    assert cluster.docker("image", "ls", "--quiet", "mine/tool", host="host2") == ""
+
+
+def test_load_of_something_else_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "junk").write_bytes(b"no archive" * 100)
+    before = cluster.docker("image", "ls", "--quiet")
+    assert cluster.refused("load", "--input", str(tmp_path / "junk"))
+    assert cluster.docker("image", "ls", "--quiet") == before
+
+
+def test_tasks_pull_their_image_by_the_digest_that_the_client_resolved(
+    cluster: Cluster, web_image: str
+) -> None:
+    cluster.docker(
+        "service",
+        "create",
+        "--detach",
+        "--name",
+        "web",
+        "--replicas",
+        "3",
+        "--stop-grace-period",
+        "1s",
+        web_image,
+    )
+    cluster.running("web", 3)
+    image = cluster.inspect("service", "web")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+    assert image.startswith(f"{web_image}@sha256:")
+    for host in cluster.hosts:
+        assert cluster.inspect("image", web_image, host=host)["RepoDigests"] == [
+            f"{OPEN}/test/web@{image.partition('@')[2]}"
+        ]
+
+
+def test_a_registry_that_wants_a_password(cluster: Cluster, web_image: str, tmp_path: Path) -> None:
+    archive = build_image(tmp_path, f"{OPEN}/private/tool:1")
+    push(cluster.playground, archive, f"{OPEN}/private/tool:1")
+    private = f"{LOCKED}/private/tool:1"
+    assert "no basic auth credentials" in cluster.refused(
+        "pull", private
+    ) or "unauthorized" in cluster.refused("pull", private)
+    cluster.create("without", "--restart-condition", "none", image=private)
+    assert private in cluster.complaint("without")
+
+    secret = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {LOCKED: {"auth": secret}}}))
+    cluster.docker(
+        "--config", str(tmp_path), "service", "create", "--detach", "--with-registry-auth", "--replicas", "3",
+        "--stop-grace-period", "200ms", "--name", "with", private, "sleep", "infinity",
+    )  # fmt: skip
+    assert cluster.spread(cluster.running("with", 3)) == ["host1", "host2", "host3"]
+    assert secret not in json.dumps(cluster.inspect("service", "with"))
+    wrong = cluster.refused("login", "--username", USER, "--password-stdin", LOCKED, stdin="wrong")
+    assert "unauthorized" in wrong.lower()
+    cluster.docker("--config", str(tmp_path), "login", "-u", USER, "--password-stdin", LOCKED, stdin=PASSWORD)
