@@ -1,6 +1,7 @@
 """The manager process: `python -m manager`, started by shoald on manager nodes."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -8,13 +9,11 @@ import sys
 from cluster import logs
 from cluster.errors import ShoalError
 from cluster.seams import SystemClock, system_random
+from manager.exits import EXIT_REFUSED, last_words
 from manager.manager import Manager
 from manager.settings import Settings, parse_settings
 
 log = logging.getLogger("shoal.manager")
-
-EXIT_REFUSED = 2
-"""It can't start as it was told to; starting it again would not help."""
 
 
 async def run(settings: Settings) -> None:
@@ -48,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(run(settings))
     except (ShoalError, OSError, TimeoutError) as error:
-        log.critical("the manager can't run: %s", error or type(error).__name__)
+        reason = str(error) or type(error).__name__
+        log.critical("the manager can't run: %s", reason)
+        with contextlib.suppress(OSError):  # it is in the log
+            last_words(settings.socket).write_text(reason)
         return EXIT_REFUSED
     return 0

@@ -86,12 +86,11 @@ class AgentRunner:
 
     async def abandon(self) -> None:
         """The node leaves: end its tasks, and its part in the cluster's networks."""
-        agent = self._agent
-        if agent is not None:
-            session = self._tasks[1]
+        for session in self._tasks[1:]:
             session.cancel()
             await asyncio.wait((session,))
-            await agent.abandon()
+        if self._agent is not None:
+            await self._agent.abandon()
         await self.stop()
         await self._network.leave()
 

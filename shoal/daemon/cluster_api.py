@@ -1,17 +1,14 @@
 """The Engine API's cluster part on a node: init, join and leave here, the rest by its manager."""
 
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from cluster.errors import InvalidArgument, ShoalError
+from cluster.errors import ShoalError
 from shoal.daemon.proxy import ManagerProxy
 from shoal.daemon.swarm_node import SwarmNode
 from shoal.daemon.swarm_requests import InitRequest, JoinRequest
-from worker.api.http import add_route, answer, flag
-
-_T = TypeVar("_T")
+from worker.api.http import add_route, answer, body, flag
 
 FORWARDED = (
     ("GET", "/swarm"),
@@ -47,10 +44,10 @@ def routes(app: web.Application, node: SwarmNode, proxy: ManagerProxy) -> None:
     """Add the handlers."""
 
     async def init(request: web.Request) -> web.Response:
-        return answer(await node.init(await _body(request, InitRequest)))
+        return answer(await node.init(await body(request, InitRequest)))
 
     async def join(request: web.Request) -> web.Response:
-        await node.join(await _body(request, JoinRequest))
+        await node.join(await body(request, JoinRequest))
         return web.Response()
 
     async def leave(request: web.Request) -> web.Response:
@@ -71,12 +68,6 @@ async def swarm_info(node: SwarmNode, proxy: ManagerProxy) -> dict[str, Any]:
         try:
             seen = await proxy.call("GET", "/internal/info")
         except ShoalError as error:
-            return {**node.info(None), "Error": str(error)}
+            info = node.info(None)
+            return {**info, "Error": info["Error"] or str(error)}
     return node.info(seen)
-
-
-async def _body(request: web.Request, kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.MsgspecError as error:
-        raise InvalidArgument(f"invalid request body: {error}") from error

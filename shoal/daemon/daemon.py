@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from worker.images.store import ImageStore
 from worker.images.transport import HttpTransport
 from worker.node import Machine, shoal_version
 from worker.runtime.oci import OCIRuntime
+from worker.runtime.rootfs import remove_tree
 from worker.volumes.store import VolumeStore
 
 log = logging.getLogger("shoal.daemon")
@@ -106,7 +108,10 @@ class Daemon:
         )
         await runtime.start()
         stack.push_async_callback(runtime.close)
-        volume_store = VolumeStore(data / "volumes", self._clock, self._rng)
+        sweeper = stack.enter_context(ThreadPoolExecutor(1, "sweeper"))
+        volume_store = VolumeStore(
+            data / "volumes", self._clock, self._rng, sweep=lambda path: _sweep(sweeper, path)
+        )
         _hold_volumes(runtime, volume_store)
         logs = ContainerLogs(runtime)
         stack.callback(logs.close)
@@ -155,6 +160,15 @@ class Daemon:
             },
             "Mirrors": list(config.registry_mirrors) or None,
         }
+
+
+def _sweep(sweeper: ThreadPoolExecutor, path: Path) -> None:
+    sweeper.submit(remove_tree, path).add_done_callback(_swept)
+
+
+def _swept(done: "Future[None]") -> None:
+    if (error := done.exception()) is not None:
+        log.error("can't remove a volume's files", extra={"error": str(error)})
 
 
 def _hold_volumes(runtime: OCIRuntime, store: VolumeStore) -> None:

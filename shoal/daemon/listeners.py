@@ -16,17 +16,24 @@ from shoal.daemon.config import DaemonConfig, Listener, listeners
 
 log = logging.getLogger("shoal.daemon.api")
 
+MAX_HEADER = 1 << 20  # bytes, as in Go's servers: filters and registry credentials can be long
 GROUP = "docker"  # whose members may use the socket, where the group exists
 
 
 async def serve(app: web.Application, config: DaemonConfig, stack: AsyncExitStack) -> None:
     """Serve on all configured addresses until the stack closes."""
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=1.0,
+        max_line_size=MAX_HEADER,
+        max_field_size=MAX_HEADER,
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     for listener in listeners(config):
         sock = _bind(listener)
-
         if listener.path:
             stack.callback(Path(listener.path).unlink, missing_ok=True)
         await web.SockSite(runner, sock, ssl_context=_tls(config) if listener.tls else None).start()

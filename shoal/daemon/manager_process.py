@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import aiohttp
 
 from cluster.errors import ShoalError
 from cluster.seams import SECOND, Clock
+from manager.exits import EXIT_REFUSED, last_words
 
 log = logging.getLogger("shoal.daemon.manager")
 
@@ -20,6 +22,8 @@ READY_POLL = 0.02
 STOP_TIMEOUT = 10.0
 RESTART_DELAY = SECOND // 5
 RESTART_DELAY_MAX = 10 * SECOND
+REFUSED_DELAY_MAX = 60 * SECOND
+"""For a manager that says that it can't run: only a person helps, but a disk may have been emptied since."""
 STEADY = 30 * SECOND  # after this long a manager counts as having started well
 _PR_SET_PDEATHSIG = 1
 
@@ -39,6 +43,8 @@ class ManagerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._stopping = False
+        self.error = ""
+        """Why the manager does not run at present; empty when it does, as far as is known."""
 
     @property
     def pid(self) -> int | None:
@@ -46,17 +52,24 @@ class ManagerProcess:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self, extra: Sequence[str] = ()) -> None:
-        """Start and wait until it answers. `extra` arguments are for this start alone (--init, --join).
+        """Start and wait until it answers. `extra` arguments are for this start alone (--init).
 
         Raises ManagerFailed with the process's last words.
         """
         self._stopping = False
-        await self._spawn(extra)
-        try:
-            await self._ready()
-        except ManagerFailed:
+        await self._start(extra)
+        reason = self.error
+        if reason:
             await self.stop()
-            raise
+            raise ManagerFailed(reason)
+        self._watch = asyncio.create_task(self._keep(), name="manager process")
+
+    async def resume(self) -> None:
+        """Start it after a restart of the daemon, and keep trying: `error` says why it does not run."""
+        self._stopping = False
+        await self._start(())
+        if self.error:
+            log.error("the manager does not start", extra={"reason": self.error})
         self._watch = asyncio.create_task(self._keep(), name="manager process")
 
     def reload(self) -> None:
@@ -67,6 +80,7 @@ class ManagerProcess:
     async def stop(self) -> None:
         """End it: it hands leadership over first. Killed after a while."""
         self._stopping = True
+        self.error = ""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait((self._watch,))
@@ -83,10 +97,16 @@ class ManagerProcess:
             process.kill()
             await process.wait()
 
-    async def watched(self) -> None:
-        """Wait for ever, or raise what ended the watch."""
-        while self._watch is not None:
-            await asyncio.shield(self._watch)
+    async def _start(self, extra: Sequence[str]) -> None:
+        last_words(Path(self._socket)).unlink(missing_ok=True)
+        self._process = None
+        try:
+            await self._spawn(extra)
+            await self._ready()
+        except (ManagerFailed, OSError) as error:
+            self.error = str(error)
+        else:
+            self.error = ""
 
     async def _spawn(self, extra: Sequence[str]) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -116,24 +136,33 @@ class ManagerProcess:
                 raise ManagerFailed(
                     f"the manager did not answer within {READY_TIMEOUT:.0f} s; its log is in shoald's"
                 ) from None
-        raise ManagerFailed(f"the manager ended with status {process.returncode}; its log is in shoald's")
+        raise ManagerFailed(self._reason(process.returncode))
+
+    def _reason(self, status: int | None) -> str:
+        try:
+            return f"the manager can't run: {last_words(Path(self._socket)).read_text()}"
+        except OSError:
+            return f"the manager ended with status {status}; its log is in shoald's"
 
     async def _keep(self) -> None:
         delay = RESTART_DELAY
         while True:
-            assert self._process is not None, "_spawn came first"
             begun = self._clock.monotonic()
-            status = await self._process.wait()
+            status = await self._process.wait() if self._process is not None else None
             if self._stopping:
                 return
-            log.error("the manager ended: starting it again", extra={"status": status})
-            delay = (
-                RESTART_DELAY
-                if self._clock.monotonic() - begun > STEADY
-                else min(2 * delay, RESTART_DELAY_MAX)
+            self.error = self.error or self._reason(status)
+            if self._clock.monotonic() - begun > STEADY:
+                delay = RESTART_DELAY
+            else:
+                longest = REFUSED_DELAY_MAX if status == EXIT_REFUSED else RESTART_DELAY_MAX
+                delay = min(2 * delay, longest)
+            log.error(
+                "the manager does not run: starting it again",
+                extra={"reason": self.error, "after_seconds": delay / SECOND},
             )
             await self._clock.sleep(delay)
-            await self._spawn(())
+            await self._start(())
 
 
 def _die_with_parent() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.errors import Unavailable
 from cluster.identity import Identity
 from cluster.messages import ManagerAddress
 from cluster.states import Role
@@ -46,13 +47,20 @@ class MembershipStore:
         self.worker = root / "worker"
         self.raft = root / "raft"
         self._state = root / "state.json"
+        self._doomed = root.with_name(f"{root.name}.removed")
 
     def load(self) -> Membership | None:
         """The membership, or None when this node is in no cluster."""
+        self._sweep()
         try:
             return msgspec.json.decode(self._state.read_bytes(), type=Membership)
         except FileNotFoundError:
             return None
+        except msgspec.MsgspecError as error:
+            raise Unavailable(
+                f"can't read this node's membership in {self._state} ({error}): restore the file, or remove "
+                f"{self.root} and join the cluster again"
+            ) from error
 
     def save(self, membership: Membership) -> None:
         """Write it, synced: it is what a restart goes by."""
@@ -100,8 +108,18 @@ class MembershipStore:
         return context
 
     def forget(self) -> None:
-        """The node left: remove everything."""
-        shutil.rmtree(self.root, ignore_errors=False) if self.root.exists() else None
+        """The node left: remove everything. A crash leaves all of it, or nothing that counts."""
+        if self.root.exists():
+            self.root.rename(self._doomed)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if self._doomed.exists():
+            shutil.rmtree(self._doomed)
+
+    def has_raft(self) -> bool:
+        """Whether there is any of the cluster's state."""
+        return self.raft.is_dir() and any(self.raft.iterdir())
 
     def forget_raft(self) -> None:
         """The node is no longer a manager: its copy of the cluster's state goes."""

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from cluster.engine_json import rfc3339
-from cluster.errors import InvalidArgument, NotFound
+from cluster.errors import NotFound
 from cluster.spec import NetworkSpec
 from netplane.model import LocalNetwork
 from shoal.daemon.proxy import ManagerProxy
-from worker.api.http import add_route, answer, filters, matches_labels
+from worker.api.http import add_route, answer, body, filters, matches_labels
 from worker.engine import Engine
 
 _FILTERS = {"dangling", "driver", "id", "label", "name", "scope", "type", "node"}
@@ -46,10 +45,7 @@ class NetworksAPI:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST /networks/create."""
-        try:
-            spec = msgspec.json.decode(await request.read(), type=NetworkSpec)
-        except msgspec.MsgspecError as error:
-            raise InvalidArgument(f"invalid request body: {error}") from error
+        spec = await body(request, NetworkSpec)
         if spec.driver in _SWARM_DRIVERS or spec.scope == "swarm" or spec.ingress:
             return await self._proxy.forward(request)
         network = await self._engine.network.create_network(spec)

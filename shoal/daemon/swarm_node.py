@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -15,7 +15,7 @@ from cluster.seams import SECOND, Clock, Random
 from cluster.states import Availability, Role
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.join import join, renew
-from shoal.daemon.manager_process import ManagerFailed, ManagerProcess
+from shoal.daemon.manager_process import ManagerProcess
 from shoal.daemon.membership import Membership, MembershipStore
 from shoal.daemon.proxy import NOT_A_MANAGER, NOT_IN_SWARM, ManagerProxy
 from shoal.daemon.swarm_requests import InitRequest, JoinRequest, advertised, listening
@@ -25,7 +25,20 @@ log = logging.getLogger("shoal.daemon.swarm")
 ALREADY = (
     'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
 )
+STATE_LOST = (
+    "this manager's copy of the cluster's state is gone, and it knows no other manager to get it from: "
+    'restore it, or use "docker swarm leave --force"'
+)
 RENEW_RETRY = 30 * SECOND
+
+T = TypeVar("T")
+
+
+class Wish(NamedTuple):
+    """What the managers want of this node: a role, or "removed"; "" when it has another certificate."""
+
+    role: str
+    node_id: str
 
 
 class SwarmNode:
@@ -56,7 +69,8 @@ class SwarmNode:
         self._pending = ""  # "pending" while a join is under way
         self._error = ""
         self._manager = ManagerProcess(self._manager_arguments, manager_socket, clock)
-        self._role_wanted: asyncio.Queue[str] = asyncio.Queue()
+        self._wishes: asyncio.Queue[Wish] = asyncio.Queue()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -66,12 +80,13 @@ class SwarmNode:
         if self._membership is None:
             return
         if self._membership.role is Role.MANAGER:
-            try:
-                await self._start_manager()
-            except ManagerFailed as error:
-                # The node still runs its tasks; `docker info` shows the error.
-                self._error = str(error)
-                log.error("the manager of this node does not start", extra={"reason": str(error)})
+            # Without its manager the node still runs its tasks; `docker info` shows the error.
+            if self._store.has_raft() or self._other_managers():
+                await self._manager.resume()
+                self._proxy.attach(self._socket)
+            else:
+                self._error = self._proxy.refusal = STATE_LOST
+                log.error(STATE_LOST)
         else:
             self._proxy.refusal = NOT_A_MANAGER
         await self._agents.start(self._membership, self)
@@ -79,17 +94,21 @@ class SwarmNode:
     async def run(self) -> None:
         """Renew the certificate in time, and when the node's role changes. Runs until cancelled."""
         while True:
-            role = await self._renewal_due()
+            wish = await self._renewal_due()
             try:
-                await self._renew(role)
+                await self._renew(wish)
             except (ShoalError, OSError) as error:
                 log.warning("renewing the certificate failed", extra={"reason": str(error)})
-                await self._clock.sleep(RENEW_RETRY if not role else SECOND)
-                if role:
-                    self._role_wanted.put_nowait(role)
+                await self._clock.sleep(SECOND if wish else RENEW_RETRY)
+                if wish:
+                    self._wishes.put_nowait(wish)
 
     async def stop(self) -> None:
         """End the manager process and the agent; containers run on."""
+        for task in self._under_way:
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
         await self._agents.stop()
         await self._manager.stop()
         await self._proxy.detach()
@@ -100,6 +119,7 @@ class SwarmNode:
         """Found a cluster; this node's id."""
         async with self._lock:
             self._must_be_outside()
+            self._begin()
             if request.force_new_cluster:
                 raise InvalidArgument(
                     "--force-new-cluster needs the state of an earlier cluster on this node"
@@ -128,6 +148,7 @@ class SwarmNode:
             except BaseException:
                 await self._undo()
                 raise
+            self._wishes.put_nowait(Wish("", node_id))
             log.info("cluster founded", extra={"node": node_id, "cluster": cluster_id})
             return node_id
 
@@ -135,6 +156,7 @@ class SwarmNode:
         """Join a cluster through one of its managers."""
         async with self._lock:
             self._must_be_outside()
+            self._begin()
             self._pending = "pending"
             try:
                 await self._join(request)
@@ -157,7 +179,7 @@ class SwarmNode:
             clock=self._clock,
             address=address,
             data_path_address=data_path or address,
-            availability=Availability(request.availability or Availability.ACTIVE),
+            availability=_availability(request.availability),
         )
         answer = joined.answer
         self._store.save_identity(joined.identity)
@@ -172,28 +194,48 @@ class SwarmNode:
             managers=answer.managers,
         )
         if answer.role is Role.MANAGER:
-            await self._start_manager(_join_arguments(answer.managers))
+            await self._start_manager()
         else:
             await self._proxy.detach(NOT_A_MANAGER)
         self._store.save(self._membership)
         await self._agents.start(self._membership, self)
+        self._wishes.put_nowait(Wish("", answer.node_id))
         log.info("joined the cluster", extra={"node": answer.node_id, "role": answer.role.value})
 
     async def leave(self, force: bool) -> None:
         """Leave the cluster: tasks end, certificates and state go."""
+        await self._to_the_end(self._leave(force))
+
+    async def _leave(self, force: bool) -> None:
         async with self._lock:
             if self._membership is None:
-                raise Unavailable("This node is not part of a swarm")
+                raise Unavailable("This node is not part of a swarm.")
             if self._membership.role is Role.MANAGER:
-                if self._proxy.attached:
-                    answer = await self._proxy.call("POST", f"/internal/leave?force={int(force)}")
-                    if answer.get("Warning"):
-                        log.warning("left untidily", extra={"reason": answer["Warning"]})
-                elif not force:
-                    raise Unavailable(
-                        "the manager of this node does not run: use --force to leave all the same"
-                    )
+                await self._give_up_managing(force)
             await self._undo()
+
+    async def _give_up_managing(self, force: bool) -> None:
+        try:
+            answer = await self._proxy.call("POST", f"/internal/leave?force={int(force)}")
+        except Unavailable as error:
+            if not force:
+                raise Unavailable(f"{error}; or use --force to leave all the same") from error
+            log.warning("left without telling the other managers", extra={"reason": str(error)})
+        else:
+            if answer.get("Warning"):
+                log.warning("left untidily", extra={"reason": answer["Warning"]})
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Work that goes on when the client that asked for it goes away."""
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: "asyncio.Task[Any]") -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("a change of this node's membership failed", extra={"reason": str(error)})
 
     def info(self, seen: dict[str, Any] | None) -> dict[str, Any]:
         """The Swarm part of GET /info; `seen` is what this node's manager says."""
@@ -212,9 +254,9 @@ class SwarmNode:
         return {
             "NodeID": membership.node_id,
             "NodeAddr": membership.address,
-            "LocalNodeState": "error" if self._error else "active",
+            "LocalNodeState": "error" if self._error or self._manager.error else "active",
             "ControlAvailable": False,
-            "Error": self._error or self._agents.error,
+            "Error": self._error or self._manager.error or self._agents.error,
             "RemoteManagers": [{"NodeID": m.node_id, "Addr": m.address} for m in membership.managers],
         }
 
@@ -241,35 +283,41 @@ class SwarmNode:
         """Remember the managers for the next start."""
         if self._membership is not None and managers:
             self._membership = replace(self._membership, managers=tuple(managers))
-            self._store.save(self._membership)
+            try:
+                self._store.save(self._membership)
+            except OSError as error:  # known for now; the next change writes it
+                log.error("can't write this node's membership", extra={"error": str(error)})
 
     def role_changed(self, role: str) -> None:
         """The managers gave this node another role, or its certificate ends soon."""
-        self._role_wanted.put_nowait(role)
+        self._wishes.put_nowait(Wish(role, self.node_id))
 
     def removed(self, message: str) -> None:
         """The managers removed this node."""
-        self._role_wanted.put_nowait("removed")
+        self._wishes.put_nowait(Wish("removed", self.node_id))
         self._error = message
 
     # --- parts --------------------------------------------------------------------------------------------
 
-    async def _renewal_due(self) -> str:
-        """Wait until the certificate should be renewed; the wanted role, or "" when only time passed."""
-        due = self._store.identity().peer if self._membership and self._membership.cluster_id else None
-        wait = renewal_time(due, self._rng) - self._clock.now() if due else 3600 * SECOND
-        try:
-            async with asyncio.timeout(max(1, wait) / SECOND):
-                return await self._role_wanted.get()
-        except TimeoutError:
-            return ""
+    async def _renewal_due(self) -> Wish | None:
+        """Wait until the certificate should be renewed, for the managers' wish or (None) for its age."""
+        while True:
+            due = self._store.identity().peer if self._membership and self._membership.cluster_id else None
+            wait = renewal_time(due, self._rng) - self._clock.now() if due else 3600 * SECOND
+            try:
+                async with asyncio.timeout(max(1, wait) / SECOND):
+                    wish = await self._wishes.get()
+            except TimeoutError:
+                return None
+            if wish.role:
+                return wish
 
-    async def _renew(self, role: str) -> None:
+    async def _renew(self, wish: Wish | None) -> None:
         async with self._lock:
             membership = self._membership
-            if membership is None:
-                return
-            if role == "removed":
+            if membership is None or (wish is not None and wish.node_id != membership.node_id):
+                return  # the wish was of a cluster that the node has left since
+            if wish is not None and wish.role == "removed":
                 log.warning("this node was removed from its cluster", extra={"reason": self._error})
                 await self._undo()
                 return
@@ -279,15 +327,16 @@ class SwarmNode:
             managers = answer.managers or membership.managers
             self._membership = replace(membership, role=answer.role, managers=managers)
             self._store.save(self._membership)
-            if answer.role is membership.role:
-                self._manager.reload()
-            elif answer.role is Role.MANAGER:
+            # Not by what the role was: an earlier try may have broken off after it was noted.
+            if answer.role is Role.MANAGER and not self._proxy.attached:
                 log.info("promoted to manager")
-                await self._start_manager(_join_arguments(managers))
-            else:
+                await self._start_manager()
+            elif answer.role is Role.WORKER and self._proxy.attached:
                 log.info("demoted to worker")
                 await self._stop_manager(NOT_A_MANAGER)
                 self._store.forget_raft()
+            else:
+                self._manager.reload()
             self._agents.reconnect()
 
     async def _start_manager(self, extra: Sequence[str] = ()) -> None:
@@ -301,10 +350,21 @@ class SwarmNode:
 
     async def _undo(self) -> None:
         """Outside of any cluster again, with nothing left."""
-        await self._agents.abandon()
-        await self._stop_manager(NOT_IN_SWARM)
+        try:
+            await self._agents.abandon()
+        finally:
+            await self._stop_manager(NOT_IN_SWARM)
+            self._store.forget()
+            self._membership = None
+
+    def _begin(self) -> None:
+        """Forget what an interrupted attempt left, and why an earlier membership ended."""
+        self._error = ""
         self._store.forget()
-        self._membership = None
+
+    def _other_managers(self) -> list[ManagerAddress]:
+        membership = self._membership
+        return [m for m in membership.managers if m.node_id != membership.node_id] if membership else []
 
     def _must_be_outside(self) -> None:
         if self._membership is not None:
@@ -320,9 +380,13 @@ class SwarmNode:
             f"--socket={self._socket}",
             f"--listen={membership.listen_address}",
             f"--advertise={membership.advertise_address}",
+            *(f"--join={other.node_id}={other.address}" for other in self._other_managers()),
             *self._log_flags,
         ]
 
 
-def _join_arguments(managers: Sequence[ManagerAddress]) -> list[str]:
-    return [f"--join={manager.node_id}={manager.address}" for manager in managers]
+def _availability(text: str) -> Availability:
+    try:
+        return Availability(text or Availability.ACTIVE)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid availability {text!r}: use active, pause or drain") from error

@@ -18,6 +18,7 @@ class FakeExecutor:
         self.prepare_gate: asyncio.Event | None = None
         self.prepare_error: Exception | None = None
         self.start_error: TaskFailed | None = None
+        self.stop_errors: list[Exception] = []  # one for each of the next stops
 
     def exit(self, task_id: str, code: int = 0, error: str = "") -> None:
         """The container ends by itself."""
@@ -51,6 +52,8 @@ class FakeExecutor:
 
     async def stop(self, task: Task) -> Ended:
         self.calls.append(f"stop {task.id}")
+        if self.stop_errors:
+            raise self.stop_errors.pop(0)
         return Ended(ContainerStatus(container_id=task.id, exit_code=143))
 
     async def remove(self, task: Task) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cluster.dataplane import DataplaneChanges, NetworkRecord
+from cluster.errors import ShoalError
 from cluster.messages import (
     Applied,
     Assignments,
@@ -27,7 +28,7 @@ from worker.agent.executor import Executor
 from worker.agent.log_server import LogServer, LogSource
 from worker.agent.records import DataplaneRecords
 from worker.agent.reporter import Reporter
-from worker.agent.seek import Channel
+from worker.agent.seek import Channel, SessionClosed
 from worker.agent.state import AgentState, Assigned
 
 log = logging.getLogger("shoal.agent")
@@ -169,7 +170,12 @@ class Agent:
         """Act on one message of the leader's."""
         match message:
             case Assignments():
-                await self._assign(message)
+                try:
+                    await self._assign(message)
+                except (ShoalError, OSError) as error:
+                    # Not done, so not acknowledged: the next session begins with all of it again.
+                    log.error("an assignment failed", extra={"error": str(error)})
+                    raise SessionClosed(f"this node failed to do what it was told: {error}") from error
                 await self._channel.send(Applied(sequence=message.sequence))
             case StatusAck(number=number):
                 self._reporter.acknowledged(number)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -53,7 +53,7 @@ class TaskDriver:
 
     async def run(self) -> None:
         """Drive the task until it is removed. Cancel it to let go of a running container unharmed."""
-        await self._adopt()
+        await self._persistently("adopting", self._adopt)
         while True:
             self._changed.clear()
             action = next_action(self.status.state, self.task.desired_state, self._removed)
@@ -78,19 +78,40 @@ class TaskDriver:
                 self._set(TaskState.REJECTED, "preparing", error=str(error))
             except TaskFailed as error:
                 self._set(TaskState.FAILED, "starting", error=str(error), container=error.container)
-            except ShoalError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and becomes the task's
+                # One task that can't be driven must not take the node's others with it.
                 await self._fail(action, error)
 
-    async def _fail(self, action: Action, error: ShoalError) -> None:
+    async def _fail(self, action: Action, error: Exception) -> None:
+        self._log(action.name.lower(), error)
         if action in (Action.STOP, Action.REMOVE):
             # Trying again is all that can be done: the container must not outlive its task.
-            log.error(
-                "task %s: %s failed, will try again", self.task.id, action.name, extra={"error": str(error)}
-            )
             await self._clock.sleep(SECOND)
             return
+        container = None
+        if action in (Action.START, Action.AWAIT_EXIT):
+            container = (await self._persistently("stopping", self._stop_container)).container
         state = TaskState.REJECTED if self.status.state < TaskState.STARTING else TaskState.FAILED
-        self._set(state, action.name.lower(), error=str(error))
+        self._set(state, action.name.lower(), error=_words(error), container=container)
+
+    async def _persistently(self, what: str, work: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await work()
+            except Exception as error:  # noqa: BLE001 - what must be done is tried until it is done
+                self._log(what, error)
+                await self._clock.sleep(SECOND)
+
+    def _log(self, what: str, error: Exception) -> None:
+        expected = isinstance(error, ShoalError | OSError)
+        log.error(
+            "a task's step failed",
+            extra={"task": self.task.id, "step": what, "error": _words(error)},
+            exc_info=None if expected else error,
+        )
+
+    async def _stop_container(self) -> Ended:
+        return await self._executor.stop(self.task)
 
     async def _adopt(self) -> None:
         """After a restart: compare what was last reported with what is there."""
@@ -103,7 +124,8 @@ class TaskDriver:
             self._set(TaskState.FAILED, "started", error="the container was lost while the node was down")
         elif found is Found.RUNNING and self.status.state < TaskState.STARTING:
             self._set(TaskState.STARTING, "starting")
-        elif self.status.state < TaskState.STARTING and found is not Found.CREATED:
+        elif self.status.state < TaskState.STARTING:
+            # Prepared again from the beginning: what is there may be half, or may lack its secrets.
             self.status = replace(self.status, state=TaskState.ACCEPTED)
 
     async def _prepare(self) -> None:
@@ -142,7 +164,7 @@ class TaskDriver:
             await _cancel(waiting, sick, changed)
 
     async def _end_unhealthy(self) -> None:
-        ended = await self._executor.stop(self.task)
+        ended = await self._persistently("stopping", self._stop_container)
         self._set(TaskState.FAILED, "stopped", error="task: unhealthy container", container=ended.container)
 
     async def _stop(self) -> None:
@@ -199,6 +221,12 @@ class TaskDriver:
 
 
 _STOPPED = object()
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ShoalError | OSError):
+        return str(error)
+    return f"internal error: {type(error).__name__}: {error}"
 
 
 def _exit_text(container: ContainerStatus) -> str:

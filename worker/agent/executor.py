@@ -50,7 +50,10 @@ class Executor(Protocol):
     """Does to the machine what a task asks for. Every verb may be cancelled and is safe to repeat."""
 
     async def prepare(self, task: Task) -> None:
-        """Image, network namespace and container, not started. Raises TaskRejected."""
+        """Image, network namespace and container, not started; in place of what an earlier try left.
+
+        Raises TaskRejected.
+        """
 
     async def start(self, task: Task) -> Started:
         """Start the container. Raises TaskFailed."""

@@ -51,6 +51,7 @@ class AgentState:
         self._descriptor = -1
         self._size = 0
         self._compact_size = 0
+        self._torn = False  # the journal lacks something: it has to be written anew
 
     def open(self) -> None:
         """Read what is there, and begin a fresh journal with it."""
@@ -58,7 +59,12 @@ class AgentState:
         self._tasks = {}
         with contextlib.suppress(FileNotFoundError):
             self._replay(self._journal.read_bytes())
-        self._rewrite()
+        try:
+            self._rewrite()
+        except OSError as error:
+            _report(self._journal, error)
+            self._descriptor = os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._torn = True  # written anew with the next change that finds room
 
     def close(self) -> None:
         """Close the journal."""
@@ -95,9 +101,13 @@ class AgentState:
     def save_dataplane(self, records: DataplaneChanges) -> None:
         """Remember the network's records."""
         temporary = self._dataplane.with_suffix(".tmp")
-        with open(_create(temporary), "wb") as file:
-            file.write(self._encoder.encode(records))
-        temporary.replace(self._dataplane)
+        try:
+            with open(_create(temporary), "wb") as file:
+                file.write(self._encoder.encode(records))
+            temporary.replace(self._dataplane)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            _report(self._dataplane, error)
 
     def clear(self) -> None:
         """Forget everything (the node left its cluster)."""
@@ -111,22 +121,35 @@ class AgentState:
     def _append(self, entry: _Entry) -> None:
         if self._descriptor < 0:
             return  # cleared: the last drivers of a node that leaves have nothing to remember
-        self._size += os.write(self._descriptor, self._frame(entry))
-        if self._size > 2 * self._compact_size + _SLACK:
-            self._rewrite()
+        frame = self._frame(entry)
+        try:
+            if self._torn or self._size > 2 * self._compact_size + _SLACK:
+                self._rewrite()  # it has the entry, too
+            else:
+                self._torn = os.write(self._descriptor, frame) < len(frame)
+                self._size += len(frame)
+        except OSError as error:
+            self._torn = True
+            _report(self._journal, error)
 
     def _rewrite(self) -> None:
-        self.close()
         temporary = self._journal.with_suffix(".tmp")
         descriptor = _create(temporary)
         content = b"".join(
             self._frame(_Entry(task_id, held.task, held.status)) for task_id, held in self._tasks.items()
         )
-        with open(os.dup(descriptor), "wb") as file:
-            file.write(content)
-        temporary.replace(self._journal)
+        try:
+            with open(os.dup(descriptor), "wb") as file:
+                file.write(content)
+            temporary.replace(self._journal)
+        except OSError:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        self.close()
         self._descriptor = descriptor
         self._size = self._compact_size = len(content)
+        self._torn = False
 
     def _frame(self, entry: _Entry) -> bytes:
         record = self._encoder.encode(entry)
@@ -151,6 +174,11 @@ class AgentState:
             self._tasks.pop(entry.task_id, None)
         else:
             self._tasks[entry.task_id] = Assigned(task=task, status=entry.status)
+
+
+def _report(path: Path, error: OSError) -> None:
+    """Without its memory the agent works on; what is missing after a restart, the managers send again."""
+    log.error("can't write what the agent remembers", extra={"path": str(path), "error": str(error)})
 
 
 def _create(path: Path) -> int:

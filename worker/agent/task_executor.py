@@ -69,6 +69,7 @@ class TaskExecutor:
         template = Template(task, self._describe())
         image = await self._image(task, spec)
         try:
+            await self._clear(container_id(task.id))
             files = in_memory_files(task, self._secrets(), self._configs())
             mounts = self._resolve_mounts(task, spec, image, template)
             network = await self._sandbox(task, spec, template)
@@ -261,10 +262,15 @@ class TaskExecutor:
 
     async def _discard(self, task: Task) -> None:
         identifier = container_id(task.id)
-        if self._state(identifier) is not None:
-            await self._runtime.remove(identifier, force=True)
-        await self._network.remove_sandbox(identifier)
+        await self._clear(identifier)
         self._volumes.release(identifier, remove_anonymous=True)
+
+    async def _clear(self, identifier: str) -> None:
+        try:
+            if self._state(identifier) is not None:
+                await self._runtime.remove(identifier, force=True)
+        finally:
+            await self._network.remove_sandbox(identifier)
 
     def _checked(self, identifier: str) -> bool:
         return self._runtime.get(identifier)[0].healthcheck is not None

@@ -3,14 +3,16 @@
 Reference: Docker Engine API 1.50. Errors are `{"message": …}` with the status of the error's class.
 """
 
+import errno
 import json
 import logging
 import platform
 import re
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from cluster.errors import InvalidArgument, NotFound, ShoalError
@@ -23,6 +25,9 @@ MIN_API_VERSION = "1.24"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _VERSIONED = re.compile(r"/v(\d+)\.(\d+)(?=/)")
 _TRUE = frozenset(("1", "true", "t", "yes", "y", "on"))
+_FALSE = frozenset(("0", "false", "f", "no", "n", "off"))
+
+T = TypeVar("T")
 
 
 def split_version(path: str) -> tuple[str, str]:
@@ -72,12 +77,31 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
         return failure(405, "method not allowed")
     except web.HTTPRequestEntityTooLarge:
         return failure(413, "the request body is too large")
-    except (ConnectionError, web.HTTPException):
+    except web.HTTPException as error:
+        return failure(error.status, error.reason.lower())
+    except ConnectionError:  # the client went away
         raise
+    except OSError as error:
+        log.error(
+            "a request failed on this machine",
+            extra={"method": request.method, "path": request.path, "error": str(error)},
+        )
+        return failure(500, _told(error))
     except Exception as error:
         log.exception("handler failed", extra={"method": request.method, "path": request.path})
         return failure(500, f"internal error: {type(error).__name__}: {error}")
     return response
+
+
+def _told(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            advice = ": free some space on the node's disk and try again"
+        case errno.EMFILE | errno.ENFILE:
+            advice = ": raise the limit of open files (ulimit -n) that shoald runs with"
+        case _:
+            advice = ""
+    return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}{advice}"
 
 
 def answer(content: Any, *, status: int = 200) -> web.Response:
@@ -138,7 +162,7 @@ def filters(request: web.Request, known: Mapping[str, object] | set[str]) -> dic
         return {}
     try:
         parsed = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"invalid filters: {error}") from error
     if not isinstance(parsed, dict):
         raise InvalidArgument("invalid filters: expected a JSON object")
@@ -153,6 +177,18 @@ def filters(request: web.Request, known: Mapping[str, object] | set[str]) -> dic
         else:
             raise InvalidArgument(f"invalid filter '{key}': expected a list of values")
     return result
+
+
+def boolean_filter(wanted: Mapping[str, list[str]], key: str) -> bool | None:
+    """The value of a boolean filter, None when it is not given; InvalidArgument unless true or false."""
+    values = {value.lower() for value in wanted.get(key, ())}
+    if not values:
+        return None
+    if values <= _TRUE:
+        return True
+    if values <= _FALSE:
+        return False
+    raise InvalidArgument(f"invalid filter '{key}={', '.join(sorted(values))}': expected true or false")
 
 
 def matches_labels(labels: Mapping[str, str] | None, wanted: list[str]) -> bool:
@@ -170,13 +206,12 @@ def frame(stream: int, data: bytes) -> bytes:
     return struct.pack(">BxxxI", stream, len(data)) + data
 
 
-async def json_body(request: web.Request) -> Any:
-    """The body as JSON; InvalidArgument when it is none."""
-    text = await request.read()
+async def body(request: web.Request, kind: type[T]) -> T:
+    """The request's JSON body; none at all counts as {}. InvalidArgument when it is not of this kind."""
     try:
-        return json.loads(text) if text.strip() else {}
-    except ValueError as error:
-        raise InvalidArgument(f"invalid JSON in the request body: {error}") from error
+        return msgspec.json.decode((await request.read()).strip() or b"{}", type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"invalid request body: {error}") from error
 
 
 class JSONStream:

@@ -33,7 +33,8 @@ def routes(app: web.Application, engine: Engine, swarm: SwarmInfo, ping_header: 
     async def info(_: web.Request) -> web.Response:
         return answer(info_json(engine, await swarm()))
 
-    add_route(app, "GET", "/_ping", ping)  # aiohttp serves HEAD with it
+    add_route(app, "GET", "/_ping", ping)
+    add_route(app, "HEAD", "/_ping", ping)
     add_route(app, "GET", "/version", version)
     add_route(app, "GET", "/info", info)
 

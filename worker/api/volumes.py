@@ -2,14 +2,24 @@
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from cluster.engine_json import rfc3339
-from worker.api.http import add_route, answer, filters, flag, json_body, matches_labels
+from worker.api.http import add_route, answer, body, boolean_filter, filters, flag, matches_labels
 from worker.engine import Engine
 from worker.volumes.store import Volume
 
 _FILTERS = {"dangling", "driver", "label", "name"}
+
+
+class CreateRequest(msgspec.Struct, frozen=True, rename="pascal"):
+    """POST /volumes/create."""
+
+    name: str = ""
+    driver: str = ""
+    labels: dict[str, str] | None = None
+    driver_opts: dict[str, str] | None = None
 
 
 def routes(app: web.Application, engine: Engine) -> None:
@@ -18,22 +28,21 @@ def routes(app: web.Application, engine: Engine) -> None:
 
     async def listing(request: web.Request) -> web.Response:
         wanted = filters(request, _FILTERS)
+        dangling = boolean_filter(wanted, "dangling")
         found = [
             volume_json(volume)
             for volume in volumes.all()
             if matches_labels(volume.labels, wanted.get("label", []))
             and ("name" not in wanted or any(name in volume.name for name in wanted["name"]))
             and ("driver" not in wanted or "local" in wanted["driver"])
+            and dangling in (None, not volumes.users(volume.name))
         ]
         return answer({"Volumes": found, "Warnings": None})
 
     async def create(request: web.Request) -> web.Response:
-        body = await json_body(request)
+        asked = await body(request, CreateRequest)
         volume = volumes.create(
-            body.get("Name") or "",
-            labels=body.get("Labels") or {},
-            driver=body.get("Driver") or "local",
-            options=body.get("DriverOpts") or {},
+            asked.name, labels=asked.labels, driver=asked.driver, options=asked.driver_opts
         )
         return answer(volume_json(volume), status=201)
 

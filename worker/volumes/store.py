@@ -1,7 +1,7 @@
 """Local volumes: a directory each, `<root>/<name>/_data`, with its record beside it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -40,10 +40,16 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class VolumeStore:
-    """The volumes of this node. Who uses one is noted by container id; a volume in use can't be removed."""
+    """The volumes of this node. Who uses one is noted by container id; a volume in use can't be removed.
 
-    def __init__(self, root: Path, clock: Clock, rng: Random) -> None:
-        self._root, self._clock, self._rng = root, clock, rng
+    `sweep` removes a directory tree, which may take long: a daemon has it done elsewhere. What that
+    does not get done is removed at the next start.
+    """
+
+    def __init__(
+        self, root: Path, clock: Clock, rng: Random, *, sweep: Callable[[Path], None] = remove_tree
+    ) -> None:
+        self._root, self._clock, self._rng, self._sweep = root, clock, rng, sweep
         self._volumes: dict[str, Volume] = {}
         self._users: dict[str, set[str]] = {}
         root.mkdir(mode=0o701, parents=True, exist_ok=True)
@@ -85,6 +91,8 @@ class VolumeStore:
         if not name:
             name = f"{self._rng.getrandbits(256):064x}"
             kept[ANONYMOUS_LABEL] = ""
+        if len(name) > 255:
+            raise InvalidArgument(f"create {name[:32]}...: a volume name has 255 characters at most")
         if not _NAME.fullmatch(name):
             raise InvalidArgument(
                 f'create {name}: "{name}" includes invalid characters for a local volume name, only '
@@ -95,14 +103,22 @@ class VolumeStore:
             return self._volumes[name]
         home = self._root / name
         volume = Volume(name=name, created_at=self._clock.now(), labels=kept, path=home / "_data")
+        try:
+            self._make(home, volume)
+        except OSError:
+            remove_tree(home)
+            raise
+        self._volumes[name] = volume
+        return volume
+
+    @staticmethod
+    def _make(home: Path, volume: Volume) -> None:
         home.mkdir(mode=0o701, exist_ok=True)
         record = msgspec.json.encode(_Record(volume.created_at, volume.labels, volume.options))
         temporary = home / f"{_RECORD}.new"
         temporary.write_bytes(record)
         temporary.rename(home / _RECORD)
         volume.path.mkdir(mode=0o755, exist_ok=True)
-        self._volumes[name] = volume
-        return volume
 
     def get(self, name: str) -> Volume:
         """The volume, or NotFound."""
@@ -149,11 +165,10 @@ class VolumeStore:
         users = self._users.get(name)
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(users))}]")
-        home = self._root / name
-        doomed = self._root / f".{name}"
-        home.rename(doomed)
+        doomed = self._root / f".removed-{self._rng.getrandbits(64):016x}"
+        (self._root / name).rename(doomed)
         del self._volumes[name]
-        remove_tree(doomed)
+        self._sweep(doomed)
 
     def prune(self, *, named: bool = False, keep: Iterable[str] = ()) -> tuple[list[str], int]:
         """Remove unused volumes, the anonymous only unless `named`; their names and the bytes set free."""

@@ -158,3 +158,46 @@ async def test_adoption_after_a_restart(state: TaskState, found: Found, expected
         assert told.running is not None
         told.running.cancel()
         await asyncio.wait((told.running,))
+
+
+async def test_a_surprise_fails_the_task_and_nothing_else(story: Story) -> None:
+    story.executor.prepare_error = ZeroDivisionError("surprise")
+    story.begin()
+    status = await story.until(TaskState.REJECTED)
+    assert status.error == "internal error: ZeroDivisionError: surprise"
+    story.driver.remove()
+    assert story.running is not None
+    await story.running
+
+
+async def test_a_full_disk_rejects_the_task_in_plain_words(story: Story) -> None:
+    story.executor.prepare_error = OSError(28, "No space left on device")
+    story.begin()
+    status = await story.until(TaskState.REJECTED)
+    assert status.error == "[Errno 28] No space left on device"
+
+
+async def test_a_task_whose_watch_breaks_is_stopped_before_it_counts_as_failed(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "SECOND", 1)
+    story.executor.stop_errors = [OSError(24, "Too many open files")]
+    story.begin()
+    await story.until(TaskState.RUNNING)
+    await asyncio.sleep(0)  # until it watches
+    story.executor.exits["t"].set_exception(OSError(24, "Too many open files"))
+    status = await story.until(TaskState.FAILED)
+    assert "Too many open files" in status.error
+    assert story.executor.calls == ["prepare t", "start t", "stop t", "stop t"]
+
+
+@pytest.mark.parametrize("state", [TaskState.PREPARING, TaskState.READY])
+@pytest.mark.parametrize("found", [Found.NOTHING, Found.CREATED, Found.ENDED])
+async def test_what_had_not_started_before_a_restart_is_prepared_anew(state: TaskState, found: Found) -> None:
+    told = Story(state, found)
+    told.begin()
+    await told.until(TaskState.RUNNING)
+    assert told.executor.calls == ["prepare t", "start t"]
+    assert told.running is not None
+    told.running.cancel()
+    await asyncio.wait((told.running,))

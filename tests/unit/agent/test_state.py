@@ -1,16 +1,21 @@
 """The agent's memory survives restarts and torn files."""
 
+import errno
+import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.dataplane import DataplaneChanges, PeerRecord
 from cluster.objects import Task, TaskStatus
 from cluster.states import TaskState
+from worker.agent import state as state_module
 from worker.agent.state import AgentState
 
+REAL_WRITE = os.write
 STATES = st.sampled_from(list(TaskState))
 
 
@@ -71,3 +76,40 @@ def test_a_node_that_left_remembers_nothing(tmp_path: Path) -> None:
     state.clear()
     state.save(Task(id="u"), TaskStatus())
     assert opened(tmp_path).load() == []
+
+
+def test_a_full_disk_is_survived_and_caught_up_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = opened(tmp_path)
+    state.save(Task(id="a"), TaskStatus(state=TaskState.RUNNING))
+
+    def short(descriptor: int, data: bytes) -> int:
+        return REAL_WRITE(descriptor, data[:7])  # as the kernel writes what still fits
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", short)
+    state.save(Task(id="b"), TaskStatus(state=TaskState.RUNNING))
+    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(state_module, "_create", lambda path: full(0, b""))
+    state.save(Task(id="c"), TaskStatus(state=TaskState.RUNNING))
+    assert "No space left on device" in str(caplog.records[-1].__dict__)
+    monkeypatch.undo()
+    state.save(Task(id="d"), TaskStatus(state=TaskState.RUNNING))
+    assert {held.task.id for held in opened(tmp_path).load()} == {"a", "b", "c", "d"}
+
+
+def test_an_agent_starts_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tmp_path).save(Task(id="a"), TaskStatus(state=TaskState.RUNNING))
+
+    def full(path: Path) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(state_module, "_create", full)
+    state = opened(tmp_path)
+    assert [held.task.id for held in state.load()] == ["a"]
+    monkeypatch.undo()
+    state.save(Task(id="b"), TaskStatus(state=TaskState.RUNNING))
+    assert [held.task.id for held in opened(tmp_path).load()] == ["a", "b"]
