@@ -119,6 +119,7 @@ class SwarmNode:
         """Found a cluster; this node's id."""
         async with self._lock:
             self._must_be_outside()
+            request.check()
             self._begin()
             if request.force_new_cluster:
                 raise InvalidArgument(

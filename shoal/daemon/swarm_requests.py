@@ -7,11 +7,17 @@ from typing import Any
 import msgspec
 from pyroute2 import IPRoute
 
-from cluster.errors import InvalidArgument
+from cluster.errors import InvalidArgument, NotImplementedHere
 from cluster.naming import engine_name
 from cluster.spec import ClusterSpec
+from cluster.states import Availability
+from cluster.validate import check_cluster
 
 CLUSTER_PORT = 2377
+MIN_DATA_PATH_PORT, MAX_DATA_PATH_PORT = 1024, 49151
+DEFAULT_SUBNET_SIZE = 24
+MAX_SUBNET_SIZE = 29
+"""Docker's: a smaller subnet leaves no room for tasks."""
 
 
 class InitRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name):
@@ -27,6 +33,43 @@ class InitRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name)
     spec: ClusterSpec | None = None
     auto_lock_managers: bool = False
     availability: str = ""
+
+    def check(self) -> None:
+        """Raise InvalidArgument (or NotImplementedHere) for what no manager could found a cluster with."""
+        check_cluster(self.spec or ClusterSpec())
+        if self.auto_lock_managers:
+            raise NotImplementedHere("autolock is not supported yet: leave --autolock out")
+        if self.availability not in ("", *Availability):
+            raise InvalidArgument(f"invalid availability: {self.availability!r}")
+        if self.data_path_port and not MIN_DATA_PATH_PORT <= self.data_path_port <= MAX_DATA_PATH_PORT:
+            raise InvalidArgument(
+                f"data path port must be in range {MIN_DATA_PATH_PORT}-{MAX_DATA_PATH_PORT}, "
+                f"or 0 for the default port 4789: {self.data_path_port}"
+            )
+        self._check_pools()
+
+    def _check_pools(self) -> None:
+        pools: list[ipaddress.IPv4Network] = []
+        for text in self.default_addr_pool or ():
+            try:
+                pool = ipaddress.IPv4Network(text)
+            except ValueError as error:
+                raise InvalidArgument(
+                    f"invalid default address pool {text!r}: {error}; give an IPv4 network, as 10.20.0.0/16"
+                ) from error
+            for other in pools:
+                if pool.overlaps(other):
+                    raise InvalidArgument(f"the default address pools {other} and {pool} overlap")
+            pools.append(pool)
+        size = self.subnet_size or DEFAULT_SUBNET_SIZE
+        if not 0 < size <= MAX_SUBNET_SIZE:
+            raise InvalidArgument(f"the subnet size must be from 1 to {MAX_SUBNET_SIZE}: {size}")
+        for pool in pools:
+            if pool.prefixlen > size:
+                raise InvalidArgument(
+                    f"no subnet of size /{size} fits into the default address pool {pool}: "
+                    "take a larger pool, or a larger --default-addr-pool-mask-length"
+                )
 
     def founding(self, data_path_address: str) -> str:
         """The manager's --init argument."""

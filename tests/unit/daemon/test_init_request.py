@@ -1,0 +1,50 @@
+"""What `swarm init` refuses before anything is founded."""
+
+import pytest
+
+from cluster.errors import InvalidArgument, NotImplementedHere
+from cluster.spec import CAConfig, ClusterSpec, EncryptionConfig
+from shoal.daemon.swarm_requests import InitRequest
+
+REFUSED = [
+    (InitRequest(spec=ClusterSpec(name="mine")), 'swarm spec must be named "default"'),
+    (InitRequest(spec=ClusterSpec(ca_config=CAConfig(node_cert_expiry=1))), "minimum certificate expiry"),
+    (InitRequest(spec=ClusterSpec(labels={"": "x"})), "the key must not be empty"),
+    (InitRequest(availability="busy"), "invalid availability"),
+    (InitRequest(data_path_port=80), "data path port must be in range 1024-49151"),
+    (InitRequest(default_addr_pool=["10.20.0.0"], subnet_size=33), "subnet size must be from 1 to 29"),
+    (InitRequest(subnet_size=30), "subnet size must be from 1 to 29"),
+    (InitRequest(default_addr_pool=["ten"]), "invalid default address pool 'ten'"),
+    (InitRequest(default_addr_pool=["10.20.0.1/16"]), "has host bits set"),
+    (InitRequest(default_addr_pool=["fd00::/64"]), "give an IPv4 network"),
+    (InitRequest(default_addr_pool=["10.20.0.0/16", "10.20.5.0/24"]), "overlap"),
+    (InitRequest(default_addr_pool=["10.20.0.0/26"]), "no subnet of size /24 fits"),
+]
+
+
+@pytest.mark.parametrize(("request_", "message"), REFUSED)
+def test_refused_with_a_reason(request_: InitRequest, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        request_.check()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        InitRequest(auto_lock_managers=True),
+        InitRequest(spec=ClusterSpec(encryption_config=EncryptionConfig(auto_lock_managers=True))),
+    ],
+)
+def test_autolock_is_said_not_to_be_there(request_: InitRequest) -> None:
+    with pytest.raises(NotImplementedHere, match="autolock"):
+        request_.check()
+
+
+def test_what_the_docker_cli_sends_is_accepted() -> None:
+    InitRequest().check()
+    InitRequest(
+        spec=ClusterSpec(), subnet_size=24, availability="active", default_addr_pool=[], data_path_port=0
+    ).check()
+    InitRequest(
+        default_addr_pool=["10.20.0.0/16", "10.30.0.0/16"], subnet_size=26, data_path_port=7789
+    ).check()
