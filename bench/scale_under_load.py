@@ -98,7 +98,8 @@ def run(options: Options) -> Bar:
     bar.notes.append(
         f"New connections at {RATE:.0f} a second through each of {HOSTS} hosts, from outside the cluster; "
         f"{len(tasks)} tasks answered. Scaling up took {seconds(ups)} s, down {seconds(downs)} s (until the "
-        "last container had ended)."
+        "last container had ended). No peer: dockerd's mesh needs IPVS, which the kernel of this machine "
+        f"{'has' if Path('/proc/net/ip_vs').exists() else 'lacks'}."
     )
     return bar
 
