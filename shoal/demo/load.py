@@ -1,75 +1,82 @@
-"""Constant requests to a published port, from wherever this is started: `python -m shoal.demo.load URL …`.
+"""Constant requests to published ports, from wherever this is started: `python -m shoal.demo.load URL …`.
 
-Each URL gets a few steady streams of new connections. Ends when standard input does (or after --seconds),
-and prints what happened as one JSON object: for each URL the number of answers, the failures by their cause
-with the time of each, and who answered.
+An open loop: a new connection is due at a steady rate to each URL, however long earlier ones take, so that
+a slow or failing port hides nothing. Ends when standard input does (or after --seconds) and prints one JSON
+object: for each URL the number of answers, the failures with the time of each, and who answered.
 """
 
 import argparse
-import http.client
+import asyncio
 import json
-import select
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT = 2.0
 
 
-class Stream:
-    """Requests to one URL, at a steady rate."""
+class BadAnswer(Exception):
+    """The other end spoke, but not a 200."""
 
-    def __init__(self, url: str, rate: float, keep_alive: bool) -> None:
+
+class Target:
+    """One URL and what became of the requests to it."""
+
+    def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.url = url
-        self._host, self._port, self._path = parts.hostname or "", parts.port or 80, parts.path or "/"
-        self._interval = 1 / rate
-        self._keep_alive = keep_alive
-        self.answers: Counter[str] = Counter()
-        self.failures: list[tuple[float, str]] = []
-        self.slowest = 0.0
-        self.stop = threading.Event()
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._request = f"GET {parts.path or '/'} HTTP/1.0\r\nHost: web\r\n\r\n".encode()
+        self._answers: Counter[str] = Counter()
+        self._failures: list[tuple[float, str]] = []
+        self._slowest = 0.0
 
-    def run(self) -> None:
-        """Send until told to stop."""
-        connection: http.client.HTTPConnection | None = None
-        due = time.monotonic()
-        while not self.stop.is_set():
-            begun = time.monotonic()
-            try:
-                if connection is None:
-                    connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
-                connection.request("GET", self._path, headers={"Host": "web"})
-                response = connection.getresponse()
-                body = response.read().decode(errors="replace")
-                if response.status != 200:
-                    raise http.client.HTTPException(f"status {response.status}")
-                self.answers[body.split(" ")[0].strip()] += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append((time.time(), f"{type(error).__name__}: {error}"))
-                if connection is not None:
-                    connection.close()
-                connection = None
-            self.slowest = max(self.slowest, time.monotonic() - begun)
-            if connection is not None and not self._keep_alive:
-                connection.close()
-                connection = None
-            due = max(due + self._interval, time.monotonic() - 1)
-            self.stop.wait(max(0.0, due - time.monotonic()))
+    async def send(self) -> None:
+        """One request on a connection of its own."""
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                self._answers[await self._exchange()] += 1
+        except (OSError, TimeoutError, BadAnswer) as error:
+            self._failures.append((time.time(), f"{type(error).__name__}: {error}"))
+        self._slowest = max(self._slowest, time.monotonic() - begun)
+
+    async def _exchange(self) -> str:
+        reader, writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            writer.write(self._request)
+            answer = await reader.read()
+        finally:
+            writer.close()
+        head, _, body = answer.decode(errors="replace").partition("\r\n\r\n")
+        if " 200 " not in head.partition("\r\n")[0]:
+            raise BadAnswer(head[:60] or "closed without an answer")
+        return body.split(" ")[0].strip()
+
+    def result(self) -> dict[str, Any]:
+        """What happened."""
+        return {
+            "answers": self._answers.total(),
+            "failures": sorted(self._failures),
+            "tasks": self._answers,
+            "slowest_ms": round(self._slowest * 1000, 1),
+        }
 
 
-def result(streams: Sequence[Stream]) -> dict[str, Any]:
-    """What happened to one URL."""
-    return {
-        "answers": sum(sum(stream.answers.values()) for stream in streams),
-        "failures": sorted(failure for stream in streams for failure in stream.failures),
-        "tasks": sum((stream.answers for stream in streams), Counter()),
-        "slowest_ms": round(max(stream.slowest for stream in streams) * 1000, 1),
-    }
+async def run(urls: list[str], rate: float, seconds: float) -> dict[str, Any]:
+    """Load until the time is over or standard input ends; the results by URL."""
+    targets = [Target(url) for url in urls]
+    over = asyncio.create_task(asyncio.sleep(seconds) if seconds else asyncio.to_thread(sys.stdin.read))
+    begun, due = time.monotonic(), 0
+    async with asyncio.TaskGroup() as requests:
+        while not over.done():
+            due += 1
+            for target in targets:
+                requests.create_task(target.send())
+            await asyncio.sleep(max(0.0, begun + due / rate - time.monotonic()))
+    return {target.url: target.result() for target in targets}
 
 
 def main() -> None:
@@ -78,28 +85,9 @@ def main() -> None:
     parser.add_argument("urls", nargs="+")
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second to each URL")
     parser.add_argument("--seconds", type=float, default=0.0, help="0: until standard input ends")
-    parser.add_argument("--streams", type=int, default=4, help="parallel streams to each URL")
-    parser.add_argument("--keep-alive", action="store_true")
     options = parser.parse_args()
-    streams = [
-        Stream(url, options.rate / options.streams, options.keep_alive)
-        for url in options.urls
-        for _ in range(options.streams)
-    ]
-    threads = [threading.Thread(target=stream.run, daemon=True) for stream in streams]
-    for thread in threads:
-        thread.start()
     print("started", flush=True)
-    if options.seconds:
-        time.sleep(options.seconds)
-    else:
-        while select.select([sys.stdin], [], [])[0] and sys.stdin.read(1):
-            pass
-    for stream in streams:
-        stream.stop.set()
-    for thread in threads:
-        thread.join(TIMEOUT + 1)
-    print(json.dumps({url: result([s for s in streams if s.url == url]) for url in options.urls}))
+    print(json.dumps(asyncio.run(run(options.urls, options.rate, options.seconds))))
 
 
 if __name__ == "__main__":
