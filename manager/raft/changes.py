@@ -21,6 +21,7 @@ LEARNT = 64
 """A learner this few entries behind may vote."""
 HAND_OVER = 2 * SECOND
 """New proposals wait this long at most while leadership is handed over."""
+HAND_OVER_TRIES = 3
 
 
 class MemberChanges(Replication):

@@ -11,8 +11,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from cluster.errors import Unavailable
 from cluster.seams import MILLISECOND, SECOND, Clock, Random, SystemClock, system_random
-from manager.raft.changes import HAND_OVER
+from manager.raft.changes import HAND_OVER, HAND_OVER_TRIES
 from manager.raft.delivery import Delivery, StateMachine, Waiter
 from manager.raft.disk import Disk, SystemDisk
 from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, Overloaded, TooLarge
@@ -316,14 +317,24 @@ class Raft:
     async def transfer_leadership(self, to: str | None = None) -> None:
         """Hand leadership to that member, or to the one furthest ahead; returns when another leads.
 
-        Raises NotLeader, InvalidArgument, or TimeoutError if nobody took over (this node then still leads).
+        Raises NotLeader, InvalidArgument, or Unavailable if nobody took over (this node then mostly leads).
         """
+        for _ in range(HAND_OVER_TRIES):
+            if await self._handed_over(to):
+                return
+        raise Unavailable("no other manager took leadership over: try again")
+
+    async def _handed_over(self, to: str | None) -> bool:
+        """Hand over once. It can fail when the one chosen has only just joined: a member that has not learnt
+        of it yet does not listen to it, and this node is elected again."""
         await self._ask(lambda node, waiter: node.hand_over(to, waiter))
+        term = self.term
         deadline = self._clock.monotonic() + HAND_OVER + self._timing.election_max
         while self.is_leader or self.leader_id is None:
-            if self._clock.monotonic() > deadline:
-                raise TimeoutError("no other manager took leadership over")
+            if self._clock.monotonic() > deadline or (self.is_leader and self.term > term):
+                return False
             await self._clock.sleep(10 * MILLISECOND)
+        return True
 
     # -- what is known
 
