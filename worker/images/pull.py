@@ -111,6 +111,24 @@ class Puller:
             raise failures[-1]
         raise RegistryError("; ".join(dict.fromkeys(map(str, failures))))
 
+    async def login(self, reference: Reference, auth: RegistryAuth) -> None:
+        """Show credentials to the reference's registry. Raises RegistryUnauthorized, TransportError."""
+        failures: list[TransportError] = []
+        for endpoint in self._endpoints.lookup(reference.domain):
+            if endpoint.mirror:
+                continue
+            client = RegistryClient(
+                self._transport, reference, endpoint, auth, self._clock, self._random, attempts=1
+            )
+            try:
+                async with client.request("GET", f"{endpoint.url}/v2/") as response:
+                    if response.status == 200:
+                        return
+                    raise await client.failure(response, f"login to {reference.domain} failed")
+            except TransportError as error:
+                failures.append(error)
+        raise failures[-1]
+
     async def find(self, reference: Reference, auth: RegistryAuth | None, platform: str | None) -> Found:
         """The manifest for a platform (this machine's unless given)."""
         client, document = await self.locate(reference, auth)

@@ -150,6 +150,13 @@ class ImageStore:
         descriptor = Descriptor(document.media_type, document.digest, len(document.content))
         return ResolvedDescriptor(reference.familiar, descriptor, tuple(served))
 
+    async def login(self, server: str, auth: RegistryAuth) -> None:
+        """Check credentials with a registry, "host[:port]" or a URL. Raises RegistryUnauthorized, RegistryError."""
+        domain = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        if not domain or domain in ("index.docker.io", "registry-1.docker.io"):
+            domain = "docker.io"
+        await self._puller.login(Reference.parse(f"{domain}/library/login"), auth)
+
     # Changes
 
     async def pull(

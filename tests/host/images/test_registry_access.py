@@ -37,6 +37,9 @@ async def test_push_and_pull_with_basic_auth(tmp_path: Path) -> None:
                 await store.pull(name)
             with pytest.raises(RegistryUnauthorized, match="authentication required"):
                 await store.pull(name, auth=RegistryAuth(username="alice", password="wrong"))
+            with pytest.raises(RegistryUnauthorized, match="authentication required"):
+                await store.login(registry.host, RegistryAuth(username="alice", password="wrong"))
+            await store.login(registry.host, ALICE)
             image = await store.pull(name, auth=ALICE)
             assert image.repo_digests == (f"{registry.host}/web@{digest}",)
             assert (image.layers[0] / "www/index.html").read_text() == "hello"
