@@ -151,7 +151,7 @@ class ImageStore:
         return ResolvedDescriptor(reference.familiar, descriptor, tuple(served))
 
     async def login(self, server: str, auth: RegistryAuth) -> None:
-        """Check credentials with a registry, "host[:port]" or a URL. Raises RegistryUnauthorized, RegistryError."""
+        """Check credentials with a registry: host, host:port or a URL. Raises RegistryUnauthorized."""
         domain = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
         if not domain or domain in ("index.docker.io", "registry-1.docker.io"):
             domain = "docker.io"
