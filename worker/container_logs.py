@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
+from cluster.errors import Conflict
 from worker.logs.format import LogEntry
 from worker.logs.reader import LogQuery, read_log
 from worker.runtime.inotify import Inotify
@@ -20,7 +21,9 @@ class ContainerLogs:
         self._inotify.close()
 
     def read(self, container_id: str, query: LogQuery) -> AsyncGenerator[LogEntry, None]:
-        """The entries. Raises NotFound for a container that is not here."""
+        """The entries. Raises NotFound for an unknown container, Conflict for one that keeps no log."""
+        if self._runtime.get(container_id)[0].log.driver == "none":
+            raise Conflict("configured logging driver does not support reading")
         path = self._runtime.log_path(container_id)
         ended = self._runtime.wait(container_id) if query.follow else None
         return read_log(path, query, self._inotify, ended)

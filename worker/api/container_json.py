@@ -7,6 +7,7 @@ from cluster.dataplane import mac_for
 from cluster.engine_json import rfc3339
 from cluster.seams import SECOND
 from netplane.model import Sandbox
+from worker.api.host_config import host_config
 from worker.engine import Engine
 from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus, HealthStatus, MountPoint
 
@@ -40,6 +41,7 @@ def inspect_json(engine: Engine, config: ContainerConfig, state: ContainerState)
     sandbox = engine.network.sandboxes().get(config.id)
     networks = _networks(engine, sandbox)
     first = next(iter(networks.values()), {})
+    etc = engine.runtime.etc(config.id)
     return {
         "Id": config.id,
         "Created": rfc3339(config.created_at),
@@ -56,8 +58,13 @@ def inspect_json(engine: Engine, config: ContainerConfig, state: ContainerState)
         "AppArmorProfile": config.apparmor_profile,
         "ExecIDs": None,
         "LogPath": str(engine.log_path(config.id)),
-        "HostConfig": _host_config(config, sandbox),
-        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "HostnamePath": str(etc / "hostname"),
+        "HostsPath": str(etc / "hosts"),
+        "ResolvConfPath": str(etc / "resolv.conf"),
+        "HostConfig": host_config(
+            config, engine.default_runtime, _network_mode(config, sandbox), _port_map(sandbox)
+        ),
+        "GraphDriver": {"Name": "overlay2", "Data": {"MergedDir": str(engine.runtime.rootfs(config.id))}},
         "Mounts": [_mount(mount) for mount in config.mounts],
         "Config": {
             "Hostname": config.hostname,
@@ -84,6 +91,15 @@ def inspect_json(engine: Engine, config: ContainerConfig, state: ContainerState)
             "SandboxID": config.id if sandbox else "",
             "SandboxKey": str(sandbox.netns or "") if sandbox else "",
             "Ports": _port_map(sandbox),
+            "HairpinMode": False,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
+            "EndpointID": first.get("EndpointID", ""),
+            "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0,
+            "IPv6Gateway": "",
             "Gateway": first.get("Gateway", ""),
             "IPAddress": first.get("IPAddress", ""),
             "IPPrefixLen": first.get("IPPrefixLen", 0),
@@ -161,31 +177,6 @@ def _state(state: ContainerState) -> dict[str, Any]:
             ],
         }
     return result
-
-
-def _host_config(config: ContainerConfig, sandbox: Sandbox | None) -> dict[str, Any]:
-    limits = config.resources
-    return {
-        "NetworkMode": _network_mode(config, sandbox),
-        "PortBindings": _port_map(sandbox),
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "AutoRemove": False,
-        "LogConfig": {"Type": config.log.driver, "Config": config.log.options},
-        "CapAdd": list(config.cap_add) or None,
-        "CapDrop": list(config.cap_drop) or None,
-        "Memory": limits.memory,
-        "MemoryReservation": limits.memory_reservation,
-        "MemorySwap": limits.memory_swap,
-        "NanoCpus": limits.nano_cpus,
-        "PidsLimit": limits.pids or None,
-        "ReadonlyRootfs": config.read_only,
-        "Init": config.init,
-        "OomScoreAdj": config.oom_score_adj,
-        "ShmSize": config.shm_size,
-        "Sysctls": config.sysctls,
-        "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in config.ulimits],
-        "Privileged": False,
-    }
 
 
 def _network_mode(config: ContainerConfig, sandbox: Sandbox | None) -> str:

@@ -1,12 +1,13 @@
 """`/containers`: list, inspect, logs, stop and kill: the tasks' containers on this node."""
 
-from collections.abc import Callable
+from contextlib import aclosing
 
 from aiohttp import web
 
 from cluster.engine_json import rfc3339
 from cluster.errors import Conflict, InvalidArgument, NotImplementedHere
 from cluster.seams import SECOND, SystemClock
+from worker.api.container_filters import KNOWN_FILTERS, Found, matcher
 from worker.api.container_json import container_summary, inspect_json
 from worker.api.http import (
     add_route,
@@ -15,21 +16,13 @@ from worker.api.http import (
     flag,
     frame,
     integer,
-    matches_labels,
     not_found,
 )
 from worker.api.timestamps import parse_timestamp
 from worker.engine import Engine
 from worker.logs.reader import LogQuery
-from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus
+from worker.runtime.model import ContainerConfig, ContainerStatus
 from worker.runtime.oci import parse_signal
-
-_FILTERS = {
-    "ancestor", "before", "exited", "health", "id", "is-task", "label", "name", "network", "since", "status",
-    "publish", "expose", "volume", "isolation",
-}  # fmt: skip
-
-Found = tuple[ContainerConfig, ContainerState]
 
 
 def find(engine: Engine, name: str) -> Found:
@@ -66,41 +59,15 @@ class _Handlers:
         self._engine = engine
 
     async def index(self, request: web.Request) -> web.Response:
-        wanted = filters(request, _FILTERS)
-        everything = flag(request, "all") or "status" in wanted or "exited" in wanted
+        wanted = filters(request, KNOWN_FILTERS)
+        matches = matcher(self._engine, wanted, lambda name: find(self._engine, name))
         limit = integer(request, "limit", 0)
+        everything = limit > 0 or flag(request, "all") or not wanted.keys().isdisjoint(("status", "exited"))
         containers = sorted(self._engine.runtime.list(), key=lambda found: -found[0].created_at)
-        chosen = [
-            found
-            for found in containers
-            if (everything or limit or found[1].running) and self._matches(found, wanted)
-        ]
+        chosen = [found for found in containers if (everything or found[1].running) and matches(found)]
         now = SystemClock().now()
-        return answer(
-            [container_summary(self._engine, config, state, now) for config, state in chosen[: limit or None]]
-        )
-
-    def _matches(self, found: Found, wanted: dict[str, list[str]]) -> bool:
-        config, state = found
-        sandbox = self._engine.network.sandboxes().get(config.id)
-        tests: dict[str, Callable[[str], bool]] = {
-            "id": lambda v: config.id.startswith(v),
-            "name": lambda v: v.lstrip("/^").rstrip("$") in config.name,
-            "status": lambda v: state.status.value == v,
-            "exited": lambda v: state.status is ContainerStatus.EXITED and str(state.exit_code) == v,
-            "health": lambda v: state.health.status.value == v,
-            "ancestor": lambda v: (
-                v in (config.image_name, config.image_id) or config.image_name.startswith(f"{v}:")
-            ),
-            "is-task": lambda v: (
-                ("com.docker.swarm.task.id" in config.labels) == (v.lower() in ("1", "true"))
-            ),
-            "network": lambda v: sandbox is not None and v in sandbox.addresses,
-            "volume": lambda v: any(v in (m.volume_name, m.target, str(m.source)) for m in config.mounts),
-        }
-        if not matches_labels(config.labels, wanted.get("label", [])):
-            return False
-        return all(any(test(value) for value in wanted[key]) for key, test in tests.items() if key in wanted)
+        shown = chosen[:limit] if limit > 0 else chosen
+        return answer([container_summary(self._engine, config, state, now) for config, state in shown])
 
     async def create(self, _: web.Request) -> web.Response:
         raise NotImplementedHere(
@@ -157,13 +124,15 @@ class _Handlers:
             until=parse_timestamp(request.query.get("until", "")),
             tail=int(tail) if tail.isdigit() else -1,
         )
+        entries = self._engine.logs.read(config.id, query)
         kind = "raw-stream" if config.tty else "multiplexed-stream"
         response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}"})
         await response.prepare(request)
         stamps = flag(request, "timestamps")
-        async for entry in self._engine.logs.read(config.id, query):
-            line = rfc3339(entry.timestamp).encode() + b" " + entry.data if stamps else entry.data
-            await response.write(line if config.tty else frame(entry.stream, line))
+        async with aclosing(entries):
+            async for entry in entries:
+                line = rfc3339(entry.timestamp).encode() + b" " + entry.data if stamps else entry.data
+                await response.write(line if config.tty else frame(entry.stream, line))
         await response.write_eof()
         return response
 

@@ -132,8 +132,9 @@ def info_json(engine: Engine, swarm: Mapping[str, Any]) -> dict[str, Any]:
         "Isolation": "",
         "InitBinary": "docker-init",
         "ContainerdCommit": {"ID": ""},
-        "RuncCommit": {"ID": ""},
+        "RuncCommit": {"ID": "", "Expected": ""},
         "InitCommit": {"ID": ""},
+        "CDISpecDirs": [],
         "SecurityOptions": ["name=seccomp,profile=builtin"],
         "Warnings": None,
     }

@@ -20,13 +20,13 @@ DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 INIT_TARGET = "/sbin/docker-init"
 CPU_PERIOD = 100_000  # microseconds
 
-_MASKED_PATHS = [
+MASKED_PATHS = [
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
     "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
     "/sys/devices/virtual/powercap", "/sys/firmware",
 ]  # fmt: skip
 _SHM = "/dev/shm"  # noqa: S108 (in the container)
-_READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
 def _device(kind: str, major: int | None, minor: int | None, access: str) -> dict[str, object]:
@@ -96,8 +96,8 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
         "cgroupsPath": cgroup,
         "namespaces": _namespaces(config, host),
         "resources": _resources(config, host),
-        "maskedPaths": _MASKED_PATHS,
-        "readonlyPaths": _READONLY_PATHS,
+        "maskedPaths": MASKED_PATHS,
+        "readonlyPaths": READONLY_PATHS,
     }
     annotations: dict[str, str] = {}
     sysctls = _sysctls(config)

@@ -357,6 +357,10 @@ class OCIRuntime:
         """conmon's SEQPACKET socket for standard streams."""
         return self._layout.of(id).bundle / "attach"
 
+    def etc(self, id: str) -> Path:
+        """Where the container's /etc/hostname, hosts and resolv.conf are; gone once it has ended."""
+        return self._layout.of(id).bundle / "etc"
+
     def rootfs(self, id: str) -> Path:
         """The root file system; mounted while the container runs."""
         return self._layout.of(id).rootfs
