@@ -14,6 +14,8 @@ from manager.dispatcher.session import Session
 
 log = logging.getLogger("shoal.dispatcher.logs")
 
+INCOMPLETE = "warning: incomplete log stream. some logs could not be retrieved for the following reasons: "
+"""SwarmKit's words."""
 MAX_BUFFERED = 8 << 20
 """Bytes that wait for a slow reader; beyond, its stream ends with an error rather than stall the agents."""
 
@@ -81,7 +83,7 @@ class LogBroker:
                 if session.id in stream.open:
                     session.send(LogCancel(request=number))
         if stream.failures:
-            raise Unavailable("incomplete logs: " + "; ".join(stream.failures))
+            raise Unavailable(INCOMPLETE + "; ".join(stream.failures))
 
     def chunk(self, session: Session, chunk: LogChunk) -> None:
         """A piece from an agent."""
