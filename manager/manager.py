@@ -215,6 +215,7 @@ class Manager:
                     self.node_id,
                     self._settings.advertise,
                     data_path_address=founding.data_path_addr,
+                    availability=founding.availability,
                 )
             )
         log.info("cluster founded", extra={"cluster": self.cluster_id})

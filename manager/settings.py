@@ -10,6 +10,7 @@ from cluster.defaults import stored_cluster
 from cluster.errors import InvalidArgument
 from cluster.logs import LEVELS
 from cluster.spec import ClusterSpec
+from cluster.states import Availability
 from cluster.validate import check_cluster
 
 
@@ -21,6 +22,7 @@ class Founding(msgspec.Struct, frozen=True, rename="pascal"):
     subnet_size: int = 0
     data_path_port: int = 0
     data_path_addr: str = ""
+    availability: Availability = Availability.ACTIVE  # the first node's
 
 
 @dataclass(frozen=True, slots=True)

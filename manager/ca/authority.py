@@ -30,7 +30,7 @@ from cluster.objects import (
 )
 from cluster.seams import Clock, Random
 from cluster.spec import ClusterSpec, NodeSpec
-from cluster.states import NodeState, Role
+from cluster.states import Availability, NodeState, Role
 from manager.store import Store, Transaction, View
 
 
@@ -67,7 +67,13 @@ def first_identity(cluster: Cluster, node_id: str, clock: Clock) -> Identity:
 
 
 def founding_objects(
-    tx: Transaction, cluster: Cluster, node_id: str, address: str, *, data_path_address: str
+    tx: Transaction,
+    cluster: Cluster,
+    node_id: str,
+    address: str,
+    *,
+    data_path_address: str,
+    availability: Availability = Availability.ACTIVE,
 ) -> None:
     """Write a new cluster's first objects: itself and its first manager."""
     tx.create(cluster)
@@ -75,7 +81,7 @@ def founding_objects(
     tx.create(
         Node(
             id=node_id,
-            spec=NodeSpec(labels={}, role=Role.MANAGER),
+            spec=NodeSpec(labels={}, role=Role.MANAGER, availability=availability),
             role=Role.MANAGER,
             status=NodeStatus(state=NodeState.UNKNOWN, address=host),
             manager_status=ManagerStatus(address=address),

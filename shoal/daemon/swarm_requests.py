@@ -79,6 +79,7 @@ class InitRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name)
             "SubnetSize": self.subnet_size,
             "DataPathPort": self.data_path_port,
             "DataPathAddr": data_path_address,
+            "Availability": self.availability or Availability.ACTIVE,
         }
         return msgspec.json.encode(values).decode()
 

@@ -71,6 +71,21 @@ async def test_a_founded_cluster(founded: Founded) -> None:
     assert (peer.role, peer.cluster_id) == (Role.MANAGER, founded.cluster.id)
 
 
+async def test_the_first_node_is_as_available_as_its_founder_says() -> None:
+    founded = Founded()
+    await founded.store.update(
+        lambda tx: founding_objects(
+            tx,
+            founded.founded,
+            "m1",
+            "10.0.0.1:2377",
+            data_path_address="",
+            availability=Availability.DRAIN,
+        )
+    )
+    assert founded.node("m1").spec.availability is Availability.DRAIN
+
+
 @pytest.mark.parametrize("role", list(Role))
 async def test_a_token_admits_with_its_role(founded: Founded, role: Role) -> None:
     tokens = founded.cluster.root_ca.join_tokens

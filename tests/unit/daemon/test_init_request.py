@@ -1,9 +1,12 @@
 """What `swarm init` refuses before anything is founded."""
 
+import msgspec
 import pytest
 
 from cluster.errors import InvalidArgument, NotImplementedHere
 from cluster.spec import CAConfig, ClusterSpec, EncryptionConfig
+from cluster.states import Availability
+from manager.settings import Founding
 from shoal.daemon.swarm_requests import InitRequest
 
 REFUSED = [
@@ -48,3 +51,14 @@ def test_what_the_docker_cli_sends_is_accepted() -> None:
     InitRequest(
         default_addr_pool=["10.20.0.0/16", "10.30.0.0/16"], subnet_size=26, data_path_port=7789
     ).check()
+
+
+def test_the_manager_understands_what_it_is_told_to_found() -> None:
+    request = InitRequest(
+        availability="drain", default_addr_pool=["10.20.0.0/16"], subnet_size=26, data_path_port=7789
+    )
+    told = msgspec.json.decode(request.founding("10.9.0.1"), type=Founding)
+    assert told.availability is Availability.DRAIN
+    assert told.default_addr_pool == ("10.20.0.0/16",)
+    assert (told.subnet_size, told.data_path_port, told.data_path_addr) == (26, 7789, "10.9.0.1")
+    assert msgspec.json.decode(InitRequest().founding(""), type=Founding) == Founding()
