@@ -18,7 +18,7 @@ from shoal.daemon.join import join, renew
 from shoal.daemon.manager_process import ManagerProcess
 from shoal.daemon.membership import Membership, MembershipStore
 from shoal.daemon.proxy import NOT_A_MANAGER, NOT_IN_SWARM, ManagerProxy
-from shoal.daemon.swarm_requests import InitRequest, JoinRequest, advertised, listening
+from shoal.daemon.swarm_requests import InitRequest, JoinRequest, addresses
 
 log = logging.getLogger("shoal.daemon.swarm")
 
@@ -126,16 +126,14 @@ class SwarmNode:
                     "--force-new-cluster needs the state of an earlier cluster on this node"
                 )
             node_id = new_id(self._rng)
-            listen = listening(request.listen_addr)
-            advertise = advertised(request.advertise_addr, listen)
-            data_path = request.data_path_addr or advertise.rpartition(":")[0]
+            listen, advertise, data_path = await addresses(request)
             membership = Membership(
                 node_id=node_id,
                 cluster_id="",
                 role=Role.MANAGER,
                 listen_address=listen,
                 advertise_address=advertise,
-                data_path_address=advertised(data_path, listen).rpartition(":")[0],
+                data_path_address=data_path,
                 data_path_port=request.data_path_port or 4789,
                 managers=(ManagerAddress(node_id, advertise),),
             )
@@ -168,18 +166,13 @@ class SwarmNode:
                 self._pending = ""
 
     async def _join(self, request: JoinRequest) -> None:
-        listen = listening(request.listen_addr)
-        advertise = advertised(request.advertise_addr, listen, towards=request.remote_addrs)
-        address = advertise.rpartition(":")[0]
-        data_path = (
-            advertised(request.data_path_addr, listen).rpartition(":")[0] if request.data_path_addr else ""
-        )
+        listen, advertise, data_path = await addresses(request)
         joined = await join(
             request.remote_addrs,
             request.join_token,
             clock=self._clock,
-            address=address,
-            data_path_address=data_path or address,
+            address=advertise.rpartition(":")[0],
+            data_path_address=data_path,
             availability=_availability(request.availability),
         )
         answer = joined.answer
@@ -190,7 +183,7 @@ class SwarmNode:
             role=answer.role,
             listen_address=listen,
             advertise_address=advertise,
-            data_path_address=data_path or address,
+            data_path_address=data_path,
             data_path_port=answer.data_path_port,
             managers=answer.managers,
         )

@@ -1,8 +1,9 @@
 """The bodies of `/swarm/init` and `/swarm/join`, and the addresses in them."""
 
+import asyncio
 import ipaddress
 import socket
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from pyroute2 import IPRoute
@@ -93,6 +94,30 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name)
     remote_addrs: list[str] = []
     join_token: str = ""
     availability: str = ""
+
+
+class Addresses(NamedTuple):
+    """This node's: two "ip:port", and the IP address of its overlay traffic."""
+
+    listen: str
+    advertise: str
+    data_path: str
+
+
+async def addresses(request: InitRequest | JoinRequest) -> Addresses:
+    """What the request says of this node's addresses, and what the kernel knows where it says nothing.
+
+    Raises InvalidArgument. Looking up names and interfaces blocks, so it is done in a thread.
+    """
+    return await asyncio.to_thread(_addresses_of, request)
+
+
+def _addresses_of(request: InitRequest | JoinRequest) -> Addresses:
+    towards = request.remote_addrs if isinstance(request, JoinRequest) else []
+    listen = listening(request.listen_addr)
+    advertise = advertised(request.advertise_addr, listen, towards)
+    data_path = advertised(request.data_path_addr, listen) if request.data_path_addr else advertise
+    return Addresses(listen, advertise, data_path.rpartition(":")[0])
 
 
 def listening(text: str) -> str:

@@ -7,7 +7,7 @@ from cluster.errors import InvalidArgument, NotImplementedHere
 from cluster.spec import CAConfig, ClusterSpec, EncryptionConfig
 from cluster.states import Availability
 from manager.settings import Founding
-from shoal.daemon.swarm_requests import InitRequest
+from shoal.daemon.swarm_requests import InitRequest, JoinRequest, addresses
 
 REFUSED = [
     (InitRequest(spec=ClusterSpec(name="mine")), 'swarm spec must be named "default"'),
@@ -62,3 +62,19 @@ def test_the_manager_understands_what_it_is_told_to_found() -> None:
     assert told.default_addr_pool == ("10.20.0.0/16",)
     assert (told.subnet_size, told.data_path_port, told.data_path_addr) == (26, 7789, "10.9.0.1")
     assert msgspec.json.decode(InitRequest().founding(""), type=Founding) == Founding()
+
+
+async def test_this_node_s_addresses_are_found_while_the_loop_runs() -> None:
+    remote = JoinRequest(remote_addrs=["127.0.0.1:2377"])
+    assert await addresses(remote) == ("0.0.0.0:2377", "127.0.0.1:2377", "127.0.0.1")
+    given = InitRequest(
+        listen_addr="127.0.0.1:9000", advertise_addr="192.0.2.7", data_path_addr="192.0.2.8:1"
+    )
+    assert await addresses(given) == ("127.0.0.1:9000", "192.0.2.7:9000", "192.0.2.8")
+    assert await addresses(InitRequest(listen_addr="127.0.0.1")) == (
+        "127.0.0.1:2377",
+        "127.0.0.1:2377",
+        "127.0.0.1",
+    )
+    with pytest.raises(InvalidArgument, match="use an IP address or the name of a network interface"):
+        await addresses(InitRequest(advertise_addr="no-such-interface"))
