@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from aiohttp import web
 
@@ -43,6 +44,15 @@ REACHABLE_WITHIN = 2 * SECOND
 HAND_OVER_TIMEOUT = 3.0
 APPLY_TIMEOUT = 3 * SECOND
 FOUNDING_TIMEOUT = 10.0
+SERVER: dict[str, Any] = {
+    "access_log": None,
+    "handler_cancellation": True,
+    "shutdown_timeout": 1.0,
+    # As in Go's servers: a filter may name very many services.
+    "max_line_size": 1 << 20,
+    "max_field_size": 1 << 20,
+}
+"""How both of the manager's HTTP servers run."""
 HANDSHAKE_TIMEOUT = 5.0
 _CATCH_UP = 25 * MILLISECOND
 _ATTEMPTS = 40
@@ -130,9 +140,7 @@ class Manager:
             self._elected.clear()
 
     async def _open_port(self, stack: AsyncExitStack) -> None:
-        runner = web.AppRunner(
-            port_app(self), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
-        )
+        runner = web.AppRunner(port_app(self), **SERVER)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         self._port_runner = runner
@@ -149,7 +157,7 @@ class Manager:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stack.callback(listener.close)
         app = engine_app(self, web.post("/internal/leave", leave))
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, **SERVER)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.callback(path.unlink, missing_ok=True)

@@ -25,5 +25,4 @@ class ContainerLogs:
         if self._runtime.get(container_id)[0].log.driver == "none":
             raise Conflict("configured logging driver does not support reading")
         path = self._runtime.log_path(container_id)
-        ended = self._runtime.wait(container_id) if query.follow else None
-        return read_log(path, query, self._inotify, ended)
+        return read_log(path, query, self._inotify, lambda: self._runtime.wait(container_id))

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from cluster.errors import InvalidArgument, Unavailable
 from shoal.daemon.config import DaemonConfig, Listener, listeners
@@ -20,10 +21,26 @@ MAX_HEADER = 1 << 20  # bytes, as in Go's servers: filters and registry credenti
 GROUP = "docker"  # whose members may use the socket, where the group exists
 
 
+class _ClientFaults(logging.Filter):
+    """What clients do wrong, or their going away, is not this daemon's trouble: a line, no traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, ConnectionError | HttpProcessingError | web.RequestPayloadError):
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.exc_info = None
+            record.error = " ".join(str(error).split())
+            record.msg, record.args = "a request broke off", ()
+        return True
+
+
 async def serve(app: web.Application, config: DaemonConfig, stack: AsyncExitStack) -> None:
     """Serve on all configured addresses until the stack closes."""
+    requests = logging.getLogger("shoal.daemon.requests")
+    requests.addFilter(_ClientFaults())
     runner = web.AppRunner(
         app,
+        logger=requests,
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=1.0,

@@ -77,6 +77,8 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
         return failure(405, "method not allowed")
     except web.HTTPRequestEntityTooLarge:
         return failure(413, "the request body is too large")
+    except web.RequestPayloadError as error:
+        return failure(400, f"the request body can't be read: {error}")
     except web.HTTPException as error:
         return failure(error.status, error.reason.lower())
     except ConnectionError:  # the client went away
@@ -234,7 +236,7 @@ class JSONStream:
     async def fail(self, error: Exception, line: Mapping[str, Any]) -> None:
         """Report a failure in the way that is left."""
         if self._response is None:
-            raise error if isinstance(error, ShoalError) else ShoalError(str(error)) from error
+            raise error
         await self.send(line)
 
     async def finish(self) -> web.StreamResponse:

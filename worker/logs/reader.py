@@ -1,7 +1,7 @@
 """Reading a container's log: the last lines, a span of time, or on and on."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -34,9 +34,12 @@ class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_log(
-    path: Path, query: LogQuery, inotify: Inotify | None = None, ended: Awaitable[object] | None = None
+    path: Path,
+    query: LogQuery,
+    inotify: Inotify | None = None,
+    ended: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncGenerator[LogEntry, None]:
-    """The entries of a log. With `follow` it goes on until `ended` is done (the container has ended).
+    """The entries of a log. With `follow` it goes on until `ended()` is done (the container has ended).
 
     As in Docker, `tail` counts the entries of both streams, before any other filter.
     """
@@ -69,7 +72,7 @@ async def _entries(
     joiner: Joiner,
     query: LogQuery,
     inotify: Inotify | None,
-    ended: Awaitable[object] | None,
+    ended: Callable[[], Awaitable[object]] | None,
 ) -> AsyncGenerator[LogEntry, None]:
     if not query.follow or inotify is None:
         async for entry in _available(tail, joiner):
@@ -79,7 +82,7 @@ async def _entries(
         return
     written = asyncio.Event()
     end_watch = inotify.watch(path.parent, IN_MODIFY | IN_MOVED_TO, lambda mask, name: written.set())
-    over = asyncio.ensure_future(ended) if ended is not None else None
+    over = asyncio.ensure_future(ended()) if ended is not None else None
     if over is not None:
         over.add_done_callback(lambda _: written.set())
     try:

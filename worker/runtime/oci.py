@@ -6,22 +6,21 @@ restarted daemon misses nothing.
 
 import asyncio
 import logging
-import os
-import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from cluster.errors import Conflict, InvalidArgument, Unavailable
-from cluster.seams import SECOND, Clock
+from cluster.errors import Conflict, InvalidArgument
+from cluster.seams import Clock
 from worker.logs.format import LogEntry
 from worker.logs.reader import LogQuery, read_log
 from worker.logs.rotation import LogRotator, RotationPolicy, rotation_policy
 from worker.runtime import directory, launch
 from worker.runtime.cgroups import Cgroups, detect
 from worker.runtime.directory import Layout
+from worker.runtime.ends import UNKNOWN_EXIT_CODE, Ends
 from worker.runtime.execute import Executor
 from worker.runtime.exits import read_exit_code, watch_exits
 from worker.runtime.inotify import Inotify
@@ -36,31 +35,14 @@ from worker.runtime.model import (
 )
 from worker.runtime.process import open_process, send_signal, signal_number
 from worker.runtime.runtime import Change
-from worker.runtime.spawn import Programs, must_run, thread_pool
+from worker.runtime.spawn import Programs, find_program, must_run, thread_pool
 from worker.runtime.table import ContainerTable, Entry
 
 log = logging.getLogger("shoal.runtime")
 
 R = TypeVar("R")
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-UNKNOWN_EXIT_CODE = 255
-"""For a container that ended unseen (power loss, killed monitor); dockerd's number."""
-
-_MONITOR_GRACE = 2 * SECOND
-"""How long after its process's end a container's monitor may take to write the exit code."""
-
 _KILL_SIGNAL = 9
-
-
-def find_program(name: str) -> str:
-    """Absolute path of a program, with advice when it is missing."""
-    path = shutil.which(name, path=f"{_PATH}:{os.environ.get('PATH', '')}")
-    if path is None:
-        package = Path(name).name
-        raise Unavailable(f"{name} is not installed on this node: install the package {package}")
-    return path
 
 
 class OCIRuntime:
@@ -91,9 +73,7 @@ class OCIRuntime:
         self._executor = Executor(programs, self._layout)
         self._pool = thread_pool(workers)
         self._table = ContainerTable()
-        self._pidfds: dict[str, int] = {}
-        self._clearing: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ends = Ends(self._table, self._launcher, clock, self._set, self._clear)
         self._inotify: Inotify | None = None
         self._policies: dict[str, RotationPolicy] = {}
         self._rotating: asyncio.Task[None] | None = None
@@ -104,7 +84,7 @@ class OCIRuntime:
         """Adopt the containers on disk."""
         self._layout.make()
         self._inotify = Inotify()
-        watch_exits(self._inotify, self._layout.exits, self._exit_written, self._look_for_exits)
+        watch_exits(self._inotify, self._layout.exits, self._ends.exit_written, self._ends.look)
         ids: set[str] = set()
         for id, config, state in self._layout.load():
             if config is None:
@@ -113,7 +93,8 @@ class OCIRuntime:
                 continue
             ids.add(id)
             await self._adopt(config, state)
-        self._rotating = self._spawn(LogRotator(self._clock, self._limited_logs).run())
+        self._rotating = asyncio.create_task(LogRotator(self._clock, self._limited_logs).run())
+        self._rotating.add_done_callback(_report)
         strays = self._launcher.cgroups.children(self._launcher.cgroup_parent) - ids
         for id in strays:
             self._launcher.cgroups.kill(self._launcher.cgroup(id))
@@ -128,25 +109,23 @@ class OCIRuntime:
             pidfd = open_process(state.process)
         if pidfd is not None:
             log.info("adopted a running container", extra={"container": config.id})
-            self._hold(config.id, pidfd)
+            self._ends.hold(config.id, pidfd)
         elif state.running:
             code = read_exit_code(self._layout.of(config.id).exit_file)
-            self._ended(entry, code, "" if code is not None else "ended while no daemon was watching")
+            self._ends.ended(entry, code, "" if code is not None else "ended while no daemon was watching")
         elif self._layout.of(config.id).bundle.exists():
-            self._begin_clearing(config.id)
+            self._ends.begin_clearing(config.id)
 
     async def close(self) -> None:
         """Let go of the containers, which keep running."""
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
-        for task in list(self._tasks):
-            if task not in self._clearing.values():
-                task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._rotating is not None:
+            self._rotating.cancel()
+            await asyncio.wait((self._rotating,))
+        await self._ends.close()
         await self._executor.close()
-        for id in list(self._pidfds):
-            self._let_go(id)
         self._pool.shutdown()
         if not any(entry.state.running for entry in self._table):
             self._launcher.cgroups.remove_if_empty(self._launcher.cgroup_parent)
@@ -164,9 +143,16 @@ class OCIRuntime:
         if config.stop_signal:
             parse_signal(config.stop_signal)
         policy = rotation_policy(config.log)
-        state = ContainerState()
-        await self._threaded(self._create, config)
-        self._add(config, state, policy)
+        creating = asyncio.ensure_future(self._threaded(self._create, config))
+        try:
+            await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            # The thread goes on, and nobody will know what it makes.
+            await asyncio.wait((creating,))
+            if creating.exception() is None:
+                await self._threaded(self._launcher.remove, config.id)
+            raise
+        self._add(config, ContainerState(), policy)
 
     def _create(self, config: ContainerConfig) -> None:
         try:
@@ -182,7 +168,7 @@ class OCIRuntime:
             self._must_exist(entry)
             if entry.state.running:
                 return
-            await self._cleared(id)
+            await self._ends.cleared(id)
             try:
                 launched: Launched = await self._threaded(self._launcher.launch, entry.config)
             except ContainerStartFailed as error:
@@ -190,7 +176,7 @@ class OCIRuntime:
                 raise
             started = self._clock.now()
             health = HealthStatus.STARTING if entry.config.healthcheck else HealthStatus.NONE
-            self._hold(id, launched.pidfd)
+            self._ends.hold(id, launched.pidfd)
             self._set(
                 entry,
                 ContainerState(
@@ -202,12 +188,12 @@ class OCIRuntime:
                 ),
             )
             # It may have ended before it was known to run; its word then came too early.
-            self._exit_written(id)
+            self._ends.exit_written(id)
 
     async def signal(self, id: str, number: int) -> None:
         """Send a signal to a running container."""
         entry = self._table.find(id)
-        pidfd = self._pidfds.get(id)
+        pidfd = self._ends.pidfd(id)
         if not entry.state.running or pidfd is None:
             raise Conflict(f"container {id[:12]} is not running")
         send_signal(pidfd, number)
@@ -225,13 +211,13 @@ class OCIRuntime:
         if entry.state.status is ContainerStatus.PAUSED:
             await self.resume(id)
         if number != _KILL_SIGNAL and grace != 0:
-            pidfd = self._pidfds.get(id)
+            pidfd = self._ends.pidfd(id)
             if pidfd is not None:
                 send_signal(pidfd, number)
             if await self._ends_within(entry, grace):
                 return
             log.info("container did not end in time", extra={"container": id, "signal": number})
-        pidfd = self._pidfds.get(id)
+        pidfd = self._ends.pidfd(id)
         if pidfd is not None:
             send_signal(pidfd, _KILL_SIGNAL)
         await self._table.ended(entry)
@@ -283,7 +269,7 @@ class OCIRuntime:
                 return
             if entry.state.running:
                 raise Conflict(f"cannot remove container {id[:12]}: it was started again")
-            await self._cleared(id)
+            await self._ends.cleared(id)
             await self._threaded(self._launcher.remove, id)
             self._policies.pop(id, None)
             self._table.drop(entry)
@@ -337,8 +323,7 @@ class OCIRuntime:
         entry = self._table.find(id)
         if entry.config.log.driver == "none":
             raise Conflict("configured logging driver does not support reading")
-        ended = self._table.ended(entry) if query.follow else None
-        return read_log(self._layout.of(id).log, query, self._inotify, ended)
+        return read_log(self._layout.of(id).log, query, self._inotify, lambda: self._table.ended(entry))
 
     def _limited_logs(self) -> Iterator[tuple[Path, Path, RotationPolicy]]:
         for id, policy in self._policies.items():
@@ -365,77 +350,6 @@ class OCIRuntime:
         """The root file system; mounted while the container runs."""
         return self._layout.of(id).rootfs
 
-    # --- ends of containers ----------------------------------------------------------------------------
-
-    def _hold(self, id: str, pidfd: int) -> None:
-        self._pidfds[id] = pidfd
-        asyncio.get_running_loop().add_reader(pidfd, self._process_gone, id)
-
-    def _let_go(self, id: str) -> None:
-        pidfd = self._pidfds.pop(id, None)
-        if pidfd is not None:
-            asyncio.get_running_loop().remove_reader(pidfd)
-            os.close(pidfd)
-
-    def _process_gone(self, id: str) -> None:
-        """The first process ended. Its exit code follows from conmon, unless conmon was killed."""
-        asyncio.get_running_loop().remove_reader(self._pidfds[id])
-        self._spawn(self._await_exit_code(id))
-
-    async def _await_exit_code(self, id: str) -> None:
-        await self._clock.sleep(_MONITOR_GRACE)
-        self._exit_written(id)
-        if self._table.known(id) and self._table.find(id).state.running:
-            self._ended(self._table.find(id), None, "its monitor ended first; the exit code is lost")
-
-    def _look_for_exits(self) -> None:
-        for entry in list(self._table):
-            self._exit_written(entry.config.id)
-
-    def _exit_written(self, id: str) -> None:
-        if not self._table.known(id):
-            return
-        entry = self._table.find(id)
-        if not entry.state.running or id in self._clearing:
-            return
-        code = read_exit_code(self._layout.of(id).exit_file)
-        if code is not None:
-            self._ended(entry, code, "")
-
-    def _ended(self, entry: Entry, code: int | None, error: str) -> None:
-        id = entry.config.id
-        self._let_go(id)
-        health = msgspec.structs.replace(entry.state.health, status=HealthStatus.NONE)
-        self._set(
-            entry,
-            msgspec.structs.replace(
-                entry.state,
-                status=ContainerStatus.EXITED,
-                pid=0,
-                process=None,
-                exit_code=UNKNOWN_EXIT_CODE if code is None else code,
-                oom_killed=self._launcher.out_of_memory(id),
-                finished_at=self._clock.now(),
-                error=error,
-                health=health if entry.config.healthcheck is None else entry.state.health,
-            ),
-        )
-        self._begin_clearing(id)
-
-    def _begin_clearing(self, id: str) -> None:
-        self._clearing[id] = self._spawn(self._clear(id))
-
-    async def _clear(self, id: str) -> None:
-        try:
-            await self._threaded(self._launcher.clear, id)
-        finally:
-            del self._clearing[id]
-
-    async def _cleared(self, id: str) -> None:
-        task = self._clearing.get(id)
-        if task is not None:
-            await asyncio.shield(task)
-
     # --- small helpers ---------------------------------------------------------------------------------
 
     def _add(self, config: ContainerConfig, state: ContainerState, policy: RotationPolicy | None) -> Entry:
@@ -443,8 +357,15 @@ class OCIRuntime:
             self._policies[config.id] = policy
         return self._table.add(config, state)
 
+    async def _clear(self, id: str) -> None:
+        await self._threaded(self._launcher.clear, id)
+
     def _set(self, entry: Entry, state: ContainerState) -> None:
-        directory.save_state(self._layout.of(entry.config.id), state)
+        try:
+            directory.save_state(self._layout.of(entry.config.id), state)
+        except OSError as error:
+            # What is true is not held back by a full disk. A restart of the daemon may take it for less.
+            log.error("can't store a container's state", extra={"error": str(error)})
         self._table.update(entry, state)
 
     @staticmethod
@@ -455,16 +376,10 @@ class OCIRuntime:
     async def _threaded(self, function: Callable[..., R], *arguments: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a task of the runtime failed", exc_info=task.exception())
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("rotating logs failed", exc_info=task.exception())
 
 
 def parse_signal(name: str) -> int:

@@ -6,6 +6,7 @@ named `oom` in the directory it was started in, and posix_spawn can't set one.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,15 +14,25 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.errors import ShoalError
+from cluster.errors import ShoalError, Unavailable
 from worker.runtime.syscalls import CLONE_FS, unshare
 
 _SYNC_FD, _START_FD = 3, 4
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ENVIRONMENT = {"PATH": _PATH}
 
 
 class RuntimeFailed(ShoalError):
     """conmon or the OCI runtime refused; the message is theirs."""
+
+
+def find_program(name: str) -> str:
+    """Absolute path of a program, with advice when it is missing."""
+    path = shutil.which(name, path=f"{_PATH}:{os.environ.get('PATH', '')}")
+    if path is None:
+        package = Path(name).name
+        raise Unavailable(f"{name} is not installed on this node: install the package {package}")
+    return path
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from weakref import WeakSet
 
 from cluster.errors import Conflict, NotFound
 from worker.runtime.model import ContainerConfig, ContainerState
@@ -33,7 +34,7 @@ class ContainerTable:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
-        self._watchers: set[_Watcher] = set()
+        self._watchers: WeakSet[_Watcher] = WeakSet()  # one that is never read from ends nowhere
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(sorted(self._entries.values(), key=lambda entry: entry.config.created_at))
@@ -90,7 +91,7 @@ class ContainerTable:
             self._watchers.discard(watcher)
 
     def _publish(self, id: str, state: ContainerState | None) -> None:
-        for watcher in self._watchers:
+        for watcher in list(self._watchers):
             watcher.put(id, state)
 
 
