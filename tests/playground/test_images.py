@@ -9,20 +9,28 @@ import pytest
 from tests.support.cluster import Cluster, eventually
 from tests.support.images import build_image
 from tests.support.registries import LOCKED, OPEN, PASSWORD, USER, push
+from worker.images.config import ImageConfig
 
 pytestmark = pytest.mark.playground
 
 
-def test_pull_and_list(cluster: Cluster, web_image: str) -> None:
-    said = cluster.docker("pull", web_image, host="host2")
-    assert "Pull complete" in said or "Already exists" in said
-    assert "Status: Downloaded newer image" in said or "Image is up to date" in said
-    assert "Image is up to date" in cluster.docker("pull", web_image, host="host2")
-    row = cluster.docker("image", "ls", "--format", "{{.Repository}} {{.Tag}}", web_image, host="host2")
-    assert row == f"{OPEN}/test/web 1"
-    inspected = cluster.inspect("image", web_image, host="host2")
+@pytest.mark.usefixtures("web_image")
+def test_pull_and_list(cluster: Cluster, tmp_path: Path) -> None:
+    image = f"{OPEN}/test/tool:1"
+    push(
+        cluster.playground,
+        build_image(tmp_path, image, config=ImageConfig(cmd=("sh",), stop_signal="SIGQUIT")),
+        image,
+    )
+    said = cluster.docker("pull", image, host="host2")
+    assert "Pull complete" in said
+    assert "Status: Downloaded newer image" in said
+    assert "Image is up to date" in cluster.docker("pull", image, host="host2")
+    row = cluster.docker("image", "ls", "--format", "{{.Repository}} {{.Tag}}", image, host="host2")
+    assert row == f"{OPEN}/test/tool 1"
+    inspected = cluster.inspect("image", image, host="host2")
     assert inspected["Config"]["StopSignal"] == "SIGQUIT"
-    assert inspected["RepoDigests"][0].startswith(f"{OPEN}/test/web@sha256:")
+    assert inspected["RepoDigests"][0].startswith(f"{OPEN}/test/tool@sha256:")
     digest = inspected["RepoDigests"][0]
     cluster.docker("pull", digest, host="host3")
     assert cluster.inspect("image", digest, host="host3")["Id"] == inspected["Id"]
@@ -31,7 +39,7 @@ def test_pull_and_list(cluster: Cluster, web_image: str) -> None:
 def test_pulls_that_can_not_be(cluster: Cluster, web_image: str) -> None:
     assert "not found" in cluster.refused("pull", f"{OPEN}/test/web:none")
     assert "registry:9" in cluster.refused("pull", "registry:9/x:1")
-    assert "invalid reference format" in cluster.refused("pull", "UPPER/case")
+    assert "must be lowercase" in cluster.refused("pull", "UPPER")
     assert cluster.docker("image", "ls", "--quiet", f"{OPEN}/test/web:none") == ""
 
 
@@ -78,18 +86,17 @@ def test_tasks_pull_their_image_by_the_digest_that_the_client_resolved(
     image = cluster.inspect("service", "web")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
     assert image.startswith(f"{web_image}@sha256:")
     for host in cluster.hosts:
-        assert cluster.inspect("image", web_image, host=host)["RepoDigests"] == [
-            f"{OPEN}/test/web@{image.partition('@')[2]}"
-        ]
+        digest = f"{OPEN}/test/web@{image.partition('@')[2]}"
+        assert cluster.inspect("image", digest, host=host)["RepoDigests"] == [digest]
 
 
 def test_a_registry_that_wants_a_password(cluster: Cluster, web_image: str, tmp_path: Path) -> None:
     archive = build_image(tmp_path, f"{OPEN}/private/tool:1")
     push(cluster.playground, archive, f"{OPEN}/private/tool:1")
     private = f"{LOCKED}/private/tool:1"
-    assert "no basic auth credentials" in cluster.refused(
-        "pull", private
-    ) or "unauthorized" in cluster.refused("pull", private)
+    status, answer = cluster.curl("host1", "POST", f"/images/create?fromImage={private}")
+    assert status == 401
+    assert "no basic auth credentials" in answer["message"]
     cluster.create("without", "--restart-condition", "none", image=private)
     assert private in cluster.complaint("without")
 

@@ -81,7 +81,7 @@ class Cluster:
         command = [docker_cli() or "docker", "--host", self.playground.host(host).docker_host, *words]
         return subprocess.run(
             command,
-            input=stdin,
+            input=stdin or "",
             capture_output=True,
             text=True,
             timeout=timeout,
