@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 from cluster import logs
 from cluster.errors import ShoalError
 from shoal.daemon import config as settings
-from shoal.daemon.pidfile import DataRootLock, PidFile
+from shoal.daemon.pidfile import DirectoryLock, PidFile
 from worker.runtime import hybrid
 
 log = logging.getLogger("shoal.daemon")
@@ -55,15 +56,33 @@ def main(config_file: Path | None, **flags: Any) -> None:
         click.echo(f"shoald: {error}", err=True)
         sys.exit(2)
     logs.configure(config.log_level, config.log_format)
+    open_files = _raise_open_files()
     from shoal.daemon.daemon import Daemon  # after the flags, so that --help answers at once
 
     try:
-        with PidFile(Path(config.pidfile)), DataRootLock(Path(config.data_root)):
+        with (
+            PidFile(Path(config.pidfile)),
+            DirectoryLock(Path(config.data_root), "--data-root"),
+            DirectoryLock(Path(config.exec_root), "--exec-root"),
+        ):
             hybrid.enter(Path(config.exec_root))  # before any thread exists
-            asyncio.run(Daemon(config).run())
+            asyncio.run(Daemon(config, open_files).run())
     except ShoalError as error:
         log.critical("%s", error)
         sys.exit(1)
+    except OSError as error:
+        log.critical("shoald can't go on: %s", error, exc_info=error)
+        sys.exit(1)
+
+
+def _raise_open_files() -> int:
+    """Lift this process's limit of open files, several of which each container takes. Returns what it was.
+
+    Containers get the former limit: programs that close every descriptor they may have suffer from more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class ManagerProcess:
 
     async def stop(self) -> None:
         """End it: it hands leadership over first. Killed after a while."""
+        last_words(Path(self._socket)).unlink(missing_ok=True)
         self._stopping = True
         self.error = ""
         if self._watch is not None:

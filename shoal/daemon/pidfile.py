@@ -38,14 +38,16 @@ class PidFile:
         os.close(self._descriptor)
 
 
-class DataRootLock:
-    """Context manager: one daemon for each data root, whatever its PID file."""
+class DirectoryLock:
+    """Context manager: one daemon for each data root and run directory, whatever its PID file."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, flag: str) -> None:
+        """`flag` is the one that names the directory, for the user."""
         self._root = root
+        self._flag = flag
         self._descriptor = -1
 
-    def __enter__(self) -> "DataRootLock":
+    def __enter__(self) -> "DirectoryLock":
         self._root.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -53,7 +55,7 @@ class DataRootLock:
         except BlockingIOError as error:
             os.close(self._descriptor)
             raise Conflict(
-                f"another shoald uses {self._root}: stop it, or pass another --data-root and --exec-root"
+                f"another shoald uses {self._root}: stop it, or pass another {self._flag}"
             ) from error
         return self
 

@@ -57,6 +57,7 @@ class Host:
     capabilities: frozenset[str]
     swap_accounting: bool
     init: Path | None
+    open_files: int | None = None  # soft limit of containers that ask for none
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,9 @@ def _rlimits(config: ContainerConfig, host: Host) -> list[dict[str, object]]:
             ceiling = _unlimited(resource.getrlimit(number)[1])
             soft, hard = min(soft, ceiling), min(hard, ceiling)
         limits.append({"type": f"RLIMIT_{limit.name.upper()}", "soft": soft, "hard": hard})
+    if host.open_files is not None and all(limit["type"] != "RLIMIT_NOFILE" for limit in limits):
+        hard = _unlimited(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        limits.append({"type": "RLIMIT_NOFILE", "soft": min(host.open_files, hard), "hard": hard})
     return limits
 
 

@@ -6,9 +6,11 @@ a mount namespace of its own in which that file is empty. The namespace is kept 
 run directory: a restarted daemon returns to it and finds its containers' mounts.
 """
 
+import errno
 import os
 from pathlib import Path
 
+from cluster.errors import Unavailable
 from worker.runtime import syscalls
 
 CONTROLLERS = Path("/sys/fs/cgroup/unified/cgroup.controllers")
@@ -59,19 +61,43 @@ def _make(keeper: Path, file: Path) -> None:
     empty = keeper / "empty"
     empty.touch()
     origin = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    cpus = os.sched_getaffinity(0)
     try:
-        syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-        syscalls.mount(str(empty), str(CONTROLLERS), "", syscalls.MS_BIND)
-        ours = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscalls.setns(origin, syscalls.CLONE_NEWNS)
-            syscalls.mount(f"/proc/self/fd/{ours}", str(file), "", syscalls.MS_BIND)
-            syscalls.setns(ours, syscalls.CLONE_NEWNS)
-        finally:
-            os.close(ours)
+        # A namespace can be pinned only in one with a lower number. Since Linux 6.18 each CPU deals out its
+        # own numbers, so that a new namespace's may be lower; not on the CPU that ours was made on.
+        pinned = _pin(file, empty, origin)
+        for cpu in sorted(cpus):
+            if pinned:
+                break
+            os.sched_setaffinity(0, {cpu})
+            pinned = _pin(file, empty, origin)
+        if not pinned:
+            raise Unavailable(
+                f"can't keep a mount namespace at {file}: start shoald in the machine's first mount namespace"
+            )
     finally:
+        os.sched_setaffinity(0, cpus)
         os.close(origin)
+
+
+def _pin(file: Path, empty: Path, origin: int) -> bool:
+    """Make the namespace, keep it at `file` and enter it; False when the kernel refuses to keep it there."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    syscalls.mount(str(empty), str(CONTROLLERS), "", syscalls.MS_BIND)
+    ours = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(origin, syscalls.CLONE_NEWNS)
+        try:
+            syscalls.mount(f"/proc/self/fd/{ours}", str(file), "", syscalls.MS_BIND)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return False
+        syscalls.setns(ours, syscalls.CLONE_NEWNS)
+        return True
+    finally:
+        os.close(ours)
 
 
 def release(run: Path) -> None:

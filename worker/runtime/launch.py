@@ -37,8 +37,11 @@ def find_init() -> Path | None:
     return next((Path(path) for path in INIT_CANDIDATES if os.access(path, os.X_OK)), None)
 
 
-def inspect_host(cgroups: Cgroups) -> bundle.Host:
-    """What this machine and process can give to containers."""
+def inspect_host(cgroups: Cgroups, open_files: int | None = None) -> bundle.Host:
+    """What this machine and process can give to containers.
+
+    `open_files` is their soft limit of open files, when it is not to be this process's own.
+    """
     swap = cgroups.unified or (ROOT / "memory" / "memory.memsw.limit_in_bytes").exists()
     return bundle.Host(
         machine=syscalls.machine(),
@@ -46,6 +49,7 @@ def inspect_host(cgroups: Cgroups) -> bundle.Host:
         capabilities=capabilities.own(),
         swap_accounting=swap,
         init=find_init(),
+        open_files=open_files,
     )
 
 

@@ -49,7 +49,8 @@ class OCIRuntime:
     """Containers under `root` (survives a restart of the machine) and `run` (does not).
 
     `cgroup_parent` is the cgroup path that all containers get theirs in. `workers` bounds how many containers
-    are started at the same time: more threads than that only take CPU from each other.
+    are started at the same time: more threads than that only take CPU from each other. `open_files` is the
+    soft limit of open files that containers get by default, when it is not this process's own.
     """
 
     def __init__(
@@ -63,13 +64,15 @@ class OCIRuntime:
         conmon: str = "conmon",
         workers: int = 4,
         cgroups: Cgroups | None = None,
+        open_files: int | None = None,
     ) -> None:
         self._layout = Layout(root.absolute(), run.absolute())
         self._clock = clock
         programs = Programs(find_program(conmon), find_program(runtime), self._layout.run / "oci")
         found = cgroups or detect()
         parent = "/" + cgroup_parent.strip("/")
-        self._launcher = Launcher(self._layout, programs, launch.inspect_host(found), found, parent)
+        host = launch.inspect_host(found, open_files)
+        self._launcher = Launcher(self._layout, programs, host, found, parent)
         self._executor = Executor(programs, self._layout)
         self._pool = thread_pool(workers)
         self._table = ContainerTable()

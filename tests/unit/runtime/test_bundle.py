@@ -1,5 +1,6 @@
 """config.json: defaults as dockerd's, and what depends on the host."""
 
+import dataclasses
 import resource
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,13 @@ def test_capabilities(add: tuple[str, ...], drop: tuple[str, ...], has: str, lac
     assert has in found
     assert lacks not in found
     assert capabilities.effective(add, drop, frozenset()) == []
+
+
+def test_containers_get_the_limit_of_open_files_from_before_the_daemon_raised_its_own() -> None:
+    host = dataclasses.replace(HOST, open_files=1024)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert build(host=host)["process"]["rlimits"] == [
+        {"type": "RLIMIT_NOFILE", "soft": min(1024, hard), "hard": hard}
+    ]
+    asked = build(host=host, ulimits=(Rlimit(name="nofile", soft=10, hard=20),))
+    assert asked["process"]["rlimits"] == [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}]
