@@ -21,7 +21,7 @@ from shoal.daemon.membership import MembershipStore
 from shoal.daemon.networks_api import NetworksAPI
 from shoal.daemon.proxy import ManagerProxy
 from shoal.daemon.swarm_node import SwarmNode
-from worker.api import containers, images, system, volumes
+from worker.api import auth, containers, images, system, volumes
 from worker.api.http import add_common_headers, errors_middleware
 from worker.container_logs import ContainerLogs
 from worker.engine import Engine
@@ -41,8 +41,10 @@ MAX_BODY = 64 << 20  # of JSON; image archives are streamed past this
 class Daemon:
     """One shoald."""
 
-    def __init__(self, config: DaemonConfig) -> None:
+    def __init__(self, config: DaemonConfig, open_files: int | None = None) -> None:
+        """`open_files`: the soft limit of open files for containers; None: this process's own."""
         self._config = config
+        self._open_files = open_files
         self._clock = SystemClock()
         self._rng = system_random()
 
@@ -105,6 +107,7 @@ class Daemon:
             config.container_cgroup,
             clock=self._clock,
             runtime=config.default_runtime,
+            open_files=self._open_files,
         )
         await runtime.start()
         stack.push_async_callback(runtime.close)
@@ -137,6 +140,7 @@ class Daemon:
         containers.routes(app, engine)
         images.routes(app, engine)
         volumes.routes(app, engine)
+        auth.routes(app, engine)
         NetworksAPI(engine, proxy).routes(app)
         cluster_api.routes(app, node, proxy)
         return app
@@ -158,7 +162,7 @@ class Daemon:
                 for name in config.insecure_registries
                 if "/" not in name
             },
-            "Mirrors": list(config.registry_mirrors) or None,
+            "Mirrors": list(config.registry_mirrors),
         }
 
 
