@@ -17,8 +17,8 @@ ROUNDS = 5
 GOALS = {"default": 3.0, "overlay": 4.0}
 """How many times faster than dockerd."""
 RECORDED = {"default": (7.8, 9.7), "overlay": (11.4, 17.6)}
-"""dockerd 28.2.2 on a machine of this kind, seconds to create and to remove: newer than most packages, and for
-where no dockerd can be had."""
+"""dockerd 28.2.2 on a machine of this kind, seconds to create and to remove: newer than most packages, and
+for where no dockerd can be had."""
 SETTLE = 2.0
 
 
@@ -103,6 +103,6 @@ def run(options: Options) -> Bar:
         f"Raw limit: {raw:.2f} s for conmon + crun alone with the same config.json, no network, best of 1, 2 "
         f"and 4 threads (`python -m bench.runtime_limit`). {options.rounds(ROUNDS)} rounds, engines in turn "
         "on playground hosts of the same make, REST only, /tasks asked every 50 ms. dockerd 28.2.2 was "
-        "recorded on another machine of this kind, outside this run."
+        "recorded outside this run."
     )
     return bar
