@@ -131,6 +131,7 @@ class Playground:
                 raise InvalidArgument(
                     f"{foreign} exists and is no playground's: choose an empty folder with --dir"
                 )
+            self._remove_from_kernel()  # what an `up` that failed has left would be in the way
             self._write(self.layout.settings, msgspec.json.encode(settings))
             hosts = self.layout.hosts(settings.hosts)
             self._say(f"starting {settings.hosts} hosts in {self.layout.directory}")
