@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from cluster.errors import InvalidArgument
+from manager.api.spelling import spelled
 
 T = TypeVar("T")
 _TRUE = frozenset({"1", "true", "t", "yes", "on"})
@@ -18,11 +19,12 @@ def answer(value: Any, status: int = 200) -> web.Response:
 
 
 async def body(request: web.Request, cls: type[T]) -> T:
-    """The request's JSON as a typed value. As in Go, null is the same as leaving a field out."""
+    """The request's JSON as a typed value. As in Go, null is the same as leaving a field out, and fields'
+    names may be written in any case."""
     raw = await request.read()
     try:
         value = msgspec.json.decode(raw) if raw.strip() else {}
-        return msgspec.convert(_without_nulls(value), cls)
+        return msgspec.convert(spelled(_without_nulls(value), cls), cls)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise InvalidArgument(f"invalid request body: {error}") from error
 

@@ -41,9 +41,7 @@ def test_services_networks_and_tasks(cluster: Cluster) -> None:
         stop_grace_period=200_000_000,
         update_config=docker.types.UpdateConfig(parallelism=1, monitor=100_000_000),
     )
-    eventually("two run", lambda: states(service).count("running") == 2) if False else cluster.running(
-        "web", 2
-    )
+    cluster.running("web", 2)
     assert [found.name for found in client.services.list(filters={"label": "team=blue"})] == ["web"]
     service.reload()
     assert service.attrs["Endpoint"]["Ports"][0]["PublishedPort"] == 8090

@@ -24,7 +24,7 @@ def image(fragile: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def healthy(fragile: Cluster) -> Iterator[Cluster]:
-    """The module's cluster: three reachable managers before each test and after it, and nothing left in it."""
+    """The module's cluster: three reachable managers before and after each test, and nothing left in it."""
     fragile.wait_ready(3)
     fragile.mark()
     yield fragile

@@ -147,6 +147,7 @@ def test_the_leader_can_be_demoted(engines: Cluster) -> None:
         lambda: "Leader" in {row[2] for name, row in rows(engines, "host3").items() if name != "host1"},
     )
     eventually("it works", lambda: rows(engines, "host3")["host1"] == ("Ready", "Active", ""))
+    eventually("it says so", lambda: state(engines, "host1") == "active/false")
     engines.docker("node", "promote", "host1", host="host3")
     eventually("it manages again", lambda: rows(engines, "host3")["host1"][2] == "Reachable")
 
