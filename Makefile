@@ -19,6 +19,7 @@ demo: setup
 	@$(BIN)/python -m shoal.demo.main
 
 test: setup
+	@./setup/tests "$(VENV)"
 	@$(BIN)/python -m tests.run
 
 check: $(VENV)/.ready

@@ -3,9 +3,11 @@
 Ends with an audit: whatever the suite has left on the machine fails it.
 """
 
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from tests.support.leftovers import Leftovers
 
@@ -19,6 +21,9 @@ NO_TESTS = 5  # pytest's exit status
 
 def main() -> int:
     """Run all stages; the exit status is the first failure's."""
+    os.environ["PATH"] = (
+        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # setup/tests' tools
+    )
     before = Leftovers.find()
     failed = 0
     for title, arguments in STAGES:
