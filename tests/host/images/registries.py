@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ipaddress
+import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -54,9 +55,7 @@ async def real_registry(
         lines.append(f"auth: {{htpasswd: {{realm: test, path: {directory / 'htpasswd'}}}}}")
     (directory / "config.yml").write_text("\n".join(lines) + "\n")
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["/usr/bin/docker-registry", "serve", directory / "config.yml"], stdout=log, stderr=log
-        )
+        process = subprocess.Popen([_program(), "serve", directory / "config.yml"], stdout=log, stderr=log)
     try:
         await _wait_for_port(port, process)
         yield RealRegistry(f"127.0.0.1:{port}", directory / "tls.crt" if tls else None)
@@ -129,3 +128,10 @@ async def upload_manifest(host: str, name: str, tag: str, content: bytes, media_
     ):
         assert response.status == 201, await response.text()
     return digest_of(content)
+
+
+def _program() -> str:
+    found = shutil.which("docker-registry")
+    if found is None:
+        raise RuntimeError("these tests need docker-registry: `make test` unpacks it, or install the package")
+    return found
