@@ -20,11 +20,9 @@ from cluster.spec import (
     IPAM,
     ClusterSpec,
     ConfigSpec,
-    ContainerSpec,
     EndpointSpec,
     Labels,
     Limits,
-    Mount,
     NetworkSpec,
     PortConfig,
     Resources,
@@ -33,11 +31,11 @@ from cluster.spec import (
     TaskSpec,
     UpdateConfig,
 )
+from cluster.validate_container import check_container
 
 MAX_REPLICAS = 100_000  # bounds what one request can make the managers hold
 PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
 _INT64 = 1 << 63
-_MAX_IMAGE = 1024  # characters; distribution's bound for the name alone is 255
 _MIN_CPUS = 1_000_000  # a thousandth of a core
 _MIN_MEMORY = 4 << 20
 _MAY_BE_NEGATIVE = {"swap_bytes", "memory_swappiness", "oom_score_adj", "soft", "hard"}
@@ -47,14 +45,6 @@ _NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _CONSTRAINT_OPERATOR = re.compile(r"==|!=")
 _CONSTRAINT_KEY = re.compile(r"[a-z_][a-z0-9\-_.]+", re.IGNORECASE)
 _CONSTRAINT_VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE)
-_MOUNT_TYPES = ("bind", "volume", "tmpfs")
-_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_IMAGE = re.compile(
-    rf"(?:(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?/)?{_COMPONENT}(?:/{_COMPONENT})*"
-    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
-    re.ASCII,
-)
 
 
 # --- services -------------------------------------------------------------------------------------------
@@ -114,7 +104,7 @@ def _check_task(task: TaskSpec) -> None:
         raise NotImplementedHere(f"task runtime {task.runtime!r} is not supported: only container is")
     if task.container_spec is None:
         raise InvalidArgument("TaskSpec: missing runtime: ContainerSpec must be given")
-    _check_container(task.container_spec)
+    check_container(task.container_spec)
     if task.resources is not None:
         for amount in (task.resources.limits, task.resources.reservations):
             if amount is not None:
@@ -139,52 +129,6 @@ def _check_task(task: TaskSpec) -> None:
     for network in task.networks or ():
         if not network.target:
             raise InvalidArgument("network attachment: a target network must be given")
-
-
-def _check_container(container: ContainerSpec) -> None:
-    if not container.image:
-        raise InvalidArgument("ContainerSpec: image reference must be provided")
-    if len(container.image) > _MAX_IMAGE or not _IMAGE.fullmatch(container.image):
-        raise InvalidArgument(f'ContainerSpec: "{container.image}" is not a valid repository/tag')
-    for variable in container.env or ():
-        if not variable.partition("=")[0]:
-            raise InvalidArgument(f"invalid environment variable: {variable!r}")
-    if not -1000 <= container.oom_score_adj <= 1000:
-        raise InvalidArgument("invalid OomScoreAdj: must be between -1000 and 1000")
-    targets: set[str] = set()
-    for mount in container.mounts or ():
-        _check_mount(mount)
-        if mount.target in targets:
-            raise InvalidArgument(f"ContainerSpec: duplicate mount point: {mount.target}")
-        targets.add(mount.target)
-    for secret in container.secrets or ():
-        if not secret.secret_id and not secret.secret_name:
-            raise InvalidArgument("malformed secret reference: SecretID or SecretName must be given")
-    for config in container.configs or ():
-        if not config.config_id and not config.config_name:
-            raise InvalidArgument("malformed config reference: ConfigID or ConfigName must be given")
-    files = [reference.file.name for reference in container.secrets or () if reference.file]
-    if len(set(files)) != len(files):
-        raise InvalidArgument("duplicate secret target paths")
-    health = container.healthcheck
-    if health is not None and health.test and health.test[0] not in ("NONE", "CMD", "CMD-SHELL", ""):
-        raise InvalidArgument(
-            f"Healthcheck.Test must begin with NONE, CMD or CMD-SHELL, not {health.test[0]!r}"
-        )
-
-
-def _check_mount(mount: Mount) -> None:
-    kind = mount.type
-    if kind not in _MOUNT_TYPES:
-        raise InvalidArgument(f'invalid mount type "{kind}": one of {", ".join(_MOUNT_TYPES)}')
-    if not mount.target.startswith("/"):
-        wrong = "must not be empty" if not mount.target else f"must be an absolute path: {mount.target!r}"
-        raise InvalidArgument(f'invalid mount config for type "{kind}": field Target {wrong}')
-    if kind == "bind" and not mount.source.startswith("/"):
-        wrong = "must not be empty" if not mount.source else f"must be an absolute path: {mount.source!r}"
-        raise InvalidArgument(f'invalid mount config for type "bind": field Source {wrong}')
-    if kind == "tmpfs" and mount.source:
-        raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
 
 
 def _check_amount(amount: Limits | Resources) -> None:

@@ -1,17 +1,9 @@
-"""Go templates in env, hostname and mounts: the fields that SwarmKit offers, and no more of the language.
+"""The templates of a task's spec, filled in for one task on one node; see `cluster.template`."""
 
-`{{.Service.Name}}`, `{{.Service.ID}}`, `{{.Service.Labels}}`, `{{index .Service.Labels "key"}}`,
-`{{.Node.ID}}`, `{{.Node.Hostname}}`, `{{.Node.Platform.OS}}`, `{{.Node.Platform.Architecture}}`,
-`{{.Task.ID}}`, `{{.Task.Name}}`, `{{.Task.Slot}}` (the node's id for a global service).
-"""
-
-import re
-
+from cluster import template
+from cluster.errors import InvalidArgument
 from cluster.objects import NodeDescription, Task
 from worker.agent.executor import TaskRejected
-
-_ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
-_INDEX = re.compile(r'index\s+\.Service\.Labels\s+"([^"]*)"')
 
 
 class Template:
@@ -35,13 +27,7 @@ class Template:
 
     def expand(self, text: str) -> str:
         """The text with its templates filled in. Raises TaskRejected for one that is not offered."""
-        return _ACTION.sub(self._value, text) if "{{" in text else text
-
-    def _value(self, match: re.Match[str]) -> str:
-        action = match[1]
-        if action in self._values:
-            return self._values[action]
-        indexed = _INDEX.fullmatch(action)
-        if indexed:
-            return self._labels.get(indexed[1], "")
-        raise TaskRejected(f"invalid template {match[0]}: use one of {', '.join(self._values)}")
+        try:
+            return template.expand(text, self._values, self._labels)
+        except InvalidArgument as error:
+            raise TaskRejected(str(error)) from error
