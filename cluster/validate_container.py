@@ -139,9 +139,7 @@ def _check_names(container: ContainerSpec) -> None:
         try:
             ip_address(server)
         except ValueError as error:
-            raise InvalidArgument(
-                f"invalid name server {server!r}: give its IP address"
-            ) from error
+            raise InvalidArgument(f"invalid name server {server!r}: give its IP address") from error
     for entry in container.hosts or ():
         address = entry.split(maxsplit=1)
         try:

@@ -22,7 +22,9 @@ FULL_SERVICE: dict[str, Any] = {
             "Image": "registry:5000/nginx:1@sha256:" + "a" * 64,
             "Env": ["A=b"],
             "Command": ["x"],
-            "Mounts": [{"Type": "volume", "Source": "data", "Target": "/v", "VolumeOptions": {"NoCopy": True}}],
+            "Mounts": [
+                {"Type": "volume", "Source": "data", "Target": "/v", "VolumeOptions": {"NoCopy": True}}
+            ],
             "Healthcheck": {"Test": ["CMD", "x"], "Interval": 1_000_000_000, "Retries": 3},
             "StopGracePeriod": 1,
             "DNSConfig": {"Nameservers": ["1.1.1.1"]},
