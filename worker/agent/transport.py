@@ -70,8 +70,12 @@ class TLSConnector:
 
     async def connect(self, address: str) -> WebSocketChannel:
         """Connect and check that the peer is a manager of this cluster."""
+        try:
+            context = self._context()
+        except OSError as error:  # too many open files, say: later it may do
+            raise SessionClosed(f"can't use this node's certificate: {error}") from error
         http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._context(), limit=1),
+            connector=aiohttp.TCPConnector(ssl=context, limit=1),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
         try:
@@ -92,8 +96,8 @@ class TLSConnector:
         except asyncio.CancelledError:
             await http.close()
             raise
-        tls = socket.get_extra_info("ssl_object")
-        subject = peer_subject(tls.getpeercert())
+        tls = socket.get_extra_info("ssl_object")  # None when the connection is gone again
+        subject = peer_subject(tls.getpeercert() if tls is not None else None)
         if (
             subject.get("organizationalUnitName") != Role.MANAGER.organizational_unit
             or subject.get("organizationName") != self._cluster_id()
