@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from msgspec import inspect
 
@@ -12,7 +12,7 @@ def spelled(value: Any, cls: type[Any]) -> Any:
 
     A name that is spelled right goes before one that is not. Names in free maps (labels) are left alone.
     """
-    return _spelled(value, _type_info(cls))
+    return _spelled(value, _type_info(cast(Hashable, cls)))
 
 
 @lru_cache

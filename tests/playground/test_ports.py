@@ -124,6 +124,12 @@ def test_scaling_under_load_fails_no_request(cluster: Cluster, web_image: str) -
         assert load.stdout.readline() == "started\n"
         cluster.docker("service", "scale", "--detach", "web=12")
         cluster.running("web", 12)
+        names: set[str] = set()
+        for _ in range(200):  # until the new ones have had their share of the load
+            names |= {cluster.fetch(host, 8084).split()[0] for host in cluster.hosts}
+            if len(names) == 12:
+                break
+        assert len(names) == 12
         cluster.docker("service", "scale", "--detach", "web=3")
         cluster.running("web", 3)
         eventually(
