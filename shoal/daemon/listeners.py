@@ -50,10 +50,11 @@ async def serve(app: web.Application, config: DaemonConfig, stack: AsyncExitStac
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     for listener in listeners(config):
+        context = _tls(config) if listener.tls else None
         sock = _bind(listener)
         if listener.path:
             stack.callback(Path(listener.path).unlink, missing_ok=True)
-        await web.SockSite(runner, sock, ssl_context=_tls(config) if listener.tls else None).start()
+        await web.SockSite(runner, sock, ssl_context=context).start()
         if listener.port and not listener.tls:
             log.warning(
                 "THE API IS SERVED WITHOUT TLS: whoever reaches this address is root on this machine",
