@@ -4,7 +4,7 @@ leader falls silent."""
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.messages import (
     Heartbeat,
@@ -139,9 +139,8 @@ class Session:
                         continue
                     message = receiving.result()
                 finally:
-                    if not receiving.done():
-                        receiving.cancel()
-                        await asyncio.wait((receiving,))
+                    receiving.cancel()
+                    await _ended(receiving)
                 self._heard = self._clock.monotonic()
                 if isinstance(message, HeartbeatAck):
                     continue
@@ -158,7 +157,7 @@ class Session:
             self._handling = False
             for task in (beating, looking):
                 task.cancel()
-            await asyncio.wait((beating, looking))
+            await _ended(beating, looking)
 
     async def _beat(self, channel: Channel, period: int) -> None:
         while True:
@@ -186,3 +185,12 @@ class Session:
         if managers and tuple(managers) != self._managers:
             self._managers = tuple(managers)
             self._handler.managers_changed(self._managers)
+
+
+async def _ended(*tasks: "asyncio.Future[Any]") -> None:
+    """Wait for the end of what was cancelled. Each may have failed first; the session ends for one reason."""
+    if pending := [task for task in tasks if not task.done()]:
+        await asyncio.wait(pending)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, so that the loop doesn't report it
