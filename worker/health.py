@@ -139,7 +139,7 @@ class HealthSupervisor:
             )
         except (Conflict, NotFound):
             return None
-        except ShoalError as error:
+        except (ShoalError, OSError) as error:
             return HealthProbe(start=begun, end=self._clock.now(), exit_code=-1, output=str(error))
         output = result.output.decode(errors="replace")
         if result.timed_out:

@@ -117,16 +117,22 @@ class LogRotator:
         """Look once."""
         for path, control, policy in self._running():
             try:
-                size = path.stat().st_size
-            except FileNotFoundError:
-                # The daemon died between renaming and telling conmon, or conmon has not come to it. Told
-                # twice, it would drop what it wrote in between.
-                if path not in self._told:
-                    self._told.add(path)
-                    reopen(control)
-                continue
-            self._told.discard(path)
-            if size >= policy.max_size:
-                log.debug("rotating a log", extra={"path": str(path), "bytes": size})
+                self._look(path, control, policy)
+            except OSError as error:  # the others' logs must not grow without bound for it
+                log.error("can't rotate a log", extra={"path": str(path), "error": str(error)})
+
+    def _look(self, path: Path, control: Path, policy: RotationPolicy) -> None:
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            # The daemon died between renaming and telling conmon, or conmon has not come to it. Told
+            # twice, it would drop what it wrote in between.
+            if path not in self._told:
                 self._told.add(path)
-                rotate(path, control, policy.max_files)
+                reopen(control)
+            return
+        self._told.discard(path)
+        if size >= policy.max_size:
+            log.debug("rotating a log", extra={"path": str(path), "bytes": size})
+            self._told.add(path)
+            rotate(path, control, policy.max_files)

@@ -79,7 +79,11 @@ class Ends:
         entry = self._table.find(id)
         if not entry.state.running or id in self._clearing:
             return
-        code = read_exit_code(self._launcher.layout.of(id).exit_file)
+        try:
+            code = read_exit_code(self._launcher.layout.of(id).exit_file)
+        except OSError as error:  # too many open files, say; the end of the process brings us here again
+            log.error("can't read an exit code", extra={"container": id, "error": str(error)})
+            return
         if code is not None:
             self.ended(entry, code, "")
 

@@ -108,3 +108,24 @@ async def test_supervisor() -> None:
     supervisor.cancel()
     await asyncio.gather(supervisor, return_exceptions=True)
     await runtime.close()
+
+
+async def test_a_probe_that_can_not_run_is_a_failed_one_and_the_others_go_on() -> None:
+    clock = ManualClock()
+
+    def exhausted(id: str, argv: object) -> ExecResult:
+        raise OSError(24, "Too many open files")
+
+    runtime = FakeRuntime(clock, exec_script=exhausted)
+    config = ContainerConfig(id="c" * 64, args=("sleep", "100000"), layers=(Path("/l"),), healthcheck=CHECK)
+    supervisor = asyncio.create_task(HealthSupervisor(runtime, clock).run())
+    await runtime.create(config)
+    await runtime.start_container(config.id)
+    await settle()
+    await clock.advance(10 * SECOND)
+    assert not supervisor.done()
+    (probe,) = runtime.get(config.id)[1].health.log
+    assert (probe.exit_code, probe.output) == (-1, "[Errno 24] Too many open files")
+    supervisor.cancel()
+    await asyncio.gather(supervisor, return_exceptions=True)
+    await runtime.close()

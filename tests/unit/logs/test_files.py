@@ -7,10 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import InvalidArgument
+from tests.fakes.clock import ManualClock
 from worker.logs.files import last_lines, log_files
 from worker.logs.format import Joiner, LogEntry, parse_line, parse_timestamp
 from worker.logs.reader import LogQuery, read_log
-from worker.logs.rotation import RotationPolicy, parse_size, rotation_policy
+from worker.logs.rotation import LogRotator, RotationPolicy, parse_size, rotation_policy
 from worker.runtime.model import LogConfig
 
 START = 1_700_000_000_000_000_000
@@ -129,3 +130,18 @@ def test_policies() -> None:
             rotation_policy(LogConfig(options=options))
     with pytest.raises(InvalidArgument, match="no log driver named"):
         rotation_policy(LogConfig(driver="splunk"))
+
+
+def test_a_log_that_can_not_be_rotated_keeps_no_other_from_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "good").mkdir()
+    bad, good = tmp_path / "bad" / "log", tmp_path / "good" / "log"
+    for path in (bad, good):
+        path.write_bytes(b"x" * 100)
+    (tmp_path / "bad" / "log.1").mkdir()  # in the way
+    policy = RotationPolicy(10, 2)
+    LogRotator(ManualClock(), lambda: [(path, path.with_name("ctl"), policy) for path in (bad, good)]).tick()
+    assert good.with_name("log.1").exists()
+    assert "can't rotate a log" in caplog.text
