@@ -28,7 +28,7 @@ for line in output("ip", "neigh", "show", "nud", "permanent"):
     print("neighbour", line.strip())
 for line in output("nft", "--stateless", "list", "ruleset"):
     print("rule", line.strip())
-for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+for line in pathlib.Path("/proc/DAEMON/mountinfo").read_text().splitlines():
     print("mount", line.split()[4])
 for top in ("/run/shoal/bundles", "/run/shoal/containers", "/run/shoal/network", "DATA/containers"):
     for here, directories, files in os.walk(top):
@@ -60,7 +60,8 @@ def doomed(archive: Path) -> Iterator[Cluster]:
 def remains(cluster: Cluster, host: str) -> set[str]:
     """All that a task can leave on a host, as words that say what it is."""
     data = str(cluster.playground.host(host).socket.parent / "data")
-    done = cluster.playground.run(host, [sys.executable, "-c", LOOK.replace("DATA", data)], 30)
+    script = LOOK.replace("DATA", data).replace("DAEMON", str(daemon_pid(cluster, host)))
+    done = cluster.playground.run(host, [sys.executable, "-c", script], 30)
     assert done.returncode == 0, done.stderr
     return {line for line in done.stdout.splitlines() if line}
 
@@ -114,6 +115,10 @@ def test_killed_at_any_moment(doomed: Cluster) -> None:
     before, open_before = remains(doomed, victim), sockets(doomed, victim)
     chance = random.Random(7)
     doomed.docker("network", "create", "--driver", "overlay", "back")
+    doomed.run("sample", "--constraint", f"node.hostname=={victim}", "--network", "back", "-p", "8070:80")
+    kinds = {word.split()[0] for word in remains(doomed, victim) - before}
+    assert kinds >= {"device", "neighbour", "rule", "mount", "file", "cgroup", "process", "namespaces"}
+    doomed.docker("service", "rm", "sample")
     for number in range(ROUNDS):
         name = f"web{number}"
         words = ["--constraint", f"node.hostname=={victim}", "--network", "back", "-p", "8080:80"]
