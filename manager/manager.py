@@ -33,6 +33,7 @@ from manager.rpc.leader import LeaderClient
 from manager.rpc.server import port_app
 from manager.rpc.session import Sessions
 from manager.rpc.tls import server_context
+from manager.rpc.vote import VoteKeeper
 from manager.scheduler import Scheduler
 from manager.settings import Founding, Settings
 from manager.store import Store, View
@@ -54,6 +55,7 @@ SERVER: dict[str, Any] = {
 }
 """How both of the manager's HTTP servers run."""
 HANDSHAKE_TIMEOUT = 5.0
+ASKING_PATIENCE = 3 * SECOND
 _CATCH_UP = 25 * MILLISECOND
 _ATTEMPTS = 40
 
@@ -168,15 +170,17 @@ class Manager:
     async def _lead_until(self, stop: asyncio.Event) -> None:
         """Run the controllers whenever this manager leads, until told to stop or one of them fails."""
         leadership = asyncio.create_task(Leadership(self.raft.watch_leadership, self._controllers).run())
+        votes = asyncio.create_task(VoteKeeper(self.known_leader, self._ask_for_vote, self.clock).run())
         stopping = asyncio.create_task(stop.wait())
+        running = (leadership, votes, stopping)
         try:
-            await asyncio.wait((leadership, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if leadership.done():
-                leadership.result()
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            for task in (leadership, stopping):
+            for task in running:
                 task.cancel()
-            await asyncio.wait((leadership, stopping))
+            await asyncio.wait(running)
 
     async def _hand_over(self) -> None:
         if not self.raft.is_leader or len(self.raft.members) < 2:
@@ -210,6 +214,19 @@ class Manager:
         self.raft.update_tls(TlsMaterial(identity.certificate, identity.key, identity.root_ca))
         await self._leader.use(identity)
         log.info("certificate renewed")
+
+    async def _ask_for_vote(self) -> None:
+        members = self.members()
+        others = [address for node_id, address in members.items() if node_id != self.node_id]
+        if others:
+            await ask_to_be_member(
+                self.node_id,
+                self._settings.advertise,
+                others,
+                self._identity,
+                self.clock,
+                patience=ASKING_PATIENCE,
+            )
 
     # --- becoming a member ----------------------------------------------------------------------------
 

@@ -28,13 +28,18 @@ class JoinRefused(ShoalError):
 
 
 async def ask_to_be_member(
-    node_id: str, address: str, managers: Sequence[str], identity: Identity, clock: Clock
+    node_id: str,
+    address: str,
+    managers: Sequence[str],
+    identity: Identity,
+    clock: Clock,
+    patience: int = PATIENCE,
 ) -> None:
     """Ask one manager after the other to make this node a voting member of Raft.
 
-    Returns when it is one. Raises JoinRefused, or Unavailable when none could do it in time.
+    Returns when it is one; tries for `patience` nanoseconds. Raises JoinRefused, or Unavailable.
     """
-    deadline = clock.monotonic() + PATIENCE
+    deadline = clock.monotonic() + patience
     reason = "no manager is known"
     connector = aiohttp.TCPConnector(ssl=client_context(identity))
     async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as http:

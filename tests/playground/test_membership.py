@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -136,6 +137,19 @@ def test_promote_and_demote(engines: Cluster) -> None:
     engines.docker("swarm", "update", "--task-history-limit", "3", host="host3")
     info = json.loads(engines.docker("info", "--format", "{{json .Swarm.Cluster.Spec}}"))
     assert info["Orchestration"]["TaskHistoryRetentionLimit"] == 3
+
+
+def test_a_manager_demoted_and_promoted_at_once_votes_again(engines: Cluster) -> None:
+    engines.docker("node", "promote", "host2")
+    eventually("it manages", lambda: rows(engines)["host2"][2] == "Reachable")
+    for pause in (0.0, 0.1, 0.3):
+        engines.docker("node", "demote", "host2")
+        time.sleep(pause)  # how far the demotion has come is the point
+        engines.docker("node", "promote", "host2")
+        eventually("it manages again", lambda: rows(engines)["host2"][2] == "Reachable")
+        eventually("it answers", lambda: engines.attempt("node", "ls", host="host2").returncode == 0)
+    engines.docker("node", "demote", "host2")
+    eventually("it says so", lambda: state(engines, "host2") == "active/false")
 
 
 def test_the_leader_can_be_demoted(engines: Cluster) -> None:
