@@ -95,7 +95,7 @@ def test_a_registry_that_wants_a_password(cluster: Cluster, web_image: str, tmp_
     push(cluster.playground, archive, f"{OPEN}/private/tool:1")
     private = f"{LOCKED}/private/tool:1"
     status, answer = cluster.curl("host1", "POST", f"/images/create?fromImage={private}")
-    assert status == 401
+    assert status == 403
     assert "no basic auth credentials" in answer["message"]
     cluster.create("without", "--restart-condition", "none", image=private)
     assert private in cluster.complaint("without")

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from cluster.errors import InvalidArgument, ShoalError
+from cluster.errors import Forbidden, InvalidArgument, ShoalError, Unauthorized
 from worker.api.http import JSONStream, add_route, answer, filters, flag
 from worker.engine import Engine
 from worker.images.auth import RegistryAuth
@@ -69,6 +69,9 @@ class _Handlers:
         async def work() -> Exception | None:
             try:
                 await self._images.pull(name, auth=auth, platform=platform, progress=messages.put_nowait)
+            except Unauthorized as error:
+                # To a 401 the docker CLI answers with a prompt for a password, in which a script hangs.
+                return Forbidden(str(error))
             except (ShoalError, OSError) as error:
                 return error
             finally:
