@@ -34,13 +34,17 @@ class _Follower:
 
     async def run(self) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as readers:
                 exists = True
                 while exists:
                     view, watch = self._access.store.watch(Service, Task)
                     with watch:
-                        exists = await self._until_lagging(group, view, watch)
-        except* Unavailable as lost:
+                        exists = await self._until_lagging(readers, view, watch)
+        except ExceptionGroup as group:
+            # Not except*: what is raised there comes out in a group again.
+            lost, other = group.split(Unavailable)
+            if lost is None or other is not None:
+                raise
             raise lost.exceptions[0] from None
         if self._problems:
             raise Unavailable("; ".join(self._problems))

@@ -1,5 +1,6 @@
 """The replicated log of the managers."""
 
+import manager.raft.stock  # noqa: F401 - first
 from manager.raft.delivery import StateMachine
 from manager.raft.engine import Raft
 from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, Overloaded, RaftCorrupt, TooLarge

@@ -1,5 +1,8 @@
 """Defects of stock pysyncobj (see docs/raft.md), each as a scene that goes wrong without our mitigation."""
 
+import subprocess
+import sys
+
 import pytest
 
 from manager.raft.errors import NotLeader, OutcomeUnknown, RaftCorrupt
@@ -419,3 +422,10 @@ def test_late_local_snapshot_does_not_replace_a_newer_installed_one() -> None:
     world.restart("C")
     world.rounds(6)
     assert world["C"].machine.entries == world["A"].machine.entries
+
+
+def test_importing_the_engine_leaves_the_socket_module_alone() -> None:
+    """Stock pysyncobj replaces socket.inet_ntop with a function for Windows."""
+    code = "import socket, manager.raft; print(socket.inet_ntop(socket.AF_INET, bytes([192, 0, 2, 1])))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "192.0.2.1"
