@@ -13,7 +13,7 @@ from bench.report import Bar, seconds
 from shoal.cli.client import Engine
 
 COUNT = 100
-ROUNDS = 5
+ROUNDS = 3
 GOALS = {"default": 3.0, "overlay": 4.0}
 """How many times faster than dockerd."""
 RECORDED = {"default": (7.8, 9.7), "overlay": (11.4, 17.6)}

@@ -15,7 +15,7 @@ from cluster.errors import ShoalError
 from shoal.cli.client import Engine
 from shoal.playground.playground import Playground
 
-KILLS, PEER_KILLS = 20, 5
+KILLS, PEER_KILLS = 20, 3
 GOAL = 2.0
 MANAGERS = 3
 REQUEST_SECONDS = 3.0
