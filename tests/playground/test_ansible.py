@@ -92,7 +92,7 @@ class Controller:
 
 
 @pytest.fixture(scope="module")
-def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+def controller(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
     """Three engines in no cluster; the tests run in order, each on what the one before left."""
     if not (BIN / "ansible-playbook").exists():
         pytest.skip("ansible-core is not installed: pip install -e '.[dev]'")
@@ -102,6 +102,7 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]
         playground(hosts=3, managers=0) as cluster,
         Controller(cluster, tmp_path_factory.mktemp("ansible")) as controller,
     ):
+        cluster.load(archive)
         yield controller
 
 
@@ -121,9 +122,12 @@ def test_a_second_run_changes_nothing(controller: Controller) -> None:
 
 
 def test_a_manager_leaves_and_comes_back_by_another(controller: Controller) -> None:
+    cluster = controller.cluster
+    assert "host2" in cluster.spread(cluster.run("steady", replicas=3))
     changes = controller.recap("leave.yml", "-e", "shoal_leaving=host2")
     assert changes == {"host1": 0, "host2": 4, "host3": 0}
     assert controller.roles() == {"host1": "manager", "host3": "worker"}
+    assert set(cluster.spread(cluster.running("steady", 3))) == {"host1", "host3"}
     assert controller.recap("site.yml", "--tags", "cluster", "--limit", "host1,host2")["host2"] == 1
     assert controller.roles() == {"host1": "manager", "host2": "manager", "host3": "worker"}
 
