@@ -12,6 +12,7 @@ import click
 from cluster import logs
 from cluster.errors import ShoalError
 from shoal.daemon import config as settings
+from shoal.daemon import malloc
 from shoal.daemon.pidfile import DirectoryLock, PidFile
 from worker.runtime import hybrid
 
@@ -56,6 +57,7 @@ def main(config_file: Path | None, **flags: Any) -> None:
         click.echo(f"shoald: {error}", err=True)
         sys.exit(2)
     logs.configure(config.log_level, config.log_format)
+    malloc.return_freed_memory()
     open_files = _raise_open_files()
     from shoal.daemon.daemon import Daemon  # after the flags, so that --help answers at once
 
