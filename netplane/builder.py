@@ -180,6 +180,9 @@ def _attach(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) ->
     for each in interfaces:
         bridge = segments[each.network_id].index
         messages.append(route.join_bridge(each.port, bridge))
+        # The bridge may still know the address's MAC behind the tunnel, from a task on another node that had
+        # it before; a sandbox that only listens would never correct that.
+        messages.append(route.bridge_entry(port_index(each.port), each.mac))
         messages.append(route.neighbour(bridge, each.address, each.mac))
     return messages
 

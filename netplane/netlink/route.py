@@ -9,7 +9,7 @@ _NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH, _DELNEIGH, _NEWRULE = 16, 17
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_GROUP, _IFLA_NET_NS_FD = 27, 28
 _NUD_PERMANENT, _NUD_NOARP = 0x80, 0x40
-_NTF_SELF = 0x02
+_NTF_SELF, _NTF_MASTER, _NTF_STICKY = 0x02, 0x04, 0x40
 _UP = 1
 
 
@@ -97,6 +97,13 @@ def delete_neighbour(index: int, ip: str) -> bytes:
     """Forget a neighbour."""
     header = struct.pack("=BxxxiHBB", socket.AF_INET, index, 0, 0, 0)
     return message(_DELNEIGH, 0, header + attribute(1, socket.inet_aton(ip)))
+
+
+def bridge_entry(port: int, mac: str) -> bytes:
+    """Frames for `mac` leave their bridge by this port, whatever the bridge has learnt or will learn."""
+    flags = _NTF_MASTER | _NTF_STICKY
+    header = struct.pack("=BxxxiHBB", socket.AF_BRIDGE, port, _NUD_NOARP, flags, 0)
+    return message(_NEWNEIGH, CREATE | REPLACE, header + attribute(2, mac_bytes(mac)))
 
 
 def tunnel_entry(index: int, mac: str, node: str) -> bytes:
