@@ -184,6 +184,20 @@ def test_service_address_spreads_and_follows(lab: Lab) -> None:
     assert "1 packets received" in host.run(f"busybox ping -c 1 -W 2 {VIP}", netns)
 
 
+def test_an_address_that_moves_to_another_node_is_reached_at_once(lab: Lab) -> None:
+    """The new node's bridge has learnt the address's MAC behind the tunnel while it was the other node's."""
+    cluster = Cluster(lab, 2)
+    cluster.task("old", 1, 10)
+    assert cluster.through(2)[0].startswith("old ")
+    cluster.netns["old"][0].call("remove", "old-box")
+    gone = tuple((record.network_id, "old") for record in cluster.endpoints.values())
+    cluster.tell(DataplaneChanges(removed_endpoints=gone))
+    cluster.endpoints.clear()
+    cluster.task("new", 2, 10)
+    assert cluster.through(2)[0].startswith("new ")
+    assert cluster.through(1)[0].startswith("new ")
+
+
 def test_swaps_under_load_fail_no_connection(lab: Lab) -> None:
     cluster = Cluster(lab, 2)
     cluster.task("t1", 1, 10)
