@@ -12,8 +12,11 @@ from pathlib import Path
 from tests.support.leftovers import Leftovers
 
 STAGES = (
-    ("pure tests", ["tests/unit", "-n", "2", "-m", "not host and not playground"]),
-    ("tests on this kernel", ["tests/host", "-m", "host and not playground"]),
+    ("pure tests", ["tests/unit", "-n", "2", "-m", "not host and not playground and not realtime"]),
+    (
+        "tests on this kernel",
+        ["tests/unit/raft", "tests/host", "-m", "(host or realtime) and not playground"],
+    ),
     ("tests on playground hosts", ["tests/playground", "tests/host", "-m", "playground"]),
 )
 NO_TESTS = 5  # pytest's exit status

@@ -12,6 +12,8 @@ from cluster.errors import Unavailable
 from manager.raft import NotLeader, Raft, RaftLimits, TooLarge
 from tests.fakes.raft import CLUSTER, Authority, Member, Recorder, TlsCluster
 
+pytestmark = pytest.mark.realtime
+
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[TlsCluster]:
