@@ -1,29 +1,25 @@
 """The routes of the cluster port: join, renewal, sessions, Raft membership, requests from other managers."""
 
-from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 from aiohttp import web
-from msgspec.structs import replace
 
-from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound, Unavailable
+from cluster.errors import Forbidden, NotFound, Unavailable
 from cluster.identity import Peer
 from cluster.joining import JoinRequest, RenewRequest, RootCertificate
-from cluster.objects import ManagerStatus, Node
+from cluster.objects import Node
 from cluster.seams import MILLISECOND, SECOND
-from cluster.states import Role
-from manager.api.access import ACCESS, Access, Managers
+from manager.api.access import ACCESS, Access
 from manager.api.app import MAX_BODY, Handler, engine_app, errors, on_the_leader
-from manager.api.nodes import check_quorum_without
 from manager.api.request import answer, body
 from manager.ca.authority import Authority
 from manager.dispatcher.channel import PeerIdentity
-from manager.raft.errors import NotLeader
 from manager.rpc.leader import Barrier
+from manager.rpc.membership import Membership, admit_manager, dismiss_manager
 from manager.rpc.peers import require_manager, require_node
 from manager.rpc.session import MAX_FRAME, Sessions, WebSocketChannel
-from manager.store import Transaction, View
+from manager.store import View
 
 _FORWARD = "/forward"
 ROLE_PATIENCE = 10 * SECOND
@@ -36,23 +32,14 @@ class RaftAddress(msgspec.Struct, frozen=True):
     address: str
 
 
-class Port(Access, Protocol):
+class Port(Access, Membership, Protocol):
     """What the cluster port needs of its manager, besides what the API needs."""
 
     cluster_id: str
     authority: Authority
 
-    async def barrier(self) -> tuple[int, Managers]:
-        """A confirmed index and the managers' state; only on the leader (NotLeader)."""
-
-    async def add_member(self, node_id: str, address: str) -> None:
-        """Make a manager a voting member; only on the leader."""
-
     def sessions(self) -> Sessions:
         """The dispatcher."""
-
-    def members(self) -> Mapping[str, str]:
-        """Raft's members: node id → "ip:port"."""
 
 
 def port_app(port: Port) -> web.Application:
@@ -165,43 +152,11 @@ class _Handlers:
 
     async def raft_join(self, request: web.Request) -> web.Response:
         """POST /raft/join/{node_id}: a node with the manager role becomes a voting member. Safe to repeat."""
-        node_id = request.match_info["node_id"]
         wanted = await body(request, RaftAddress)
-        if ":" not in wanted.address:
-            raise InvalidArgument("the address must be ip:port")
-        view = await self._port.confirmed()
-        node = view.get(Node, node_id)
-        if node is None or node.role is not Role.MANAGER or node.spec.role is not Role.MANAGER:
-            raise Forbidden(f"node {node_id} does not have the manager role: promote it first")
-        if self._port.members().get(node_id) != wanted.address:
-            try:
-                await self._port.add_member(node_id, wanted.address)
-            except Conflict as error:
-                raise Conflict(f"node {node_id} is already a manager at another address: {error}") from error
-
-        def note(tx: Transaction) -> None:
-            node = tx.get(Node, node_id)
-            if node is not None:
-                tx.update(replace(node, manager_status=ManagerStatus(address=wanted.address)))
-
-        await self._port.store.update_retrying(note)
+        await admit_manager(self._port, request.match_info["node_id"], wanted.address)
         return answer({})
 
     async def raft_leave(self, request: web.Request) -> web.Response:
         """POST /raft/leave/{node_id}: a manager gives up its vote and role, unless quorum would be lost."""
-        node_id = request.match_info["node_id"]
-        _, managers = await self._port.barrier()
-        check_quorum_without(node_id, managers)
-        if node_id == self._port.node_id:
-            raise NotLeader(None)  # the leader hands over first; then its successor removes it
-        await self._port.remove_member(node_id)
-        await self._port.store.update_retrying(lambda tx: resign(tx, node_id))
+        await dismiss_manager(self._port, request.match_info["node_id"])
         return answer({})
-
-
-def resign(tx: Transaction, node_id: str) -> None:
-    """The node is a worker from now on, by its own wish."""
-    node = tx.get(Node, node_id)
-    if node is not None:
-        spec = replace(node.spec, role=Role.WORKER)
-        tx.update(replace(node, spec=spec, role=Role.WORKER, manager_status=None))

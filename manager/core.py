@@ -1,0 +1,224 @@
+"""A manager without its connections: store, Raft, authority, dispatcher, controllers and leadership.
+
+`manager.manager` puts it behind the cluster port and the API; the simulator drives it in virtual time.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+from cluster.errors import ShoalError, Unavailable
+from cluster.messages import LogChunk, LogRequest
+from cluster.objects import Cluster
+from cluster.seams import MILLISECOND, SECOND, Clock, Random
+from manager.allocator import Allocator
+from manager.api.access import NO_LEADER, Managers, SelfLeads
+from manager.ca.authority import Authority, founding_objects
+from manager.ca.roles import RoleManager
+from manager.dispatcher import Dispatcher
+from manager.leader import Leadership, Runnable
+from manager.orchestrator.node_down import OrphanKeeper
+from manager.orchestrator.orchestrator import GlobalOrchestrator, ReplicatedOrchestrator
+from manager.orchestrator.reaper import Reaper
+from manager.raft import NotLeader, Raft
+from manager.rpc.leader import Barrier
+from manager.rpc.session import Sessions
+from manager.rpc.vote import VoteKeeper
+from manager.scheduler import Scheduler
+from manager.settings import Founding
+from manager.store import Store, View
+
+log = logging.getLogger("shoal.manager")
+
+REACHABLE_WITHIN = 2 * SECOND
+"""A member that has not answered the leader for longer counts as unreachable."""
+HAND_OVER_TIMEOUT = 3.0
+APPLY_TIMEOUT = 3 * SECOND
+FOUNDING_TIMEOUT = 10.0
+_CATCH_UP = 25 * MILLISECOND
+_ATTEMPTS = 40
+
+
+class Leader(Protocol):
+    """The manager that leads, asked from another one."""
+
+    async def barrier(self) -> Barrier:
+        """A confirmed read's index. Raises Unavailable when no leader is found in time, or SelfLeads."""
+
+
+class Core:
+    """One manager's state and what it does with it. `start` first; then `found`, or be made a member."""
+
+    raft: Raft
+
+    def __init__(self, node_id: str, advertise: str, clock: Clock, rng: Random) -> None:
+        """advertise: "ip:port" at which the other nodes reach this manager's cluster port."""
+        self.node_id = node_id
+        self.advertise = advertise
+        self.cluster_id = ""
+        self.clock = clock
+        self.rng = rng
+        self.store = Store(clock, rng)
+        self.authority = Authority(self.store, clock, rng)
+        self._dispatcher = Dispatcher(self.store, clock, rng, self.leader_address)
+        self._elected = asyncio.Event()
+        self._leader: Leader
+
+    # --- life -----------------------------------------------------------------------------------------
+
+    async def start(self, stack: AsyncExitStack, raft: Raft, leader: Leader) -> None:
+        """Take part in Raft, until the stack is closed. `raft` replicates `self.store`."""
+        self.raft = raft
+        self.cluster_id = raft.cluster_id
+        self._leader = leader
+        self.store.bind(raft)
+        await raft.start()
+        stack.push_async_callback(raft.stop)
+        stack.callback(raft.watch_leadership(self._leadership_changed))
+
+    def _leadership_changed(self, leads: bool, _term: int) -> None:
+        if leads:
+            self._elected.set()
+        else:
+            self._elected.clear()
+
+    async def found(self, cluster: Cluster, founding: Founding) -> None:
+        """Write a new cluster's first objects, as its only manager."""
+        async with asyncio.timeout(FOUNDING_TIMEOUT):
+            await self._elected.wait()
+            await self.store.update(
+                lambda tx: founding_objects(
+                    tx,
+                    cluster,
+                    self.node_id,
+                    self.advertise,
+                    data_path_address=founding.data_path_addr,
+                    availability=founding.availability,
+                )
+            )
+        log.info("cluster founded", extra={"cluster": self.cluster_id})
+
+    async def lead_until(self, stop: asyncio.Event, ask_for_vote: Callable[[], Awaitable[None]]) -> None:
+        """Run the controllers whenever this manager leads, until told to stop or one of them fails.
+
+        ask_for_vote: asks the other managers to make this one a member (again). Raises ShoalError.
+        """
+        leadership = asyncio.create_task(Leadership(self.raft.watch_leadership, self._controllers).run())
+        votes = asyncio.create_task(VoteKeeper(self.known_leader, ask_for_vote, self.clock).run())
+        stopping = asyncio.create_task(stop.wait())
+        running = (leadership, votes, stopping)
+        try:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+
+    async def hand_over(self) -> None:
+        """Before the end: leave leadership, if this manager has it, to another one."""
+        if not self.raft.is_leader or len(self.raft.members) < 2:
+            return
+        try:
+            async with asyncio.timeout(HAND_OVER_TIMEOUT):
+                await self.raft.transfer_leadership()
+        except (ShoalError, TimeoutError) as error:
+            log.warning("leadership could not be handed over", extra={"reason": str(error)})
+
+    def _controllers(self) -> Sequence[Runnable]:
+        """All that only the leader does, anew for each term."""
+        store, clock, rng = self.store, self.clock, self.rng
+        return [
+            Allocator(store, clock, rng),
+            ReplicatedOrchestrator(store, clock, rng),
+            GlobalOrchestrator(store, clock, rng),
+            OrphanKeeper(store, clock),
+            Reaper(store, clock),
+            Scheduler(store, clock),
+            self._dispatcher,
+            RoleManager(store, self.members, self.raft.remove_member, clock),
+        ]
+
+    # --- what the API and the port ask ----------------------------------------------------------------
+
+    def leading(self) -> bool:
+        """Whether this manager leads and has applied what its predecessors wrote."""
+        return self._elected.is_set()
+
+    def known_leader(self) -> str:
+        """The leader's node id; empty during an election."""
+        return self.raft.leader_id or ""
+
+    def leader_address(self) -> str:
+        """The leader's address; empty when none is known."""
+        leader = self.leader_member()
+        return leader[1] if leader else ""
+
+    def leader_member(self) -> tuple[str, str] | None:
+        """The leader's node id and address, as known here."""
+        leader = self.raft.leader_id
+        address = self.raft.members.get(leader) if leader else None
+        return (leader, address) if leader and address else None
+
+    def members(self) -> Mapping[str, str]:
+        """Raft's members."""
+        return self.raft.members
+
+    async def barrier(self) -> tuple[int, Managers]:
+        """A confirmed index and the members' state; NotLeader elsewhere than on the leader."""
+        index = await self.raft.read_barrier()
+        status = self.raft.status()
+        reachable = {self.node_id} | {
+            peer.node_id
+            for peer in status.peers
+            if peer.since_contact is not None and peer.since_contact < REACHABLE_WITHIN
+        }
+        return index, Managers(self.node_id, frozenset(status.members), frozenset(reachable))
+
+    async def _confirmed(self) -> Managers:
+        """Wait until everything acknowledged before this call is applied here."""
+        for _ in range(_ATTEMPTS):
+            try:
+                if self.leading():
+                    _, managers = await self.barrier()
+                    return managers
+                answer = await self._leader.barrier()
+                await self.raft.wait_applied(answer.index, timeout=APPLY_TIMEOUT)
+                return Managers(answer.leader, answer.members, answer.reachable)
+            except (NotLeader, SelfLeads):
+                await self.clock.sleep(_CATCH_UP)
+            except TimeoutError:
+                break
+        raise Unavailable(NO_LEADER)
+
+    async def confirmed(self) -> View:
+        """The state, confirmed by the leader."""
+        await self._confirmed()
+        return self.store.view()
+
+    async def managers(self) -> Managers:
+        """Who leads and who can be reached."""
+        return await self._confirmed()
+
+    def logs(self, query: LogRequest) -> AsyncIterator[LogChunk]:
+        """Logs from the agents."""
+        return self._dispatcher.logs(query)
+
+    async def add_member(self, node_id: str, address: str) -> None:
+        """Make a manager a voting member."""
+        await self.raft.add_member(node_id, address)
+
+    async def remove_member(self, node_id: str) -> None:
+        """Take a manager's vote away."""
+        await self.raft.remove_member(node_id)
+
+    async def resign_leadership(self) -> None:
+        """Hand leadership to another manager, so that this one can leave."""
+        await self.raft.transfer_leadership()
+
+    def sessions(self) -> Sessions:
+        """The dispatcher."""
+        return self._dispatcher
