@@ -26,6 +26,8 @@ _REPLACED = (
     "deleteEntriesTo",
     "generateRaftTimeout",
     "sendAppendEntries",
+    "onNodeConnected",
+    "onNodeDisconnected",
 )
 _CALLED = (
     "doChangeCluster",
@@ -33,8 +35,6 @@ _CALLED = (
     "setState",
     "updateClusterConfiguration",
     "tryLogCompaction",
-    "onNodeConnected",
-    "onNodeDisconnected",
 )
 
 
@@ -141,11 +141,19 @@ class Engine(SyncObj):  # type: ignore[misc]
     def postpone_election(self) -> None:
         self._SyncObj__raftElectionDeadline = _monotonic() + self._SyncObj__generateRaftTimeout()
 
+    def election_deadline(self) -> float:
+        deadline: float = self._SyncObj__raftElectionDeadline
+        return deadline
+
     def elect_at_once(self) -> None:
         self._SyncObj__raftElectionDeadline = 0.0
 
     def send_entries_now(self) -> None:
         self._SyncObj__newAppendEntriesTime = 0.0
+
+    def next_heartbeat(self) -> float:
+        moment: float = self._SyncObj__newAppendEntriesTime
+        return moment
 
     def waiting(self) -> dict[int, list[tuple[int, Callable[[object, int], None]]]]:
         """Call-backs of this leader's entries by index: (term, call-back)."""

@@ -6,16 +6,16 @@ docs/raft.md lists what is wrong with stock pysyncobj (D1 to D16) and where it i
 """
 # ruff: noqa: N802
 
-import asyncio
 import logging
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from pysyncobj import FAIL_REASON, SyncObjConf
 
 from cluster.seams import SECOND, Clock, Random
+from manager.raft.alarm import NEVER, Alarm, Scheduler
 from manager.raft.changes import MemberChanges
 from manager.raft.delivery import Apply, Call, Delivery, Passed, Waiter
 from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, RaftCorrupt
@@ -27,22 +27,14 @@ from manager.raft.snapshot import Snapshots
 from manager.raft.status import PeerStatus, RaftStatus
 from manager.raft.timing import RaftLimits, RaftTiming
 from manager.raft.transport import Peer, PeerTransport
-from manager.raft.wire import AnyMessage
+from manager.raft.wire import AnyMessage, Progress
 
 log = logging.getLogger("shoal.raft")
 
-TICK = 0.02
-"""Seconds between steps when nothing happens."""
-
-
-class Scheduler(Protocol):
-    """The part of an event loop that the node uses."""
-
-    def call_soon(self, callback: Callable[[], None], /) -> object:
-        """Call in the next turn."""
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
-        """Call after delay seconds."""
+LONGEST_SLEEP = 1.0
+"""Seconds after which a step is made although nothing is known to be due."""
+STATUS_AGE = 0.02
+"""Seconds for which a status is good enough while steps follow each other."""
 
 
 class RaftNode(MemberChanges):
@@ -76,7 +68,7 @@ class RaftNode(MemberChanges):
         self._reads = ReadIndex(clock, self._send)
         self._scheduled = self._halted = self._announced = False
         self._sent_index = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(scheduler, self.now, self.kick)
         self._prepare_replication()
         self._prepare_changes()
         others = [Peer(node_id, address) for node_id, address in self._config.items() if node_id != node.id]
@@ -89,7 +81,7 @@ class RaftNode(MemberChanges):
         for peer in others:
             transport.addNode(peer)
         self._recover(journal)
-        self.status = self._status()
+        self._renew_status()
 
     def _settings(self) -> SyncObjConf:
         seconds = 1 / SECOND
@@ -139,10 +131,10 @@ class RaftNode(MemberChanges):
         self._SyncObj__raftCommitIndex = max(journal.getRaftCommitIndex(), self.raftLastApplied)
 
     def begin(self) -> None:
-        """Start to tick."""
+        """Take part from now on."""
         if not self.voters():
             self.elect_at_once()
-        self._tick()
+        self.kick()
 
     def end(self) -> None:
         """Stop, syncing what is held; everything under way has an unknown outcome."""
@@ -153,8 +145,7 @@ class RaftNode(MemberChanges):
         """Do nothing more, and tell everyone who waits."""
         if not self._halted:
             self._halted = True
-            if self._timer is not None:
-                self._timer.cancel()
+            self._alarm.cancel()
             self.set_leader(None)
             self._fail_under_way()
             while self._proposals:
@@ -170,15 +161,37 @@ class RaftNode(MemberChanges):
             self._scheduled = True
             self._scheduler.call_soon(self._step)
 
-    def _tick(self) -> None:
-        if not self._halted:
-            self.kick()
-            self.status = self._status()
-            self._timer = self._scheduler.call_later(TICK, self._tick)
-
     def _step(self) -> None:
         self._scheduled = False
         self._guarded(self._work)
+        if not self._halted:
+            self._alarm.set(min(self._next_deadline(), self._keep_status()))
+
+    def _next_deadline(self) -> float:
+        """When something is due although no message comes: a heartbeat, an election."""
+        latest = self.now() + LONGEST_SLEEP
+        if self.state() == LEADER:
+            return min(latest, self.next_heartbeat()) if self.voters() or self.learners() else latest
+        if self._removed:
+            return latest
+        deadline = self.election_deadline()
+        if deadline < self.now() and self._canvass is not None:
+            deadline = self._canvass.until
+        return min(latest, deadline)
+
+    def _keep_status(self) -> float:
+        """Renew the status if it is old or something essential has changed; returns when to do so else."""
+        if self.now() - self._status_at < STATUS_AGE and self._essence() == self._status_of:
+            return self._status_at + self._timing.heartbeat / SECOND
+        self._renew_status()
+        return NEVER
+
+    def _renew_status(self) -> None:
+        self._status_at, self._status_of = self.now(), self._essence()
+        self.status = self._status()
+
+    def _essence(self) -> tuple[object, ...]:
+        return self.state(), self.leader(), self.raftCurrentTerm, len(self.connected()), len(self._config)
 
     def _work(self) -> None:
         journal = self.journal()
@@ -229,6 +242,15 @@ class RaftNode(MemberChanges):
 
     def _SyncObj__onMessageReceived(self, node: Peer, message: AnyMessage) -> None:
         self._guarded(lambda: self._handle(node, message))
+        if not isinstance(message, Progress):
+            self.kick()
+
+    def _SyncObj__onNodeConnected(self, node: Peer) -> None:
+        self.connected().add(node)
+        self.kick()
+
+    def _SyncObj__onNodeDisconnected(self, node: Peer) -> None:
+        self.connected().discard(node)
         self.kick()
 
     def _state_changed(self, old: int, new: int) -> None:

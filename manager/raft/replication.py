@@ -12,8 +12,9 @@ from typing import NoReturn
 from pysyncobj import SyncObj
 
 from cluster.seams import Clock, Random
-from manager.raft.delivery import Delivery, Restore
+from manager.raft.delivery import Call, Delivery, Restore
 from manager.raft.errors import RaftCorrupt
+from manager.raft.freshness import ASK_EVERY, Freshness
 from manager.raft.hooks import LEADER, Engine
 from manager.raft.journal import Entry
 from manager.raft.membership import parse_change
@@ -63,6 +64,8 @@ class Replication(Engine):
 
     def _prepare_replication(self) -> None:
         self._heard_leader = self.now()
+        self.freshness = Freshness(self._clock)
+        self._asked_at = -ASK_EVERY
         self._peers.lost = self._lost
         self._canvass: _Canvass | None = None
         self._acks: dict[Peer, Progress] = {}
@@ -87,6 +90,7 @@ class Replication(Engine):
                 elif isinstance(message, SnapshotChunk):
                     self._receive_snapshot(peer, message)
                 else:
+                    self._note_confirmed(message.confirmed, message.asked)
                     self._send(peer, Progress(message.term, self.journal().last_index() + 1))
             case Progress():
                 self._progress(peer, message)
@@ -125,7 +129,32 @@ class Replication(Engine):
                 log.warning("unexpected message", extra={"peer": peer.id, "kind": type(message).__name__})
 
     def _send(self, peer: Peer, message: Message) -> None:
+        if isinstance(message, Progress):
+            message.asked = self._question()
         self._peers.send(peer, message)
+
+    # -- how old the state is
+
+    def _question(self) -> int:
+        """The time (monotonic, ns), when it is time to have the state here confirmed again; else 0."""
+        now = self._clock.monotonic()
+        if now - self._asked_at < ASK_EVERY:
+            return 0
+        self._asked_at = now
+        return now
+
+    def _note_confirmed(self, index: int | None, asked_at: int) -> None:
+        if index and asked_at:
+            self._delivery.put(Call(lambda: self.freshness.confirmed(index, asked_at)))
+
+    def _confirm_for(self, peer: Peer, asked: int) -> None:
+        def answer(index: int | None) -> None:
+            if index is not None:
+                self._send(peer, Heartbeat(self.raftCurrentTerm, asked, index))
+
+        self._reads.ask(answer)
+
+    # -- receiving entries
 
     def _follow(self, peer: Peer, term: int) -> None:
         """The peer leads in this term, which is not older than ours."""
@@ -268,6 +297,8 @@ class Replication(Engine):
 
     def _SyncObj__sendAppendEntries(self) -> None:
         self._SyncObj__newAppendEntriesTime = self.now() + self.conf.appendEntriesPeriod
+        if asked := self._question():
+            self._reads.ask(lambda index: self._note_confirmed(index, asked))
         for peer in self.voters() | self.learners():
             if peer in self.connected():
                 self._send_log(peer)
@@ -316,14 +347,19 @@ class Replication(Engine):
         if self.state() != LEADER or message.term != self.raftCurrentTerm or peer not in self.next_index():
             return  # An answer to an older leadership says nothing about this one.
         self.last_response()[peer] = self.now()
+        if message.asked:
+            self._confirm_for(peer, message.asked)
         matched = message.next_index - 1
         if matched > self.journal().last_index():
             log.error("a follower is ahead of its leader", extra={"peer": peer.id, "index": matched})
         elif message.reset:
             self.next_index()[peer] = message.next_index
+            self.kick()
         elif message.success:
-            self.match_index()[peer] = max(self.match_index()[peer], matched)
             self.next_index()[peer] = max(self.next_index()[peer], message.next_index)
+            if matched > self.match_index()[peer]:
+                self.match_index()[peer] = matched
+                self.kick()
 
     # -- elections
 
