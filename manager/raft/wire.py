@@ -72,9 +72,14 @@ class AppendEntries(Message):
 
 
 class Heartbeat(Message):
-    """The leader lives, and has nothing that fits this follower's log right now."""
+    """The leader lives, and has nothing that fits this follower's log right now.
+
+    confirmed: the answer to a Progress that asked: all that was acknowledged before is at most at this index.
+    """
 
     term: int
+    asked: int = 0
+    confirmed: int = 0
 
 
 class SnapshotChunk(Message):
@@ -91,12 +96,14 @@ class Progress(Message):
     """A follower's answer to its leader in `term`.
 
     success: the log agrees with the leader's before next_index, durably. reset: send from next_index on.
+    asked: not 0 when the follower wants a confirmed index; a time of its own clock that comes back with it.
     """
 
     term: int
     next_index: int
     reset: bool = False
     success: bool = False
+    asked: int = 0
 
 
 class TimeoutNow(Message):
