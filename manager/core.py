@@ -14,7 +14,7 @@ from cluster.messages import LogChunk, LogRequest
 from cluster.objects import Cluster
 from cluster.seams import MILLISECOND, SECOND, Clock, Random
 from manager.allocator import Allocator
-from manager.api.access import NO_LEADER, Managers, SelfLeads
+from manager.api.access import NO_LEADER, Managers, Read, SelfLeads
 from manager.ca.authority import Authority, founding_objects
 from manager.ca.roles import RoleManager
 from manager.dispatcher import Dispatcher
@@ -196,12 +196,19 @@ class Core:
 
     async def confirmed(self) -> View:
         """The state, confirmed by the leader."""
-        await self._confirmed()
-        return self.store.view()
+        return (await self.confirmed_read()).view
 
-    async def managers(self) -> Managers:
-        """Who leads and who can be reached."""
-        return await self._confirmed()
+    async def confirmed_read(self) -> Read:
+        """The state, confirmed by the leader, and who can be reached."""
+        managers = await self._confirmed()
+        return Read(self.store.view(), managers, confirmed=True)
+
+    def own_read(self) -> Read:
+        """The state as it is here."""
+        managers = Managers(
+            self.known_leader(), frozenset(self.members()), frozenset((self.node_id,)), known=False
+        )
+        return Read(self.store.view(), managers, confirmed=False, age=self.raft.age())
 
     def logs(self, query: LogRequest) -> AsyncIterator[LogChunk]:
         """Logs from the agents."""

@@ -22,6 +22,19 @@ class Managers(NamedTuple):
     leader: str
     members: frozenset[str]
     reachable: frozenset[str]
+    known: bool = True
+    """Whether the leader said so. Otherwise it is what one manager believes, and it can reach itself only."""
+
+
+class Read(NamedTuple):
+    """The state as one manager has it, and what is known about how new it is."""
+
+    view: View
+    managers: Managers
+    confirmed: bool
+    """It has every write that was acknowledged before it was asked for."""
+    age: int | None = None
+    """Unless confirmed: it had every acknowledged write so many nanoseconds ago, or later; None: unknown."""
 
 
 class Access(Protocol):
@@ -38,8 +51,11 @@ class Access(Protocol):
     async def confirmed(self) -> View:
         """The state, at least as new as any write acknowledged before the call. Raises Unavailable."""
 
-    async def managers(self) -> Managers:
-        """Who leads and who can be reached, from the leader. Raises Unavailable."""
+    async def confirmed_read(self) -> Read:
+        """As `confirmed`, with who leads and who can be reached, from the leader. Raises Unavailable."""
+
+    def own_read(self) -> Read:
+        """The state as this manager has it, at once."""
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
         """The leader's answer to this request. Raises Unavailable, or SelfLeads."""

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from cluster.errors import ShoalError, Unavailable
 from cluster.seams import MILLISECOND
-from manager.api import logs, networks, nodes, payloads, services, swarm, tasks
+from manager.api import logs, networks, nodes, payloads, reads, services, swarm, tasks
 from manager.api.access import ACCESS, NO_LEADER, Access, SelfLeads
 from manager.api.request import answer, check_api_version
 from manager.raft.errors import NotLeader
@@ -63,6 +63,7 @@ def engine_app(access: Access, *extra: web.RouteDef) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
     app[ACCESS] = access
     for method, path, handler in _READS:
+    app.on_response_prepare.append(reads.label)
         _route(app, method, path, handler)
     for method, path, handler in _ON_THE_LEADER:
         _route(app, method, path, on_the_leader(handler))
@@ -94,7 +95,7 @@ def on_the_leader(handler: Handler) -> Handler:
         for _ in range(_ATTEMPTS):
             try:
                 if access.leading():
-                    return await handler(request)
+                    return await _decide(request, handler)
                 if forwarded:
                     raise NotLeader(access.known_leader() or None)
                 return await access.forward(request)
@@ -110,6 +111,25 @@ def on_the_leader(handler: Handler) -> Handler:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _decide(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The leader's answer to a write.
+
+    A refusal says how the state is, so it is decided again on a confirmed one: this manager may have lost its
+    leadership without knowing it yet.
+    """
+    if request.method == "GET":
+        return await handler(request)
+    try:
+        response = await handler(request)
+    except Unavailable:
+        raise
+    except ShoalError:
+        await reads.confirm(request)
+        response = await handler(request)
+    reads.written(request)
+    return response
+
+
     """Docker's error shape for everything that goes wrong."""
     try:
         check_api_version(request)

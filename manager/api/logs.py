@@ -13,6 +13,7 @@ from cluster.seams import SECOND
 from manager.api.access import ACCESS
 from manager.api.log_follow import follow_service
 from manager.api.lookup import find_service, find_task
+from manager.api.reads import state
 from manager.api.request import api_version, flag
 
 _FRAME = struct.Struct(">BxxxL")
@@ -21,7 +22,7 @@ _SYSTEM_ERROR = 3  # the stream of an error that comes after the answer has begu
 
 async def service_logs(request: web.Request) -> web.StreamResponse:
     """GET /services/{id}/logs."""
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     service = find_service(view, request.match_info["id"])
     tasks = [task for task in view.tasks_of_service(service.id) if task.node_id]
     tty = bool(service.spec.task_template.container_spec and service.spec.task_template.container_spec.tty)
@@ -30,7 +31,7 @@ async def service_logs(request: web.Request) -> web.StreamResponse:
 
 async def task_logs(request: web.Request) -> web.StreamResponse:
     """GET /tasks/{id}/logs."""
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     task = find_task(view, request.match_info["id"])
     tty = bool(task.spec.container_spec and task.spec.container_spec.tty)
     return await _stream(request, [task] if task.node_id else [], tty)

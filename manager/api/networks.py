@@ -12,6 +12,7 @@ from cluster.validate import check_network, check_subnets_free
 from manager.api.access import ACCESS
 from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_network
+from manager.api.reads import state
 from manager.api.request import answer, body
 from manager.store import Transaction, View
 
@@ -24,7 +25,7 @@ async def list_networks(request: web.Request) -> web.Response:
     filters.words("scope", ("swarm", "global", "local"))
     filters.words("type", ("custom", "builtin"))
     dangling = filters.boolean("dangling")
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     return answer([network_json(n) for n in view.all(Network) if _listed(view, n, filters, dangling)])
 
 
@@ -43,7 +44,7 @@ def _listed(view: View, network: Network, filters: Filters, dangling: bool | Non
 
 async def inspect_network(request: web.Request) -> web.Response:
     """GET /networks/{id}."""
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     return answer(network_json(find_network(view, request.match_info["id"])))
 
 

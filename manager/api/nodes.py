@@ -13,6 +13,7 @@ from manager.api.access import ACCESS, Managers, cluster_of
 from manager.api.filters import parse_filters
 from manager.api.lookup import find_node
 from manager.api.request import answer, body, flag, version
+from manager.api.reads import read
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"id", "label", "membership", "name", "node.label", "role"})
@@ -23,12 +24,10 @@ async def list_nodes(request: web.Request) -> web.Response:
     filters = parse_filters(request, _FILTERS)
     roles = filters.words("role", [role.value for role in Role])
     memberships = filters.words("membership", ("accepted", "pending"))
-    access = request.app[ACCESS]
-    managers = await access.managers()
-    view = await access.confirmed()
+    found = await read(request)
     nodes = [
         node
-        for node in view.all(Node)
+        for node in found.view.all(Node)
         if filters.prefix("id", node.id)
         and filters.prefix("name", node.description.hostname, node.spec.name)
         and filters.labels(node.description.engine.labels)
@@ -36,20 +35,20 @@ async def list_nodes(request: web.Request) -> web.Response:
         and (not roles or node.role.value in roles)
         and (not memberships or "accepted" in memberships)
     ]
-    return answer([described(node, managers) for node in nodes])
+    return answer([described(node, found.managers) for node in nodes])
 
 
 async def inspect_node(request: web.Request) -> web.Response:
     """GET /nodes/{id}."""
-    access = request.app[ACCESS]
-    managers = await access.managers()
-    view = await access.confirmed()
-    return answer(described(find_node(view, request.match_info["id"]), managers))
+    found = await read(request)
+    return answer(described(find_node(found.view, request.match_info["id"]), found.managers))
 
 
 def described(node: Node, managers: Managers) -> dict[str, object]:
     """The node with its leadership and reachability."""
-    reachability = "reachable" if node.id in managers.reachable else "unreachable"
+    reachability = (
+        "reachable" if node.id in managers.reachable else ("unreachable" if managers.known else "unknown")
+    )
     return node_json(node, leader=node.id == managers.leader, reachability=reachability)
 
 
@@ -61,7 +60,7 @@ async def update_node(request: web.Request) -> web.Response:
     check_values(spec)
     check_labels(spec.labels)
     what = request.match_info["id"]
-    managers = await access.managers()
+    managers = (await access.confirmed_read()).managers
 
     def update(tx: Transaction) -> None:
         node = find_node(tx, what)

@@ -14,6 +14,7 @@ from cluster.validate import check_config, check_labels, check_name_free, check_
 from manager.api.access import ACCESS
 from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_config, find_secret
+from manager.api.reads import state
 from manager.api.request import answer, body, version
 from manager.store import Transaction, View
 
@@ -58,13 +59,13 @@ def _relabelled(old: _Payload, spec: SecretSpec | ConfigSpec, index: int) -> _Pa
 async def list_secrets(request: web.Request) -> web.Response:
     """GET /secrets."""
     filters = parse_filters(request, _FILTERS)
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     return answer([secret_json(s) for s in view.all(Secret) if _listed(s, filters)])
 
 
 async def inspect_secret(request: web.Request) -> web.Response:
     """GET /secrets/{id}."""
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     return answer(secret_json(find_secret(view, request.match_info["id"])))
 
 
@@ -113,13 +114,13 @@ async def delete_secret(request: web.Request) -> web.Response:
 async def list_configs(request: web.Request) -> web.Response:
     """GET /configs."""
     filters = parse_filters(request, _FILTERS)
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     return answer([config_json(c) for c in view.all(Config) if _listed(c, filters)])
 
 
 async def inspect_config(request: web.Request) -> web.Response:
     """GET /configs/{id}."""
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     return answer(config_json(find_config(view, request.match_info["id"])))
 
 

@@ -20,6 +20,7 @@ from manager.api.access import ACCESS
 from manager.api.filters import parse_filters
 from manager.api.lookup import find_network, find_service
 from manager.api.request import answer, body, flag, version
+from manager.api.reads import state
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
@@ -30,7 +31,7 @@ async def list_services(request: web.Request) -> web.Response:
     """GET /services."""
     filters = parse_filters(request, _FILTERS)
     modes = filters.words("mode", _MODES)
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     services = [
         service
         for service in view.all(Service)
@@ -48,7 +49,7 @@ async def list_services(request: web.Request) -> web.Response:
 
 async def inspect_service(request: web.Request) -> web.Response:
     """GET /services/{id}."""
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     service = find_service(view, request.match_info["id"])
     return answer(service_json(service, insert_defaults=flag(request, "insertDefaults")))
 

@@ -16,12 +16,13 @@ from cluster.states import Role
 from cluster.validate import check_cluster
 from manager.api.access import ACCESS, NO_LEADER, Access, cluster_of
 from manager.api.request import answer, body, flag, version
+from manager.api.reads import state
 from manager.store import Transaction, View
 
 
 async def inspect_swarm(request: web.Request) -> web.Response:
     """GET /swarm, with the join tokens."""
-    cluster = cluster_of(await request.app[ACCESS].confirmed())
+    cluster = cluster_of(await state(request))
     return answer(cluster_json(cluster, issuer=ca_issuer(cluster.root_ca.certificate)))
 
 
@@ -70,7 +71,7 @@ def merged(old: ClusterSpec, new: ClusterSpec) -> ClusterSpec:
 
 async def unlock_key(request: web.Request) -> web.Response:
     """GET /swarm/unlockkey: empty, as dockerd answers without autolock."""
-    await request.app[ACCESS].confirmed()
+    await state(request)
     return answer({"UnlockKey": ""})
 
 

@@ -8,9 +8,9 @@ from cluster.engine_json import task_json, tasks_json
 from cluster.errors import InvalidArgument
 from cluster.objects import Network, Node, Service, Task
 from cluster.states import TaskState
-from manager.api.access import ACCESS
 from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_task
+from manager.api.reads import state
 from manager.api.request import answer
 from manager.api.services import up_to_date
 from manager.store import View
@@ -31,7 +31,7 @@ async def list_tasks(request: web.Request) -> web.Response:
     filters = parse_filters(request, _FILTERS)
     desired = {_DESIRED[word] for word in filters.words("desired-state", _DESIRED)}
     fresh = filters.boolean("_up-to-date")
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     tasks = [
         task
         for task in _candidates(view, filters)
@@ -47,7 +47,7 @@ async def list_tasks(request: web.Request) -> web.Response:
 
 async def inspect_task(request: web.Request) -> web.Response:
     """GET /tasks/{id}."""
-    view = await request.app[ACCESS].confirmed()
+    view = await state(request)
     task = find_task(view, request.match_info["id"])
     return answer(task_json(task, lambda id: view.get(Network, id)))
 

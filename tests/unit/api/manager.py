@@ -12,7 +12,7 @@ from cluster.objects import Node, NodeDescription, NodeStatus, StoreObject
 from cluster.seams import SystemClock
 from cluster.spec import ClusterSpec
 from cluster.states import NodeState
-from manager.api.access import Managers
+from manager.api.access import Managers, Read
 from manager.api.app import engine_app
 from manager.ca.authority import found_cluster, founding_objects
 from manager.store import Store, View
@@ -33,6 +33,7 @@ class LoneManager:
         self.chunks: Sequence[LogChunk] = ()
         self.log_requests: list[LogRequest] = []
         self.removed: list[str] = []
+        self.age: int | None = 0
 
     def leading(self) -> bool:
         return True
@@ -43,8 +44,13 @@ class LoneManager:
     async def confirmed(self) -> View:
         return self.store.view()
 
-    async def managers(self) -> Managers:
-        return Managers(self.node_id, frozenset(self.members), frozenset(self.reachable))
+    async def confirmed_read(self) -> Read:
+        managers = Managers(self.node_id, frozenset(self.members), frozenset(self.reachable))
+        return Read(self.store.view(), managers, confirmed=True)
+
+    def own_read(self) -> Read:
+        managers = Managers(self.node_id, frozenset(self.members), frozenset((self.node_id,)), known=False)
+        return Read(self.store.view(), managers, confirmed=False, age=self.age)
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
         raise AssertionError("this manager leads")
