@@ -31,6 +31,7 @@ from cluster.objects import (
     TaskStatus,
 )
 from cluster.seams import SECOND
+from cluster.spec.base import UNKNOWN_FIELDS
 from cluster.states import Role
 
 Json = dict[str, Any]
@@ -93,7 +94,7 @@ def rfc3339(nanoseconds: int) -> str:
 
 @cache
 def _fields(cls: type[msgspec.Struct]) -> list[tuple[str, str, Any]]:
-    fields = msgspec.structs.fields(cls)
+    fields = [field for field in msgspec.structs.fields(cls) if field.encode_name != UNKNOWN_FIELDS]
     return [
         (f.name, f.encode_name, f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory())
         for f in fields

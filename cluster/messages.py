@@ -6,10 +6,15 @@ network part is in its kernel, which is what lets the leader signal a task only 
 it out of its balancer.
 """
 
+from typing import Any, Generic, TypeVar, get_args
+
 import msgspec
 
+from cluster.codec import Codec
 from cluster.dataplane import DataplaneChanges
 from cluster.objects import Config, NodeDescription, Secret, Task, TaskStatus
+
+T = TypeVar("T")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t"):
@@ -177,3 +182,47 @@ ManagerMessage = (
     | LogCancel
     | Removed
 )
+
+
+class UnknownMessage(Exception):
+    """A message of a kind that this version does not have, from a peer of a newer one.
+
+    It is to be passed over: what a peer must not pass over raises `Hello.protocol` (docs/upgrades.md).
+    """
+
+
+class _Tag(msgspec.Struct):
+    t: str
+
+
+class MessageCodec(Generic[T]):
+    """One direction's frames, with what a newer peer has put into their objects (cluster.codec)."""
+
+    def __init__(self, union: Any) -> None:
+        self._codec: Codec[T] = Codec(union)
+        self._tag = msgspec.msgpack.Decoder(_Tag)
+        self._kinds = {kind.__struct_config__.tag for kind in get_args(union)}
+
+    def encode(self, message: T) -> bytes:
+        """The message as one frame."""
+        return self._codec.encode(message)
+
+    def decode(self, frame: bytes) -> T:
+        """The message in a frame. Raises UnknownMessage; MsgspecError or ValueError when it is none."""
+        try:
+            return self._codec.decode(frame)
+        except msgspec.ValidationError:
+            kind = self._tag.decode(frame).t
+            if kind in self._kinds:
+                raise
+            raise UnknownMessage(kind) from None
+
+
+def agent_messages() -> MessageCodec[AgentMessage]:
+    """What agents send."""
+    return MessageCodec(AgentMessage)
+
+
+def manager_messages() -> MessageCodec[ManagerMessage]:
+    """What managers send to agents."""
+    return MessageCodec(ManagerMessage)

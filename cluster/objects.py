@@ -22,11 +22,17 @@ from cluster.spec import (
     ServiceSpec,
     TaskSpec,
 )
+from cluster.spec.base import UNKNOWN_FIELDS
 from cluster.states import NodeState, Role, TaskState, UpdateState
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of stored and sent data that has no Engine name of its own."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
+    """Base of stored and sent data that has no Engine name of its own.
+
+    `unknown_fields` is the msgpack of the fields that a newer Shoal has stored in this struct.
+    """
+
+    unknown_fields: bytes = msgspec.field(default=b"", name=UNKNOWN_FIELDS)
 
 
 class StoreObject(Record, frozen=True):

@@ -4,9 +4,24 @@ import msgspec
 
 from cluster.naming import engine_name
 
+UNKNOWN_FIELDS = "#unknown fields"
+"""The name under which structs carry what they do not know; never on the wire or the disk (cluster.codec)."""
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=engine_name):
-    """Base of everything spoken in Engine JSON."""
+
+class Spec(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    repr_omit_defaults=True,
+    rename=engine_name,
+):
+    """Base of everything spoken in Engine JSON.
+
+    `unknown_fields` is the msgpack of the fields that a newer Shoal has stored in this struct.
+    """
+
+    unknown_fields: bytes = msgspec.field(default=b"", name=UNKNOWN_FIELDS)
 
 
 Labels = dict[str, str]

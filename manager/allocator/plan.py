@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from cluster.codec import carried
 from cluster.errors import InvalidArgument, ShoalError, Unavailable
 from cluster.objects import (
     Endpoint,
@@ -125,7 +126,8 @@ class Plan:
                 continue
             address = "" if spec.mode == DNSRR else self._address(network, before.get(network.id))
             virtual_ips.append(VirtualIP(network_id=network.id, address=address))
-        return Endpoint(spec=spec, ports=numbered, virtual_ips=tuple(virtual_ips))
+        endpoint = Endpoint(spec=spec, ports=numbered, virtual_ips=tuple(virtual_ips))
+        return carried(service.endpoint, endpoint) if service.endpoint else endpoint
 
     def _allocated_task(self, task: Task, service: Service) -> Task:
         reason = self.blocked.get((Service, service.id))

@@ -3,6 +3,7 @@
 from aiohttp import web
 from msgspec.structs import replace
 
+from cluster.codec import carried
 from cluster.engine_json import node_json
 from cluster.errors import InvalidArgument, OutOfSequence
 from cluster.objects import Node
@@ -12,8 +13,8 @@ from cluster.validate import check_labels, check_values
 from manager.api.access import ACCESS, Managers, cluster_of
 from manager.api.filters import parse_filters
 from manager.api.lookup import find_node
-from manager.api.request import answer, body, flag, version
 from manager.api.reads import read
+from manager.api.request import answer, body, flag, version
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"id", "label", "membership", "name", "node.label", "role"})
@@ -68,7 +69,7 @@ async def update_node(request: web.Request) -> web.Response:
             raise OutOfSequence()
         if spec.role is Role.WORKER and node.spec.role is Role.MANAGER:
             check_demotion(tx, node, managers)
-        tx.update(replace(node, spec=replace(spec, labels=spec.labels or {})))
+        tx.update(replace(node, spec=carried(node.spec, replace(spec, labels=spec.labels or {}))))
 
     await access.store.update(update)
     return web.Response()

@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
+from cluster.codec import carried
 from cluster.defaults import stored_service
 from cluster.engine_json import service_json
 from cluster.errors import InvalidArgument, OutOfSequence
@@ -19,8 +20,8 @@ from manager.allocator import check_conflicts
 from manager.api.access import ACCESS
 from manager.api.filters import parse_filters
 from manager.api.lookup import find_network, find_service
-from manager.api.request import answer, body, flag, version
 from manager.api.reads import state
+from manager.api.request import answer, body, flag, version
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
@@ -103,7 +104,7 @@ async def update_service(request: web.Request) -> web.Response:
         changed = rolled_back(service, access.clock.now()) if rollback == "previous" else None
         if changed is None:
             check_service_update(service, spec)
-            changed = respecified(service, resolve(tx, stored_service(spec)))
+            changed = respecified(service, carried(service.spec, resolve(tx, stored_service(spec))))
         check_conflicts(tx, changed.spec.endpoint_spec, service.id)
         tx.update(replace(changed, registry_auth=auth or service.registry_auth))
 

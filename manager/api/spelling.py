@@ -6,6 +6,8 @@ from typing import Any, cast
 
 from msgspec import inspect
 
+from cluster.spec.base import UNKNOWN_FIELDS
+
 
 def spelled(value: Any, cls: type[Any]) -> Any:
     """`value` with the names of `cls`'s fields, and of the fields within, as `cls` spells them.
@@ -39,6 +41,8 @@ def _object(value: dict[str, Any], type_: inspect.StructType) -> dict[str, Any]:
     fields = {field.encode_name.lower(): field for field in type_.fields}
     result: dict[str, Any] = {}
     for key, item in value.items():
+        if key == UNKNOWN_FIELDS:
+            continue  # ours, not a user's to set
         field = fields.get(key.lower())
         if field is None:
             result[key] = item

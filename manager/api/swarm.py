@@ -6,17 +6,18 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
+from cluster.codec import carried
 from cluster.defaults import stored_cluster
 from cluster.engine_json import cluster_json
 from cluster.errors import NotImplementedHere, OutOfSequence
 from cluster.identity import ca_issuer, new_join_token
-from cluster.objects import Cluster, JoinTokens, Node
+from cluster.objects import Cluster, Node
 from cluster.spec import ClusterSpec
 from cluster.states import Role
 from cluster.validate import check_cluster
 from manager.api.access import ACCESS, NO_LEADER, Access, cluster_of
-from manager.api.request import answer, body, flag, version
 from manager.api.reads import state
+from manager.api.request import answer, body, flag, version
 from manager.store import Transaction, View
 
 
@@ -41,9 +42,9 @@ async def update_swarm(request: web.Request) -> web.Response:
             raise OutOfSequence()
         tokens, root = cluster.root_ca.join_tokens, cluster.root_ca.certificate
         if flag(request, "rotateWorkerToken"):
-            tokens = JoinTokens(worker=new_join_token(root, access.rng), manager=tokens.manager)
+            tokens = replace(tokens, worker=new_join_token(root, access.rng))
         if flag(request, "rotateManagerToken"):
-            tokens = JoinTokens(worker=tokens.worker, manager=new_join_token(root, access.rng))
+            tokens = replace(tokens, manager=new_join_token(root, access.rng))
         changed = replace(cluster, spec=merged(cluster.spec, spec))
         tx.update(replace(changed, root_ca=replace(cluster.root_ca, join_tokens=tokens)))
 
@@ -66,7 +67,7 @@ def merged(old: ClusterSpec, new: ClusterSpec) -> ClusterSpec:
             }
             given = replace(before, **inner)
         changes[field.name] = given
-    return stored_cluster(replace(old, **changes))
+    return stored_cluster(carried(old, replace(old, **changes)))
 
 
 async def unlock_key(request: web.Request) -> web.Response:

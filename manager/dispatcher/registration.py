@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from cluster.messages import Hello, ManagerAddress
-from cluster.objects import Node, NodeDescription, NodeStatus
+from cluster.objects import Node, NodeDescription
 from cluster.states import NodeState
 from manager.dispatcher.channel import PeerIdentity
 from manager.store import Transaction, View
@@ -21,7 +21,7 @@ def register(tx: Transaction, peer: PeerIdentity, hello: Hello) -> Node | None:
     seen = replace(
         node,
         description=hello.description,
-        status=NodeStatus(state=NodeState.READY, address=address),
+        status=replace(node.status, state=NodeState.READY, message="", address=address),
         role=peer.role,
         data_path_address=hello.data_path_address or address,
     )

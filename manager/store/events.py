@@ -11,13 +11,18 @@ QUEUE_BOUND = 4096  # commits that a watch holds for a slow reader
 
 
 class Event:
-    """One object's change. `old` is None for a creation, `new` for a deletion."""
+    """One object's change. `old` is None for a creation, `new` for a deletion.
 
-    __slots__ = ("new", "old")
+    `index` is the commit's place in Raft's log, `at` its proposer's wall clock in ns: the same on all managers.
+    """
 
-    def __init__(self, old: StoreObject | None, new: StoreObject | None) -> None:
+    __slots__ = ("at", "index", "new", "old")
+
+    def __init__(self, old: StoreObject | None, new: StoreObject | None, index: int = 0, at: int = 0) -> None:
         self.old = old
         self.new = new
+        self.index = index
+        self.at = at
 
     @property
     def kind(self) -> Literal["created", "updated", "deleted"]:

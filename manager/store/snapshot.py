@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from cluster import codec
+from cluster.codec import Codec
 from cluster.errors import ShoalError
 from cluster.objects import StoreObject
 from manager.store.entry import SCHEMA, UnknownSchema
@@ -23,7 +25,7 @@ OUTCOMES = "outcomes"
 END = "end"
 _ITEMS_PER_FRAME = 64
 _LENGTH = struct.Struct(">I")
-_decoders = {kind: msgspec.msgpack.Decoder(list[cls]) for kind, cls in KINDS.items()}  # type: ignore[valid-type]
+_codecs: dict[str, Codec[list[StoreObject]]] = {kind: Codec(list[cls]) for kind, cls in KINDS.items()}  # type: ignore[valid-type]
 
 
 class DamagedSnapshot(ShoalError):
@@ -54,11 +56,10 @@ class Restored(msgspec.Struct, frozen=True):
 
 def write(view: View, outcomes: list[tuple[str, Outcome]]) -> Iterator[bytes]:
     """The chunks of a snapshot, encoded as they are asked for: reading them in another thread is safe."""
-    encoder = msgspec.msgpack.Encoder()
     count = 0
 
     def frame(kind: str, items: list[Any]) -> bytes:
-        body = encoder.encode((kind, items))
+        body = codec.encode((kind, items))
         return _LENGTH.pack(len(body)) + body
 
     def frames(kind: str, items: Iterable[Any]) -> Iterator[bytes]:
@@ -102,7 +103,11 @@ def read(index: int, chunks: Iterable[bytes]) -> Restored:
                 outcomes.update(pairs)
                 count += len(pairs)
             else:
-                group: list[StoreObject] = _decoders[kind].decode(items)
+                if kind not in _codecs:
+                    raise UnknownSchema(
+                        f"the snapshot has objects of a kind unknown here, {kind}: upgrade it"
+                    )
+                group = _codecs[kind].decode(bytes(items))
                 objects[kind].update((obj.id, obj) for obj in group)
                 count += len(group)
     except (msgspec.MsgspecError, ValueError, KeyError, IndexError) as error:

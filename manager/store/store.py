@@ -12,7 +12,7 @@ from cluster.ids import new_id
 from cluster.objects import StoreObject
 from cluster.seams import Clock, Random, system_random
 from manager.store import snapshot
-from manager.store.entry import MAX_BYTES, MAX_CHANGES, SCHEMA, Entry, decode, encode
+from manager.store.entry import MAX_BYTES, MAX_CHANGES, SCHEMA, Entry, UnknownSchema, decode, encode
 from manager.store.events import QUEUE_BOUND, Event, Watch
 from manager.store.snapshot import Outcome
 from manager.store.transaction import Transaction, applied
@@ -155,6 +155,8 @@ class Store:
         try:
             self._view, events = applied(self._view, index, decoded.at, decoded.changes)
             outcome = Outcome(index)
+        except UnknownSchema:
+            raise
         except ShoalError as error:
             self._view = self._view.at(index)
             outcome = Outcome(index, type(error).__name__, str(error))

@@ -40,6 +40,10 @@ class Transaction(View):
 
     def create(self, obj: StoreObject) -> None:
         """Add an object. Raises Conflict when its id or name is taken."""
+        self._check_new(obj)
+        self._put(obj.kind, obj.id, obj)
+
+    def _check_new(self, obj: StoreObject) -> None:
         if self.table(obj.kind).objects.get(obj.id) is not None:
             raise Conflict(f"{obj.kind} {obj.id} already exists")
         if self._base.table(obj.kind).objects.get(obj.id) is not None:
@@ -47,7 +51,6 @@ class Transaction(View):
         if isinstance(obj, Cluster) and self.cluster() is not None:
             raise Conflict("the cluster's settings already exist")
         self._check_name(obj)
-        self._put(obj.kind, obj.id, obj)
 
     def update(self, obj: StoreObject) -> None:
         """Replace an object by one made from the version that this transaction sees.
@@ -56,6 +59,9 @@ class Transaction(View):
         with a lower `desired_state` keeps the stored one. Raises NotFound, OutOfSequence (the object changed
         since it was read), Conflict (its new name is taken).
         """
+        self._put(obj.kind, obj.id, self._checked(obj))
+
+    def _checked(self, obj: StoreObject) -> StoreObject:
         stored = self.table(obj.kind).objects.get(obj.id)
         if stored is None:
             raise NotFound(f"{obj.kind} {obj.id} not found")
@@ -64,7 +70,7 @@ class Transaction(View):
         if isinstance(obj, Task):
             obj = never_back(cast(Task, stored), obj)
         self._check_name(obj)
-        self._put(obj.kind, obj.id, obj)
+        return obj
 
     def delete(self, cls: type[T], id: str) -> None:
         """Remove an object. Raises NotFound."""
@@ -90,14 +96,14 @@ class Transaction(View):
         """The base with this transaction's changes, stamped with their Raft index and the proposer's time."""
         by_kind: dict[str, dict[str, StoreObject | None]] = {}
         events: list[Event] = []
-        for (kind, id), (new, _) in self._changed.items():
+        for (kind, id), (new, change) in self._changed.items():
             old = self._base.table(kind).objects.get(id)
-            if new is not None:
-                new = _stamped(old, new, index, at)
+            if new is not None and change is not None:
+                new = _stamped(old, new, index, at, change.spec_changed)
             elif old is None:
                 continue
             by_kind.setdefault(kind, {})[id] = new
-            events.append(Event(old, new))
+            events.append(Event(old, new, index, at))
         tables = {kind: self._base.table(kind) for kind in KINDS}
         for kind, changed in by_kind.items():
             tables[kind] = tables[kind].with_changes(changed)
@@ -111,19 +117,40 @@ class Transaction(View):
         if any(id != obj.id for id in table.ids(NAME, name_key(name))):
             raise Conflict(f"name conflicts with an existing object: {obj.kind} {name} already exists")
 
-    def _put(self, kind: str, id: str, new: StoreObject | None) -> None:
-        old = self._base.table(kind).objects.get(id)
-        change: Change | None
-        if new is not None:
-            action = Action.CREATE if old is None else Action.UPDATE
-            change = Change(action, kind, id, 0 if old is None else old.version, encode_object(new))
+    def apply(self, change: Change) -> None:
+        """Make a change that another transaction recorded. Raises Conflict, UnknownSchema, or OutOfSequence
+        when the object is not the one that was read there."""
+        stored = self._base.table(change.kind).objects.get(change.id)
+        if change.action is Action.CREATE:
+            obj = decode_object(change.kind, change.data)
+            self._check_new(obj)
+            self._put(change.kind, change.id, obj, change)
+        elif stored is None:
+            raise OutOfSequence(f"{change.kind} {change.id} was deleted")
+        elif stored.version != change.base:
+            raise _out_of_sequence(stored, change.base)
+        elif change.action is Action.UPDATE:
+            obj = replace(decode_object(change.kind, change.data), version=change.base)
+            self._put(change.kind, change.id, self._checked(obj), change)
         else:
-            change = None if old is None else Change(Action.DELETE, kind, id, old.version)
+            self.delete(KINDS[change.kind], change.id)
+
+    def _put(self, kind: str, id: str, new: StoreObject | None, change: Change | None = None) -> None:
+        if change is None:
+            change = self._change(kind, id, new)
         _, before = self._changed.get((kind, id), (None, None))
         self._size += _size(change) - _size(before)
         self._changed[(kind, id)] = (new, change)
         tables = cast("dict[str, Table]", self._tables)
         tables[kind] = tables[kind].with_changes({id: new})
+
+    def _change(self, kind: str, id: str, new: StoreObject | None) -> Change | None:
+        old = self._base.table(kind).objects.get(id)
+        if new is None:
+            return None if old is None else Change(Action.DELETE, kind, id, old.version)
+        action, base = (Action.CREATE, 0) if old is None else (Action.UPDATE, old.version)
+        spec_changed = _spec_changed(old, new)
+        return Change(action, kind, id, base, encode_object(new), spec_changed)
 
 
 def _size(change: Change | None) -> int:
@@ -139,15 +166,23 @@ def never_back(stored: Task, new: Task) -> Task:
     return new
 
 
-def _stamped(old: StoreObject | None, new: StoreObject, index: int, at: int) -> StoreObject:
-    """The object as stored. A service whose spec changed gets the index as `spec_version` too, unless its
-    writer set one (a rollback takes back the version along with the spec)."""
+def _spec_changed(old: StoreObject | None, new: StoreObject) -> bool | None:
+    """Whether a service's new spec is another, unless its writer set a `spec_version` (a rollback takes back
+    the version along with the spec); None for everything else."""
+    if not isinstance(new, Service) or not isinstance(old, Service):
+        return None
+    return new.spec_version == old.spec_version and new.spec != old.spec
+
+
+def _stamped(
+    old: StoreObject | None, new: StoreObject, index: int, at: int, spec_changed: bool | None
+) -> StoreObject:
+    """The object as stored. A service whose spec changed gets the index as `spec_version` too."""
     created_at = at if old is None else old.created_at
     if isinstance(new, Service):
         if old is None:
             return replace(new, version=index, created_at=at, updated_at=at, spec_version=index)
-        before = cast(Service, old)
-        if new.spec_version == before.spec_version and new.spec != before.spec:
+        if _spec_changed(old, new) if spec_changed is None else spec_changed:
             new = replace(new, spec_version=index)
     return replace(new, version=index, created_at=created_at, updated_at=at)
 
@@ -160,17 +195,7 @@ def applied(base: View, index: int, at: int, changes: Sequence[Change]) -> tuple
     """
     transaction = Transaction(base)
     for change in changes:
-        stored = base.table(change.kind).objects.get(change.id)
-        if change.action is Action.CREATE:
-            transaction.create(decode_object(change.kind, change.data))
-        elif stored is None:
-            raise OutOfSequence(f"{change.kind} {change.id} was deleted")
-        elif stored.version != change.base:
-            raise _out_of_sequence(stored, change.base)
-        elif change.action is Action.UPDATE:
-            transaction.update(replace(decode_object(change.kind, change.data), version=change.base))
-        else:
-            transaction.delete(KINDS[change.kind], change.id)
+        transaction.apply(change)
     return transaction.commit(index, at)
 
 

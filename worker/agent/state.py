@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.codec import Codec
 from cluster.dataplane import DataplaneChanges
 from cluster.objects import Record, Task, TaskStatus
 
@@ -39,6 +40,10 @@ class _Entry(msgspec.Struct, frozen=True, array_like=True):
     status: TaskStatus | None = None
 
 
+_entries: Codec[_Entry] = Codec(_Entry)
+_records: Codec[DataplaneChanges] = Codec(DataplaneChanges)
+
+
 class AgentState:
     """Files under one directory, mode 0600 because specs may hold credentials."""
 
@@ -46,7 +51,6 @@ class AgentState:
         self._directory = directory
         self._journal = directory / "tasks.journal"
         self._dataplane = directory / "dataplane.msgpack"
-        self._encoder = msgspec.msgpack.Encoder()
         self._tasks: dict[str, Assigned] = {}
         self._descriptor = -1
         self._size = 0
@@ -91,7 +95,7 @@ class AgentState:
     def load_dataplane(self) -> DataplaneChanges | None:
         """The network's records as last saved, as one full batch."""
         try:
-            return msgspec.msgpack.decode(self._dataplane.read_bytes(), type=DataplaneChanges)
+            return _records.decode(self._dataplane.read_bytes())
         except FileNotFoundError:
             return None
         except msgspec.DecodeError as error:
@@ -103,7 +107,7 @@ class AgentState:
         temporary = self._dataplane.with_suffix(".tmp")
         try:
             with open(_create(temporary), "wb") as file:
-                file.write(self._encoder.encode(records))
+                file.write(_records.encode(records))
             temporary.replace(self._dataplane)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -152,11 +156,10 @@ class AgentState:
         self._torn = False
 
     def _frame(self, entry: _Entry) -> bytes:
-        record = self._encoder.encode(entry)
+        record = _entries.encode(entry)
         return _FRAME.pack(len(record), zlib.crc32(record)) + record
 
     def _replay(self, content: bytes) -> None:
-        decoder = msgspec.msgpack.Decoder(_Entry)
         offset = 0
         while offset + _FRAME.size <= len(content):
             length, checksum = _FRAME.unpack_from(content, offset)
@@ -164,7 +167,7 @@ class AgentState:
             if len(record) < length or zlib.crc32(record) != checksum:
                 log.warning("dropping the torn end of the task journal", extra={"offset": offset})
                 return
-            self._apply(decoder.decode(record))
+            self._apply(_entries.decode(record))
             offset += _FRAME.size + length
 
     def _apply(self, entry: _Entry) -> None:

@@ -1,16 +1,20 @@
 """The session's connection: a WebSocket with msgpack frames over mutual TLS."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 
 import aiohttp
 import msgspec
 
-from cluster.messages import AgentMessage, ManagerMessage
+from cluster.messages import AgentMessage, ManagerMessage, UnknownMessage, agent_messages, manager_messages
 from cluster.states import Role
 from worker.agent.seek import SessionClosed
 
+log = logging.getLogger("shoal.agent")
+
+_sent, _received = agent_messages(), manager_messages()
 CONNECT_TIMEOUT = 3.0
 # Ping at this interval; no pong within half of it means that the leader is gone (power loss sends no FIN).
 PING_SECONDS = 2.0
@@ -30,27 +34,33 @@ class WebSocketChannel:
     def __init__(self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._http = http
         self._socket = socket
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(ManagerMessage)
 
     async def send(self, message: AgentMessage) -> None:
         """Send one frame."""
         try:
-            await self._socket.send_bytes(self._encoder.encode(message))
+            await self._socket.send_bytes(_sent.encode(message))
         except (ConnectionError, aiohttp.ClientError, RuntimeError) as error:
             raise SessionClosed(f"sending to the manager failed: {error}") from error
 
     async def receive(self) -> ManagerMessage:
-        """The next frame."""
+        """The next message, passing over those of a newer manager's that this version does not have."""
+        while True:
+            try:
+                return _received.decode(await self._frame())
+            except UnknownMessage as error:
+                log.info("passing over a message that is unknown here", extra={"kind": str(error)})
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise SessionClosed(
+                    f"the manager sent a frame that this version can't read: {error}"
+                ) from error
+
+    async def _frame(self) -> bytes:
         frame = await self._socket.receive()
         if frame.type is not aiohttp.WSMsgType.BINARY:
             reason = frame.extra or frame.data if frame.type is aiohttp.WSMsgType.CLOSE else frame.type.name
             raise SessionClosed(f"the manager closed the session: {reason}")
-        try:
-            message: ManagerMessage = self._decoder.decode(frame.data)
-            return message
-        except msgspec.MsgspecError as error:
-            raise SessionClosed(f"the manager sent a frame that this version can't read: {error}") from error
+        data: bytes = frame.data
+        return data
 
     async def close(self) -> None:
         """Close the socket and its connection."""
