@@ -62,8 +62,8 @@ def engine_app(access: Access, *extra: web.RouteDef) -> web.Application:
     """The Engine API's cluster part, with and without a version prefix; `extra` routes have no prefix."""
     app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
     app[ACCESS] = access
-    for method, path, handler in _READS:
     app.on_response_prepare.append(reads.label)
+    for method, path, handler in _READS:
         _route(app, method, path, handler)
     for method, path, handler in _ON_THE_LEADER:
         _route(app, method, path, on_the_leader(handler))
@@ -109,8 +109,6 @@ def on_the_leader(handler: Handler) -> Handler:
     return handle
 
 
-@web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _decide(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The leader's answer to a write.
 
@@ -130,6 +128,8 @@ async def _decide(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Docker's error shape for everything that goes wrong."""
     try:
         check_api_version(request)
