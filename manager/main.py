@@ -9,6 +9,7 @@ import sys
 from cluster import logs
 from cluster.errors import ShoalError
 from cluster.seams import SystemClock, system_random
+from manager.confinement import confine
 from manager.exits import EXIT_REFUSED, last_words
 from manager.manager import Manager
 from manager.settings import Settings, parse_settings
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
     logs.configure(settings.log_level, settings.log_format)
     try:
+        settings = confine(settings)
         asyncio.run(run(settings))
     except (ShoalError, OSError, TimeoutError) as error:
         reason = str(error) or type(error).__name__

@@ -37,6 +37,7 @@ class Settings:
     advertise: str
     founding: Founding | None = None  # found a new cluster
     peers: dict[str, str] = field(default_factory=dict)  # join these managers: node id → address
+    user: tuple[int, int] | None = None  # become this user and group, without capabilities
     log_level: str = "info"
     log_format: str = "text"
 
@@ -60,6 +61,7 @@ def parse_settings(arguments: list[str]) -> Settings:
     parser.add_argument(
         "--join", action="append", default=[], metavar="NODE_ID=IP:PORT", help="join these managers"
     )
+    parser.add_argument("--user", type=_user, metavar="UID:GID", help="give up root and become this user")
     parser.add_argument("--log-level", default="info", choices=tuple(LEVELS))
     parser.add_argument("--log-format", default="text", choices=("text", "json"))
     given = parser.parse_args(arguments)
@@ -88,9 +90,18 @@ def parse_settings(arguments: list[str]) -> Settings:
         advertise=advertise,
         founding=founding,
         peers=peers,
+        user=given.user,
         log_level=given.log_level,
         log_format=given.log_format,
     )
+
+
+def _user(text: str) -> tuple[int, int]:
+    uid, _, gid = text.partition(":")
+    numbers = int(uid), int(gid)
+    if min(numbers) <= 0:
+        raise ValueError(text)  # root is what is to be given up
+    return numbers
 
 
 def _founding(text: str) -> Founding:

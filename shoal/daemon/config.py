@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cluster.errors import InvalidArgument
+from shoal.daemon.manager_account import manager_account
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 DEFAULT_CONFIG_FILE = Path("/etc/shoal/daemon.json")
@@ -42,6 +43,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", fo
     allow_insecure_tcp: bool = False
     cgroup_parent: str = ""
     default_runtime: str = "crun"
+    manager_user: str = ""
 
     @property
     def container_cgroup(self) -> str:
@@ -118,6 +120,7 @@ def _check(config: DaemonConfig) -> None:
         raise InvalidArgument(f"invalid log format {config.log_format!r}: use text or json")
     if config.default_runtime not in ("crun", "runc"):
         raise InvalidArgument(f"unknown runtime {config.default_runtime!r}: use crun or runc")
+    manager_account(config.manager_user)
     for label in config.labels:
         if not _label(label)[0]:
             raise InvalidArgument(f"invalid label {label!r}: write key=value")

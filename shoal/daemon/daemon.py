@@ -17,6 +17,8 @@ from netplane.plane import NetPlane
 from shoal.daemon import cluster_api, listeners
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.config import DaemonConfig
+from shoal.daemon.manager_account import manager_account
+from shoal.daemon.manager_files import ManagersFiles
 from shoal.daemon.membership import MembershipStore
 from shoal.daemon.networks_api import NetworksAPI
 from shoal.daemon.proxy import ManagerProxy
@@ -64,7 +66,11 @@ class Daemon:
                 store,
                 agents,
                 proxy,
-                str(Path(self._config.exec_root) / "manager.sock"),
+                ManagersFiles(
+                    store,
+                    Path(self._config.exec_root).absolute() / "manager" / "manager.sock",
+                    manager_account(self._config.manager_user),
+                ),
                 (f"--log-level={self._config.log_level}", f"--log-format={self._config.log_format}"),
                 self._clock,
                 self._rng,

@@ -46,6 +46,9 @@ _FLAGS_TO_FIELDS = {
 @click.option("--tlskey", help="The server's key")
 @click.option("--allow-insecure-tcp", is_flag=True, default=None, help="Serve TCP off loopback without TLS")
 @click.option("--cgroup-parent", help="Parent cgroup of all containers (one for each data root)")
+@click.option(
+    "--manager-user", help="User, UID or UID:GID of the manager process (shoal-manager, or else 65521)"
+)
 @click.option("--default-runtime", help="OCI runtime: crun (default) or runc")
 @click.version_option(package_name="shoal", prog_name="shoald")
 def main(config_file: Path | None, **flags: Any) -> None:

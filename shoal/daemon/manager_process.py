@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 
@@ -32,13 +33,26 @@ class ManagerFailed(ShoalError):
     """The manager process ended before it answered."""
 
 
+class Files(Protocol):
+    """What the process needs on the disk."""
+
+    socket: Path
+
+    def hand_over(self) -> None:
+        """Before each start: make it, and give it to the manager's user."""
+
+    def share_certificates(self) -> None:
+        """Let the manager read renewed certificates."""
+
+
 class ManagerProcess:
     """One manager process at a time. It ends with shoald, however that ends: Raft's files have one owner."""
 
-    def __init__(self, command: Callable[[], Sequence[str]], socket: str, clock: Clock) -> None:
-        """`command` gives the arguments of `python -m manager` for each (re)start."""
+    def __init__(self, command: Callable[[], Sequence[str]], files: Files, clock: Clock) -> None:
+        """`command` gives the arguments of `python -m manager` for each (re)start; `files` go to it."""
         self._command = command
-        self._socket = socket
+        self._files = files
+        self._socket = files.socket
         self._clock = clock
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -75,11 +89,12 @@ class ManagerProcess:
     def reload(self) -> None:
         """The certificate was renewed: let the manager read it again."""
         if self.pid is not None:
+            self._files.share_certificates()
             os.kill(self.pid, signal.SIGHUP)
 
     async def stop(self) -> None:
         """End it: it hands leadership over first. Killed after a while."""
-        last_words(Path(self._socket)).unlink(missing_ok=True)
+        last_words(self._socket).unlink(missing_ok=True)
         self._stopping = True
         self.error = ""
         if self._watch is not None:
@@ -99,7 +114,7 @@ class ManagerProcess:
             await process.wait()
 
     async def _start(self, extra: Sequence[str]) -> None:
-        last_words(Path(self._socket)).unlink(missing_ok=True)
+        last_words(self._socket).unlink(missing_ok=True)
         self._process = None
         try:
             await self._spawn(extra)
@@ -110,6 +125,7 @@ class ManagerProcess:
             self.error = ""
 
     async def _spawn(self, extra: Sequence[str]) -> None:
+        self._files.hand_over()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -124,7 +140,7 @@ class ManagerProcess:
     async def _ready(self) -> None:
         process = self._process
         assert process is not None, "_spawn came first"
-        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=self._socket)) as http:
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(self._socket))) as http:
             try:
                 async with asyncio.timeout(READY_TIMEOUT):
                     while process.returncode is None:
@@ -141,7 +157,7 @@ class ManagerProcess:
 
     def _reason(self, status: int | None) -> str:
         try:
-            return f"the manager can't run: {last_words(Path(self._socket)).read_text()}"
+            return f"the manager can't run: {last_words(self._socket).read_text()}"
         except OSError:
             return f"the manager ended with status {status}; its log is in shoald's"
 

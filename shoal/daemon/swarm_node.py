@@ -15,6 +15,7 @@ from cluster.seams import SECOND, Clock, Random
 from cluster.states import Availability, Role
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.join import join, renew
+from shoal.daemon.manager_files import ManagersFiles
 from shoal.daemon.manager_process import ManagerProcess
 from shoal.daemon.membership import Membership, MembershipStore
 from shoal.daemon.proxy import NOT_A_MANAGER, NOT_IN_SWARM, ManagerProxy
@@ -52,7 +53,7 @@ class SwarmNode:
         store: MembershipStore,
         agents: AgentRunner,
         proxy: ManagerProxy,
-        manager_socket: str,
+        manager_files: ManagersFiles,
         log_flags: Sequence[str],
         clock: Clock,
         rng: Random,
@@ -60,7 +61,8 @@ class SwarmNode:
         self._store = store
         self._agents = agents
         self._proxy = proxy
-        self._socket = manager_socket
+        self._files = manager_files
+        self._socket = str(manager_files.socket)
         self._log_flags = tuple(log_flags)
         self._clock = clock
         self._rng = rng
@@ -68,7 +70,7 @@ class SwarmNode:
         self._membership: Membership | None = None
         self._pending = ""  # "pending" while a join is under way
         self._error = ""
-        self._manager = ManagerProcess(self._manager_arguments, manager_socket, clock)
+        self._manager = ManagerProcess(self._manager_arguments, manager_files, clock)
         self._wishes: asyncio.Queue[Wish] = asyncio.Queue()
         self._under_way: set[asyncio.Task[Any]] = set()
 
@@ -140,6 +142,7 @@ class SwarmNode:
             self._membership = membership
             try:
                 await self._start_manager(("--init", request.founding(membership.data_path_address)))
+                self._files.take_certificates()
                 cluster_id = self._store.identity().peer.cluster_id
                 self._membership = replace(membership, cluster_id=cluster_id)
                 self._store.save(self._membership)
@@ -368,6 +371,7 @@ class SwarmNode:
         membership = self._membership
         assert membership is not None, "a manager is started for a member only"
         return [
+            "--user={}:{}".format(*self._files.account),
             f"--node-id={membership.node_id}",
             f"--state-dir={self._store.raft}",
             f"--certificates={self._store.certificates}",

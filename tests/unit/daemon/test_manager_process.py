@@ -1,6 +1,7 @@
 """A manager process that can't run is said to, and not started again and again."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,16 @@ class HastyClock(ManualClock):
             await asyncio.Event().wait()
 
 
+@dataclass
+class OwnFiles:
+    """Those of a manager that stays the user who started it."""
+
+    socket: Path
+
+    def hand_over(self) -> None: ...
+    def share_certificates(self) -> None: ...
+
+
 def hopeless(tmp_path: Path, clock: ManualClock) -> ManagerProcess:
     """One whose certificates are missing."""
     socket = tmp_path / "manager.sock"
@@ -37,7 +48,7 @@ def hopeless(tmp_path: Path, clock: ManualClock) -> ManagerProcess:
         "--advertise=127.0.0.1:2377",
         "--log-level=fatal",
     ]
-    return ManagerProcess(lambda: arguments, str(socket), clock)
+    return ManagerProcess(lambda: arguments, OwnFiles(socket), clock)
 
 
 async def test_a_first_start_that_fails_gives_the_reason(tmp_path: Path) -> None:
