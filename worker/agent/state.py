@@ -8,7 +8,6 @@ Secrets and configs are never written.
 
 import contextlib
 import logging
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 from cluster.codec import Codec
 from cluster.dataplane import DataplaneChanges
 from cluster.objects import Record, Task, TaskStatus
+from worker.agent.disk import AppendFile, Disk, SystemDisk
 
 log = logging.getLogger("shoal.agent")
 
@@ -45,36 +45,38 @@ _records: Codec[DataplaneChanges] = Codec(DataplaneChanges)
 
 
 class AgentState:
-    """Files under one directory, mode 0600 because specs may hold credentials."""
+    """Files under one directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, disk: Disk | None = None) -> None:
         self._directory = directory
+        self._disk = disk or SystemDisk()
         self._journal = directory / "tasks.journal"
         self._dataplane = directory / "dataplane.msgpack"
+        self._encoder = msgspec.msgpack.Encoder()
         self._tasks: dict[str, Assigned] = {}
-        self._descriptor = -1
+        self._file: AppendFile | None = None
         self._size = 0
         self._compact_size = 0
         self._torn = False  # the journal lacks something: it has to be written anew
 
     def open(self) -> None:
         """Read what is there, and begin a fresh journal with it."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._disk.make_directory(self._directory)
         self._tasks = {}
         with contextlib.suppress(FileNotFoundError):
-            self._replay(self._journal.read_bytes())
+            self._replay(self._disk.read(self._journal))
         try:
             self._rewrite()
         except OSError as error:
             _report(self._journal, error)
-            self._descriptor = os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = self._disk.open_append(self._journal)
             self._torn = True  # written anew with the next change that finds room
 
     def close(self) -> None:
         """Close the journal."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def load(self) -> list[Assigned]:
         """All remembered tasks."""
@@ -104,54 +106,42 @@ class AgentState:
 
     def save_dataplane(self, records: DataplaneChanges) -> None:
         """Remember the network's records."""
-        temporary = self._dataplane.with_suffix(".tmp")
         try:
-            with open(_create(temporary), "wb") as file:
-                file.write(_records.encode(records))
-            temporary.replace(self._dataplane)
+            self._disk.replace(self._dataplane, self._encoder.encode(records))
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             _report(self._dataplane, error)
 
     def clear(self) -> None:
         """Forget everything (the node left its cluster)."""
         self.close()
         self._tasks = {}
-        self._journal.unlink(missing_ok=True)
-        self._dataplane.unlink(missing_ok=True)
+        self._disk.remove(self._journal)
+        self._disk.remove(self._dataplane)
 
     # --- the journal --------------------------------------------------------------------------------------
 
     def _append(self, entry: _Entry) -> None:
-        if self._descriptor < 0:
+        if self._file is None:
             return  # cleared: the last drivers of a node that leaves have nothing to remember
         frame = self._frame(entry)
         try:
             if self._torn or self._size > 2 * self._compact_size + _SLACK:
                 self._rewrite()  # it has the entry, too
             else:
-                self._torn = os.write(self._descriptor, frame) < len(frame)
+                self._torn = self._file.write(frame) < len(frame)
                 self._size += len(frame)
         except OSError as error:
             self._torn = True
             _report(self._journal, error)
 
     def _rewrite(self) -> None:
-        temporary = self._journal.with_suffix(".tmp")
-        descriptor = _create(temporary)
         content = b"".join(
             self._frame(_Entry(task_id, held.task, held.status)) for task_id, held in self._tasks.items()
         )
-        try:
-            with open(os.dup(descriptor), "wb") as file:
-                file.write(content)
-            temporary.replace(self._journal)
-        except OSError:
-            os.close(descriptor)
-            temporary.unlink(missing_ok=True)
-            raise
+        self._disk.replace(self._journal, content)
+        file = self._disk.open_append(self._journal)
         self.close()
-        self._descriptor = descriptor
+        self._file = file
         self._size = self._compact_size = len(content)
         self._torn = False
 
@@ -182,7 +172,3 @@ class AgentState:
 def _report(path: Path, error: OSError) -> None:
     """Without its memory the agent works on; what is missing after a restart, the managers send again."""
     log.error("can't write what the agent remembers", extra={"path": str(path), "error": str(error)})
-
-
-def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.dataplane import DataplaneChanges, PeerRecord
 from cluster.objects import Task, TaskStatus
 from cluster.states import TaskState
-from worker.agent import state as state_module
+from worker.agent.disk import SystemDisk
 from worker.agent.state import AgentState
 
 REAL_WRITE = os.write
@@ -93,7 +93,7 @@ def test_a_full_disk_is_survived_and_caught_up_with(
     monkeypatch.setattr(os, "write", short)
     state.save(Task(id="b"), TaskStatus(state=TaskState.RUNNING))
     monkeypatch.setattr(os, "write", full)
-    monkeypatch.setattr(state_module, "_create", lambda path: full(0, b""))
+    monkeypatch.setattr(SystemDisk, "replace", lambda disk, path, content: full(0, content))
     state.save(Task(id="c"), TaskStatus(state=TaskState.RUNNING))
     assert "No space left on device" in str(caplog.records[-1].__dict__)
     monkeypatch.undo()
@@ -104,10 +104,10 @@ def test_a_full_disk_is_survived_and_caught_up_with(
 def test_an_agent_starts_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(tmp_path).save(Task(id="a"), TaskStatus(state=TaskState.RUNNING))
 
-    def full(path: Path) -> int:
+    def full(disk: SystemDisk, path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(state_module, "_create", full)
+    monkeypatch.setattr(SystemDisk, "replace", full)
     state = opened(tmp_path)
     assert [held.task.id for held in state.load()] == ["a"]
     monkeypatch.undo()
