@@ -13,7 +13,7 @@ QUEUE_BOUND = 4096  # commits that a watch holds for a slow reader
 class Event:
     """One object's change. `old` is None for a creation, `new` for a deletion.
 
-    `index` is the commit's place in Raft's log, `at` its proposer's wall clock in ns: the same on all managers.
+    `index` is the commit's place in Raft's log, `at` its proposer's wall clock in ns; all managers agree.
     """
 
     __slots__ = ("at", "index", "new", "old")
