@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -19,6 +19,7 @@ from manager.raft.delivery import Delivery, StateMachine, Waiter
 from manager.raft.disk import Disk, SystemDisk
 from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, Overloaded, TooLarge
 from manager.raft.journal import Journal, Origin
+from manager.raft.keyring import open_keyring
 from manager.raft.network import Network, TlsMaterial, TlsNetwork
 from manager.raft.node import RaftNode
 from manager.raft.snapshot import Snapshots
@@ -62,11 +63,13 @@ class Raft:
         network: Network | None = None,
         on_fatal: Callable[[str], None] = exit_process,
         own_thread: bool = True,
+        unlock_keys: Sequence[bytes] = (),
     ) -> None:
         """peers: node id → "ip:port" of the present members when this node joins; empty for a new cluster.
 
         They count only at the first start; later ones know the members from disk. tls may be left out when a
         network is given. own_thread=False runs everything on the caller's loop, for a simulator.
+        unlock_keys: with autolock, the key that the files' keys are locked with, or those that it may be.
         """
         if network is None:
             if tls is None:
@@ -86,6 +89,7 @@ class Raft:
         self._disk = disk or SystemDisk()
         self._on_fatal = on_fatal
         self._own_thread = own_thread
+        self._unlock_keys = tuple(unlock_keys)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner: asyncio.AbstractEventLoop | None = None
@@ -103,7 +107,8 @@ class Raft:
     async def start(self) -> None:
         """Recover from disk and take part. On return the state machine has the newest snapshot.
 
-        Raises RaftCorrupt, with what to do, if the files can't be trusted; OSError if they can't be read.
+        Raises RaftCorrupt, with what to do, if the files can't be trusted; WrongKey if they are locked and
+        the unlock key is not there; OSError if they can't be read.
         """
         if self._owner is not None:
             raise RuntimeError("started already")
@@ -139,7 +144,10 @@ class Raft:
         self._disk.make_directory(self._directory)
         members = self._peers if self._peers else {self.node_id: self.address}
         origin = Origin(self.cluster_id, self.node_id, members)
-        journal = Journal(self._disk, self._directory, origin, self._fail_stop)
+        keyring = open_keyring(
+            self._disk, self._directory, self.cluster_id, self.node_id, self._random, self._unlock_keys
+        )
+        journal = Journal(self._disk, self._directory, origin, keyring, self._fail_stop)
         self._delivery = delivery = Delivery(self._owner, self._state_machine, self._clock, self._fail_stop)
         self._transport = PeerTransport(
             node_id=self.node_id,
@@ -151,11 +159,12 @@ class Raft:
 
         def snapshots(members: Callable[[], dict[str, str]]) -> Snapshots:
             path = self._directory / "snapshot"
-            return Snapshots(self._disk, path, delivery, members, self._clock, self._spawn)
+            return Snapshots(self._disk, path, keyring, delivery, members, self._clock, self._spawn)
 
         self._node = RaftNode(
             node=Peer(self.node_id, self.address),
             journal=journal,
+            keyring=keyring,
             snapshots=snapshots,
             transport=self._transport,
             delivery=delivery,
@@ -299,6 +308,21 @@ class Raft:
         if self._delivery is None or self._loop is None:
             raise NotLeader(None)
         return self._delivery
+
+    # -- keys
+
+    @property
+    def unlock_key(self) -> bytes | None:
+        """The key that unlocks this manager's files after a restart; None when they are not locked."""
+        return self._node.unlock_key if self._node is not None else None
+
+    async def change_unlock_key(self, unlock_key: bytes | None) -> None:
+        """Lock the files' keys with another unlock key, or no more (None), and go on with a new data key.
+
+        Durable on return; what lies under old data keys is written anew soon. Raises OSError; then it is not
+        known whether this or the former key unlocks the files.
+        """
+        await self._ask(lambda node, waiter: node.change_unlock_key(unlock_key, waiter))
 
     # -- members
 

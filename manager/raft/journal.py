@@ -5,6 +5,10 @@ last frame of the last segment: recovery drops it if nothing whole follows (a to
 and refuses to start otherwise (the disk lost something that was acknowledged). Compaction only deletes old
 segments, so it costs no rewriting and can't lose what is kept.
 
+Each segment is encrypted with the data key that was in use when it was begun (see keyring.py). Segments of an
+older version, in clear, are read. Only when what compaction keeps lies under another key than the one in use,
+or in clear, is it written again.
+
 Method names in camel case are pysyncobj's journal interface.
 """
 # ruff: noqa: N802
@@ -20,14 +24,24 @@ import msgspec
 
 from manager.raft.disk import AppendFile, Disk
 from manager.raft.errors import RaftCorrupt
-from manager.raft.frames import HEADER_SIZE, encode_frame, later_frame, records_of, whole_frame
+from manager.raft.frames import (
+    HEADER_SIZE,
+    BadHead,
+    FrameCipher,
+    encode_frame,
+    later_frame,
+    parse_head,
+    payload_of,
+    records_of,
+    whole_frame,
+)
+from manager.raft.keyring import DataKey, Keyring
 
 log = logging.getLogger("shoal.raft.journal")
 
 Entry = tuple[bytes, int, int]
 """(command, index, term), as pysyncobj keeps them."""
 
-_FILE_MAGIC = b"SHOALWAL1\n"
 _PREFIX = "log."
 _ENTRY = struct.Struct("<cQQ")  # kind, index, term
 _TRUNCATE = struct.Struct("<cQ")  # kind, first index that goes
@@ -55,6 +69,8 @@ class _Segment:
     size: int
     last_index: int
     """The highest index of an entry in it; it may go when all of them may."""
+    key_id: str
+    """The data key that it is encrypted with; "" for one in clear."""
 
 
 class Journal:
@@ -65,11 +81,13 @@ class Journal:
         disk: Disk,
         directory: Path,
         origin: Origin,
+        keyring: Keyring,
         fail_stop: Callable[[str], NoReturn],
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self._disk = disk
         self._directory = directory
+        self._keyring = keyring
         self._fail_stop = fail_stop
         self._segment_bytes = segment_bytes
         self._entries: list[Entry] = []
@@ -80,6 +98,7 @@ class Journal:
         self._sequence = 0
         self._segments: list[_Segment] = []
         self._file: AppendFile | None = None
+        self._cipher: FrameCipher | None = None
         self.origin = origin
         self.leading = False
         """Set while this node leads: its own copy must be durable before a commit is acted upon."""
@@ -96,6 +115,9 @@ class Journal:
                     f"the Raft log in {directory} belongs to node {self.origin.node_id} of cluster "
                     f"{self.origin.cluster_id}, not to node {origin.node_id} of cluster {origin.cluster_id}"
                 )
+            if self._segments[-1].key_id != keyring.current.id:
+                self._begin_segment([])
+        self._tell_keyring()
 
     @property
     def size(self) -> int:
@@ -124,10 +146,12 @@ class Journal:
             data = source.read()
         finally:
             source.close()
-        if not data.startswith(_FILE_MAGIC):
-            raise RaftCorrupt(f"{path} is not a Raft log, or its first bytes are damaged")
-        offset = len(_FILE_MAGIC)
-        self._segments.append(_Segment(path, offset, 0))
+        try:
+            offset, key_id, salt = parse_head(data)
+        except BadHead:
+            raise RaftCorrupt(f"{path} is not a Raft log, or its first bytes are damaged") from None
+        self._cipher = self._cipher_of(key_id, salt, path) if key_id else None
+        self._segments.append(_Segment(path, offset, 0, key_id))
         frames = 0
         while offset < len(data) or not frames:
             frame = whole_frame(data, offset, self._sequence + 1 if self._sequence else None)
@@ -142,11 +166,27 @@ class Journal:
                 )
                 break
             self._sequence, payload = frame
-            for record in records_of(payload):
+            for record in records_of(self._decrypted(payload, path)):
                 self._replay(path, record)
             offset += HEADER_SIZE + len(payload)
             frames += 1
         self._segments[-1].size = offset
+
+    def _cipher_of(self, key_id: str, salt: bytes, path: Path) -> FrameCipher:
+        keyring = self._keyring
+        key = DataKey(key_id, keyring.key(key_id, path))
+        return FrameCipher(key, salt, keyring.context("log"), keyring.random)
+
+    def _decrypted(self, payload: bytes, path: Path) -> bytes:
+        """A whole frame that does not decrypt is no crash's doing, wherever it is."""
+        if self._cipher is None:
+            return payload
+        decrypted = self._cipher.decrypt(self._sequence, payload)
+        if decrypted is None:
+            raise RaftCorrupt(
+                f"frame {self._sequence} of the Raft log {path} was changed or is of another log"
+            )
+        return decrypted
 
     def _replay(self, path: Path, record: bytes) -> None:
         kind = record[:1]
@@ -177,10 +217,10 @@ class Journal:
 
     def sync(self) -> None:
         """Make everything so far durable, as one frame."""
-        if not self._records or self._file is None:
+        if not self._records or self._file is None or self._cipher is None:
             return
-        frame = encode_frame(self._sequence + 1, self._records)
         self._sequence += 1
+        frame = _sealed_frame(self._cipher, self._sequence, self._records)
         self._records = []
         segment = self._segments[-1]
         try:
@@ -198,7 +238,9 @@ class Journal:
         first = [b"O" + msgspec.msgpack.encode(self.origin), self._ballot_record(), *records]
         self._sequence += 1
         path = self._directory / f"{_PREFIX}{self._sequence:016x}"
-        content = _FILE_MAGIC + encode_frame(self._sequence, first)
+        keyring = self._keyring
+        cipher = FrameCipher.new(keyring.current, keyring.context("log"), keyring.random)
+        content = cipher.head + _sealed_frame(cipher, self._sequence, first)
         try:
             file = self._disk.create(self._temporary)
             file.write(content)
@@ -208,9 +250,19 @@ class Journal:
             self._fail_stop(f"the Raft log {path} can't be written: {error}")
         if self._file is not None:
             self._file.close()
-        self._file = file
+        self._file, self._cipher = file, cipher
         last_index = self._entries[-1][1] if records else 0
-        self._segments.append(_Segment(path, len(content), last_index))
+        self._segments.append(_Segment(path, len(content), last_index, cipher.key_id))
+
+    @property
+    def stale(self) -> bool:
+        """Whether any of it is in clear or under another data key than the one in use."""
+        return any(segment.key_id != self._keyring.current.id for segment in self._segments)
+
+    def change_key(self) -> None:
+        """The keyring has another data key in use: go on in a segment under it."""
+        self.sync()
+        self._begin_segment([])
 
     def reset(self, entries: Sequence[Entry]) -> None:
         """Durably replace all entries; term and vote stay."""
@@ -226,6 +278,10 @@ class Journal:
             except OSError as error:
                 self._fail_stop(f"the Raft log {self._segments[0].path} can't be removed: {error}")
             del self._segments[0]
+        self._tell_keyring()
+
+    def _tell_keyring(self) -> None:
+        self._keyring.used("log", frozenset(segment.key_id for segment in self._segments))
 
     def close(self) -> None:
         """Sync and close."""
@@ -271,14 +327,15 @@ class Journal:
 
     def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N803
         """Drop the entries before that position, and the segments that hold nothing else."""
-        if entryTo <= 0:
-            return
-        self._entries = self._entries[entryTo:]
-        first = self._entries[0][1]
-        spent = 0
-        while spent < len(self._segments) - 1 and self._segments[spent].last_index < first:
-            spent += 1
-        self._delete_segments(spent)
+        if entryTo > 0:
+            self._entries = self._entries[entryTo:]
+            first = self._entries[0][1]
+            spent = 0
+            while spent < len(self._segments) - 1 and self._segments[spent].last_index < first:
+                spent += 1
+            self._delete_segments(spent)
+        if self.stale:
+            self.reset(self._entries)
 
     @overload
     def __getitem__(self, item: int) -> Entry: ...
@@ -320,6 +377,10 @@ class Journal:
 
     def _destroy(self) -> None:
         self.close()
+
+
+def _sealed_frame(cipher: FrameCipher, sequence: int, records: list[bytes]) -> bytes:
+    return encode_frame(sequence, cipher.encrypt(sequence, payload_of(records)))
 
 
 def _entry_record(entry: Entry) -> bytes:

@@ -21,6 +21,7 @@ from manager.raft.delivery import Apply, Call, Delivery, Passed, Waiter
 from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, RaftCorrupt
 from manager.raft.hooks import LEADER, NoPoller, check_hooks, use_clock
 from manager.raft.journal import Journal
+from manager.raft.keyring import Keyring
 from manager.raft.membership import NO_OP, REGULAR, parse_change
 from manager.raft.reads import Answer, ReadIndex
 from manager.raft.snapshot import Snapshots
@@ -45,6 +46,7 @@ class RaftNode(MemberChanges):
         *,
         node: Peer,
         journal: Journal,
+        keyring: Keyring,
         snapshots: Callable[[Callable[[], dict[str, str]]], Snapshots],
         transport: PeerTransport,
         delivery: Delivery,
@@ -61,6 +63,7 @@ class RaftNode(MemberChanges):
         self._clock, self._random, self._timing, self._limits = clock, random, timing, limits
         self._peers, self._delivery, self._scheduler = transport, delivery, scheduler
         self._fail_stop, self._on_leadership = fail_stop, on_leadership
+        self._keyring = keyring
         self._config = dict(journal.origin.members)
         self._removed = False
         self._proposals: deque[tuple[bytes, Waiter]] = deque()
@@ -206,6 +209,8 @@ class RaftNode(MemberChanges):
         journal.leading = leading
         if journal.size > max(self._limits.compact_bytes, 2 * self._compacted_size):
             self.compaction_wanted()
+        elif journal.stale or self._snapshots.stale:
+            self.compaction_wanted()  # it writes anew what lies in clear or under an old key
         self.doTick(0.0)
         journal.sync()
         for peer, progress in self._acks.items():
@@ -349,6 +354,29 @@ class RaftNode(MemberChanges):
         else:
             self._reads.ask(answer)
             self.kick()
+
+    # -- keys
+
+    @property
+    def unlock_key(self) -> bytes | None:
+        """The key that unlocks the files; None when they are not locked."""
+        return self._keyring.unlock_key
+
+    def change_unlock_key(self, unlock_key: bytes | None, waiter: Waiter) -> None:
+        """Lock with another key, or no more; the log goes on under a new data key."""
+
+        def change() -> None:
+            try:
+                self._keyring.rotate(unlock_key)
+            except OSError as error:
+                self._delivery.resolve(waiter, None, error)
+                return
+            self.journal().change_key()
+            self._SyncObj__lastSerializedEntry = None  # even if nothing was written since the last snapshot
+            self._delivery.resolve(waiter, None)
+
+        self._guarded(change)
+        self.kick()
 
     # -- status
 

@@ -1,6 +1,8 @@
 """Snapshots: written by a thread, checksummed, synced, and checked before they replace anything.
 
-File: magic, length and msgpack of the metadata, then chunks (length, bytes), an end mark, and SHA-256 of all.
+Content: magic, length and msgpack of the metadata, then chunks (length, bytes), an end mark, and SHA-256 of
+all. On disk it is encrypted with the data key in use (see keyring.py and sealed.py); one in clear, of an
+older version, is read. Between managers, who have keys of their own, it goes as it is, inside TLS.
 Only the Raft loop renames, so a snapshot that was being written while a newer one arrived is dropped.
 """
 # ruff: noqa: N802
@@ -16,14 +18,17 @@ from pysyncobj.config import SERIALIZER_STATE
 
 from cluster.seams import SECOND, Clock
 from manager.raft.delivery import Capture, Delivery
-from manager.raft.disk import AppendFile, Disk, ReadFile
+from manager.raft.disk import Disk, ReadFile
 from manager.raft.errors import RaftCorrupt
 from manager.raft.journal import Entry
+from manager.raft.keyring import DataKey, Keyring
+from manager.raft.sealed import SealedWriter, open_sealed
 from manager.raft.wire import SnapshotChunk
 
 log = logging.getLogger("shoal.raft.snapshot")
 
 _MAGIC = b"SHOALSNP1\n"
+_PURPOSE = "snapshot"
 _LENGTH = struct.Struct("<I")
 _END = 0xFFFFFFFF
 _DIGEST = 32
@@ -74,7 +79,7 @@ class _Outgoing:
 
 
 class _Arriving:
-    def __init__(self, file: AppendFile, index: int) -> None:
+    def __init__(self, file: SealedWriter, index: int) -> None:
         self.file = file
         self.index = index
         self.check = _Check()
@@ -87,6 +92,7 @@ class Snapshots:
         self,
         disk: Disk,
         path: Path,
+        keyring: Keyring,
         delivery: Delivery,
         members: Callable[[], dict[str, str]],
         clock: Clock,
@@ -94,6 +100,8 @@ class Snapshots:
     ) -> None:
         self._disk = disk
         self._path = path
+        self._keyring = keyring
+        self._key_id: str | None = None
         self._written = path.with_name(path.name + ".new")
         self._received = path.with_name(path.name + ".in")
         self._delivery = delivery
@@ -103,6 +111,7 @@ class Snapshots:
         self._retry_at = 0
         self._state: int = SERIALIZER_STATE.NOT_SERIALIZING
         self._writing: SnapshotMeta | None = None
+        self._writing_key: str | None = None
         self._compact_to: int | None = None
         self._outgoing: dict[str, _Outgoing] = {}
         self._arriving: _Arriving | None = None
@@ -110,6 +119,8 @@ class Snapshots:
         """Index of the newest durable snapshot; 0 without one."""
         disk.remove(self._written)
         disk.remove(self._received)
+        if not self.exists():
+            self._tell_keyring()
 
     def exists(self) -> bool:
         """Whether there is a snapshot."""
@@ -117,7 +128,7 @@ class Snapshots:
 
     def load(self) -> tuple[SnapshotMeta, Iterator[bytes]]:
         """Check the snapshot as a whole and return it. Raises RaftCorrupt."""
-        file = self._disk.open_read(self._path)
+        file, _ = self._content()
         try:
             check = _Check()
             while data := file.read(_WRITE):
@@ -130,8 +141,25 @@ class Snapshots:
         self.index = meta.index
         return meta, chunks
 
+    @property
+    def stale(self) -> bool:
+        """Whether it is in clear or under another data key than the one in use."""
+        return self._key_id not in (None, self._keyring.current.id)
+
+    def _content(self) -> tuple[ReadFile, str]:
+        return open_sealed(self._disk, self._path, self._keyring, _PURPOSE)
+
+    def _create(self, path: Path, key: DataKey) -> SealedWriter:
+        context, random = self._keyring.context(_PURPOSE), self._keyring.random
+        return SealedWriter(self._disk.create(path), key, context, random)
+
+    def _tell_keyring(self) -> None:
+        arriving = self._arriving.file.key_id if self._arriving else None
+        self._keyring.used("snapshots", frozenset(filter(None, (self._key_id, self._writing_key, arriving))))
+
     def _open(self) -> tuple[SnapshotMeta, Iterator[bytes]]:
-        file = self._disk.open_read(self._path)
+        file, self._key_id = self._content()
+        self._tell_keyring()
         if file.read(len(_MAGIC)) != _MAGIC:
             file.close()
             raise RaftCorrupt(f"{self._path} is not a Raft snapshot")
@@ -145,12 +173,14 @@ class Snapshots:
         """Ask the state machine for its state at this point of the log, and have a thread write it."""
         meta = SnapshotMeta(last=data[1], previous=data[2], members=self._members())
         self._writing, self._compact_to = meta, id_
+        key = self._keyring.current
+        self._writing_key = key.id
         self._state = SERIALIZER_STATE.SERIALIZING
-        self._delivery.put(Capture(lambda chunks: self._spawn(lambda: self._write(meta, chunks))))
+        self._delivery.put(Capture(lambda chunks: self._spawn(lambda: self._write(meta, key, chunks))))
 
-    def _write(self, meta: SnapshotMeta, chunks: Iterator[bytes]) -> None:
+    def _write(self, meta: SnapshotMeta, key: DataKey, chunks: Iterator[bytes]) -> None:
         try:
-            file = self._disk.create(self._written)
+            file = self._create(self._written, key)
             try:
                 digest = hashlib.sha256()
                 for piece in _gathered(_encoded(meta, chunks)):
@@ -171,14 +201,18 @@ class Snapshots:
         state = self._state
         if state == SERIALIZER_STATE.SUCCESS and self._writing is not None:
             self._state = SERIALIZER_STATE.NOT_SERIALIZING
-            if self._writing.index <= self.index:
+            if self._writing.index < self.index or (self._writing.index == self.index and not self.stale):
                 self._disk.remove(self._written)
+                self._writing_key = None
                 return SERIALIZER_STATE.NOT_SERIALIZING, None
             self._disk.rename(self._written, self._path)
             self.index = self._writing.index
+            self._key_id, self._writing_key = self._writing_key, None
+            self._tell_keyring()
             log.info("snapshot taken", extra={"index": self.index})
         elif state == SERIALIZER_STATE.FAILED:
             self._state = SERIALIZER_STATE.NOT_SERIALIZING
+            self._writing_key = None
             self._retry_at = self._clock.monotonic() + _RETRY
         elif state == SERIALIZER_STATE.NOT_SERIALIZING and self._clock.monotonic() < self._retry_at:
             return SERIALIZER_STATE.SERIALIZING, None
@@ -189,21 +223,30 @@ class Snapshots:
     def next_chunk(self, node_id: str, term: int) -> SnapshotChunk | None:
         """The next piece for that follower; None if the file on disk turns out damaged."""
         sending = self._outgoing.get(node_id)
-        if sending is None:
-            sending = self._outgoing[node_id] = _Outgoing(self._disk.open_read(self._path), self.index)
-        data, sending.held = sending.held, sending.file.read(CHUNK)
+        try:
+            if sending is None:
+                sending = self._outgoing[node_id] = _Outgoing(self._content()[0], self.index)
+            data, sending.held = sending.held, sending.file.read(CHUNK)
+        except RaftCorrupt as error:
+            self._found_damaged(node_id, str(error))
+            return None
         last = not sending.held
         chunk = SnapshotChunk(term, sending.index, sending.check.offset, data, last)
         sending.check.follow(data)
         if last:
             self.cancelTransmisstion(node_id)
             if not sending.check.intact():
-                log.error(
-                    "this manager's own snapshot is damaged; taking another", extra={"index": self.index}
-                )
-                self.index = 0
+                self._found_damaged(node_id, "its checksum is wrong")
                 return None
         return chunk
+
+    def _found_damaged(self, node_id: str, reason: str) -> None:
+        log.error(
+            "this manager's own snapshot is damaged; taking another",
+            extra={"index": self.index, "reason": reason},
+        )
+        self.cancelTransmisstion(node_id)
+        self.index = 0
 
     def cancelTransmisstion(self, node: object) -> None:
         """The connection broke: start from the beginning on the next one. (pysyncobj's spelling.)"""
@@ -217,7 +260,7 @@ class Snapshots:
         """Take a piece; True when the whole snapshot is durable in a side file and its checksum is right."""
         if chunk.offset == 0:
             self.abandon()
-            self._arriving = _Arriving(self._disk.create(self._received), chunk.index)
+            self._arriving = _Arriving(self._create(self._received, self._keyring.current), chunk.index)
         arriving = self._arriving
         if arriving is None or (arriving.index, arriving.check.offset) != (chunk.index, chunk.offset):
             return False

@@ -15,6 +15,7 @@ from cluster.seams import MILLISECOND, SECOND
 from manager.raft.delivery import Delivery
 from manager.raft.errors import FailStop
 from manager.raft.journal import Journal, Origin
+from manager.raft.keyring import open_keyring
 from manager.raft.node import RaftNode
 from manager.raft.snapshot import Snapshots
 from manager.raft.timing import RaftLimits, RaftTiming
@@ -210,6 +211,7 @@ class SimNode:
     def __init__(self, world: "World", node_id: str) -> None:
         self.world, self.node_id, self.disk = world, node_id, SimDisk()
         self.fatal: list[str] = []
+        self.unlock_keys: tuple[bytes, ...] = ()
         self.node: RaftNode | None = None
 
     def start(self, members: dict[str, str] | None = None) -> RaftNode:
@@ -217,17 +219,21 @@ class SimNode:
         self.machine = Machine(world, self.node_id)
         scheduler = _NoScheduler()
         origin = Origin("c", self.node_id, members or dict(world.members))
-        self.journal = Journal(self.disk, Path("/r"), origin, self._fail_stop, world.segment_bytes)
+        self.keyring = open_keyring(self.disk, Path("/r"), "c", self.node_id, world.random, self.unlock_keys)
+        self.journal = Journal(
+            self.disk, Path("/r"), origin, self.keyring, self._fail_stop, world.segment_bytes
+        )
         self.delivery = Delivery(scheduler, self.machine, world.clock, self._fail_stop)
         self.transport = SimTransport(world, self.node_id)
 
         def snapshots(members):
             path = Path("/r/snapshot")
-            return Snapshots(self.disk, path, self.delivery, members, world.clock, world.spawn)
+            return Snapshots(self.disk, path, self.keyring, self.delivery, members, world.clock, world.spawn)
 
         self.node = RaftNode(
             node=Peer(self.node_id, self.node_id),
             journal=self.journal,
+            keyring=self.keyring,
             snapshots=snapshots,
             transport=self.transport,
             delivery=self.delivery,

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.seams import system_random
 from manager.raft.disk import Disk, SystemDisk
 from manager.raft.errors import FailStop, RaftCorrupt
 from manager.raft.journal import Entry, Journal, Origin
+from manager.raft.keyring import open_keyring
 from tests.fakes.raft_world import SimDisk
 
 DIRECTORY = Path("/raft")
@@ -21,12 +23,17 @@ def fail_stop(reason: str) -> NoReturn:
     raise FailStop(reason)
 
 
-def opened(disk: Disk, directory: Path = DIRECTORY) -> Journal:
-    return Journal(disk, directory, ORIGIN, fail_stop, segment_bytes=400)
+def opened(disk: Disk, directory: Path = DIRECTORY, origin: Origin = ORIGIN) -> Journal:
+    keyring = open_keyring(disk, directory, origin.cluster_id, origin.node_id, system_random())
+    return Journal(disk, directory, origin, keyring, fail_stop, segment_bytes=400)
+
+
+def log_files(disk: SimDisk) -> list[Path]:
+    return sorted(path for path in disk.files if path.name.startswith("log."))
 
 
 def last_segment(disk: SimDisk) -> bytearray:
-    return disk.files[max(disk.files)]
+    return disk.files[log_files(disk)[-1]]
 
 
 def state(journal: Journal) -> State:
@@ -168,7 +175,7 @@ def test_compaction_frees_the_disk() -> None:
     before = journal.size
     journal.deleteEntriesTo(90)
     assert journal.size < before / 4
-    assert journal.size == sum(len(content) for content in disk.files.values())
+    assert journal.size == sum(len(disk.files[path]) for path in log_files(disk))
     assert opened(disk)[-10:] == journal[:]
 
 
@@ -178,7 +185,7 @@ def test_a_missing_segment_is_noticed() -> None:
     for index in range(1, 101):
         journal.add(b"x" * 50, index, 1)
         journal.sync()
-    del disk.files[sorted(disk.files)[3]]
+    del disk.files[log_files(disk)[3]]
     with pytest.raises(RaftCorrupt, match="damaged"):
         opened(disk)
 
@@ -215,7 +222,7 @@ def test_another_node_s_directory_is_refused() -> None:
     disk = SimDisk()
     opened(disk).close()
     with pytest.raises(RaftCorrupt, match="belongs to node node of cluster cluster"):
-        Journal(disk, DIRECTORY, Origin("cluster", "other", {}), fail_stop)
+        opened(disk, origin=Origin("cluster", "other", {}))
 
 
 @pytest.mark.parametrize("kind", ["simulated", "system"])
