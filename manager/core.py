@@ -5,7 +5,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from manager.orchestrator.node_down import OrphanKeeper
 from manager.orchestrator.orchestrator import GlobalOrchestrator, ReplicatedOrchestrator
 from manager.orchestrator.reaper import Reaper
 from manager.raft import NotLeader, Raft
+from manager.rpc.join import Post, ask_to_be_member
 from manager.rpc.leader import Barrier
 from manager.rpc.session import Sessions
 from manager.rpc.vote import VoteKeeper
@@ -37,6 +38,7 @@ REACHABLE_WITHIN = 2 * SECOND
 HAND_OVER_TIMEOUT = 3.0
 APPLY_TIMEOUT = 3 * SECOND
 FOUNDING_TIMEOUT = 10.0
+ASKING_PATIENCE = 3 * SECOND
 _CATCH_UP = 25 * MILLISECOND
 _ATTEMPTS = 40
 
@@ -100,13 +102,29 @@ class Core:
             )
         log.info("cluster founded", extra={"cluster": self.cluster_id})
 
-    async def lead_until(self, stop: asyncio.Event, ask_for_vote: Callable[[], Awaitable[None]]) -> None:
-        """Run the controllers whenever this manager leads, until told to stop or one of them fails.
+    async def ensure_member(self, peers: Mapping[str, str], post: Post) -> None:
+        """Ask the managers for a vote, unless this manager has one: a join that broke off goes on here.
 
-        ask_for_vote: asks the other managers to make this one a member (again). Raises ShoalError.
+        peers: the members that it was told of, node id → address. Raises ShoalError when it gets none.
         """
+        members = {**peers, **self.members()}
+        if self.node_id not in members:
+            await ask_to_be_member(self.node_id, self.advertise, [*members.values()], post, self.clock)
+
+    async def _ask_for_vote(self, post: Post) -> None:
+        """Make sure that the others still have this manager as a member."""
+        others = [address for node_id, address in self.members().items() if node_id != self.node_id]
+        if others:
+            await ask_to_be_member(
+                self.node_id, self.advertise, others, post, self.clock, patience=ASKING_PATIENCE
+            )
+
+    async def lead_until(self, stop: asyncio.Event, post: Post) -> None:
+        """Run the controllers whenever this manager leads, until told to stop or one of them fails."""
         leadership = asyncio.create_task(Leadership(self.raft.watch_leadership, self._controllers).run())
-        votes = asyncio.create_task(VoteKeeper(self.known_leader, ask_for_vote, self.clock).run())
+        votes = asyncio.create_task(
+            VoteKeeper(self.known_leader, lambda: self._ask_for_vote(post), self.clock).run()
+        )
         stopping = asyncio.create_task(stop.wait())
         running = (leadership, votes, stopping)
         try:

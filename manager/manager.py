@@ -12,7 +12,7 @@ from aiohttp import web
 from cluster.errors import Unavailable
 from cluster.identity import check_identity
 from cluster.objects import Cluster
-from cluster.seams import SECOND, Clock, Random
+from cluster.seams import Clock, Random
 from manager.api.app import engine_app
 from manager.api.leaving import leave
 from manager.ca.authority import first_identity, found_cluster
@@ -20,7 +20,7 @@ from manager.certificates import load_identity, save_identity
 from manager.core import Core
 from manager.port import ClusterPort
 from manager.raft import Raft, TlsMaterial
-from manager.rpc.join import ask_to_be_member
+from manager.rpc.join import Answered, posting
 from manager.rpc.leader import LeaderClient
 from manager.rpc.server import port_app
 from manager.rpc.tls import server_context
@@ -38,7 +38,6 @@ SERVER: dict[str, Any] = {
 }
 """How both of the manager's HTTP servers run."""
 HANDSHAKE_TIMEOUT = 5.0
-ASKING_PATIENCE = 3 * SECOND
 
 
 class Manager(Core):
@@ -64,10 +63,10 @@ class Manager(Core):
             if founding is not None and cluster is not None:
                 await self.found(cluster, founding)
             else:
-                await self._ensure_member()
+                await self.ensure_member(self._settings.peers, self._post)
             await self._serve(stack)
             log.info("manager ready", extra={"node": self.node_id, "address": self._settings.advertise})
-            await self.lead_until(stop, self._ask_for_vote)
+            await self.lead_until(stop, self._post)
             await self.hand_over()
 
     def _become(self) -> Cluster | None:
@@ -147,33 +146,10 @@ class Manager(Core):
         await self._client.use(identity)
         log.info("certificate renewed")
 
-    async def _ask_for_vote(self) -> None:
-        members = self.members()
-        others = [address for node_id, address in members.items() if node_id != self.node_id]
-        if others:
-            await ask_to_be_member(
-                self.node_id,
-                self._settings.advertise,
-                others,
-                self._identity,
-                self.clock,
-                patience=ASKING_PATIENCE,
-            )
-
-    # --- becoming a member ----------------------------------------------------------------------------
-
-    async def _ensure_member(self) -> None:
-        """Ask the managers for a vote, unless this manager has one: a join that broke off goes on here."""
-        members = {**self._settings.peers, **self.members()}
-        if self.node_id in members:
-            return
-        await ask_to_be_member(
-            self.node_id,
-            self._settings.advertise,
-            [address for node_id, address in members.items() if node_id != self.node_id],
-            self._identity,
-            self.clock,
-        )
+    async def _post(self, manager: str, path: str, content: bytes) -> Answered:
+        """A request with the certificate as it is now."""
+        async with posting(self._identity) as post:
+            return await post(manager, path, content)
 
     # --- connections ----------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """A manager's first words to the others: let me vote."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
@@ -27,11 +29,40 @@ class JoinRefused(ShoalError):
         self.status = status
 
 
+class Answered(NamedTuple):
+    """A manager's answer. not_done: it has certainly not acted, because it does not lead (any more)."""
+
+    status: int
+    text: str
+    not_done: bool
+
+
+Post = Callable[[str, str, bytes], Awaitable[Answered]]
+"""POST to a manager at "ip:port": path, content. Raises OSError or TimeoutError when no answer comes."""
+
+
+@asynccontextmanager
+async def posting(identity: Identity) -> AsyncIterator[Post]:
+    """Requests over mutual TLS."""
+    connector = aiohttp.TCPConnector(ssl=client_context(identity))
+    async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as http:
+
+        async def post(manager: str, path: str, content: bytes) -> Answered:
+            url = f"https://{manager}{path}"
+            try:
+                async with http.post(url, data=content, server_hostname=MANAGER_NAME) as answer:
+                    return Answered(answer.status, await answer.text(), NOT_DONE in answer.headers)
+            except aiohttp.ClientError as error:
+                raise ConnectionError(f"{error or type(error).__name__}") from error
+
+        yield post
+
+
 async def ask_to_be_member(
     node_id: str,
     address: str,
     managers: Sequence[str],
-    identity: Identity,
+    post: Post,
     clock: Clock,
     patience: int = PATIENCE,
 ) -> None:
@@ -41,25 +72,21 @@ async def ask_to_be_member(
     """
     deadline = clock.monotonic() + patience
     reason = "no manager is known"
-    connector = aiohttp.TCPConnector(ssl=client_context(identity))
-    async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as http:
-        while True:
-            for manager in managers:
-                try:
-                    async with http.post(
-                        f"https://{manager}/raft/join/{node_id}",
-                        data=msgspec.json.encode({"address": address}),
-                        server_hostname=MANAGER_NAME,
-                    ) as answer:
-                        if answer.status < 400:
-                            return
-                        text = await answer.text()
-                        if answer.status < 500 and NOT_DONE not in answer.headers:
-                            raise JoinRefused(answer.status, text)
-                        reason = text
-                except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                    reason = f"{manager}: {error or type(error).__name__}"
-                log.info("not a member yet", extra={"manager": manager, "reason": reason})
-            if clock.monotonic() >= deadline:
-                raise Unavailable(f"no manager made this one a member: {reason}")
-            await clock.sleep(RETRY)
+    while True:
+        for manager in managers:
+            try:
+                answer = await post(
+                    manager, f"/raft/join/{node_id}", msgspec.json.encode({"address": address})
+                )
+            except (OSError, TimeoutError) as error:
+                reason = f"{manager}: {str(error) or type(error).__name__}"
+            else:
+                if answer.status < 400:
+                    return
+                if answer.status < 500 and not answer.not_done:
+                    raise JoinRefused(answer.status, answer.text)
+                reason = answer.text
+            log.info("not a member yet", extra={"manager": manager, "reason": reason})
+        if clock.monotonic() >= deadline:
+            raise Unavailable(f"no manager made this one a member: {reason}")
+        await clock.sleep(RETRY)

@@ -14,7 +14,7 @@ from cluster.identity import Identity, create_csr, create_root_ca, issue_certifi
 from cluster.seams import SECOND
 from cluster.states import Role
 from manager.certificates import load_identity
-from manager.rpc.join import JoinRefused, ask_to_be_member
+from manager.rpc.join import JoinRefused, ask_to_be_member, posting
 from manager.rpc.tls import client_context
 from shoal.daemon.join import JoinFailed, join, renew
 from tests.host.manager.managers import CLOCK, Managers
@@ -168,7 +168,8 @@ async def test_a_worker_may_renew_but_not_act_as_a_manager(managers: Managers) -
     assert renewed.peer.node_id == joined.answer.node_id
     assert renewed.certificate != joined.identity.certificate
     with pytest.raises(JoinRefused, match="worker") as refused:
-        await ask_to_be_member(joined.answer.node_id, "127.0.77.9:2377", [founder.address], renewed, CLOCK)
+        async with posting(renewed) as post:
+            await ask_to_be_member(joined.answer.node_id, "127.0.77.9:2377", [founder.address], post, CLOCK)
     assert refused.value.status == Forbidden.status
     # promoted, it gets a manager's certificate
     node = await founder.get(f"/nodes/{joined.answer.node_id}")
