@@ -8,17 +8,16 @@ starts, so it comes before any of them.
 A directory below one that only root may enter (Python or Shoal in /root, say) is used by its open descriptor.
 """
 
-import contextlib
 import ctypes
 import errno
 import logging
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from cluster.errors import ShoalError
+from manager import landlock
 from manager.settings import Settings
 
 log = logging.getLogger("shoal.manager.confinement")
@@ -33,43 +32,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
-# <linux/landlock.h>; the numbers of the system calls are the same on every architecture.
-_SYS_CREATE_RULESET, _SYS_ADD_RULE, _SYS_RESTRICT_SELF = 444, 445, 446
-_CREATE_RULESET_VERSION = 1
-_RULE_PATH_BENEATH = 1
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_DIR, _REMOVE_FILE = (1 << bit for bit in range(6))
-_MAKE_DIR, _MAKE_REG, _MAKE_SOCK = 1 << 7, 1 << 8, 1 << 9
-_REFER, _TRUNCATE = 1 << 13, 1 << 14
-_ALL_RIGHTS = {1: 1 << 13, 2: 1 << 14, 3: 1 << 15, 5: 1 << 16}
-"""For each version of the interface that added rights on files: one more than all of them."""
-_SCOPES_SINCE, _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 6, 1, 2
-
-_READ = _EXECUTE | _READ_FILE | _READ_DIR
-_CHANGE = (
-    _READ_FILE
-    | _READ_DIR
-    | _WRITE_FILE
-    | _TRUNCATE
-    | _REMOVE_FILE
-    | _REMOVE_DIR
-    | _MAKE_DIR
-    | _MAKE_REG
-    | _MAKE_SOCK
-    | _REFER
-)
-_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
-
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-
-
-class _RulesetAttr(ctypes.Structure):
-    _fields_ = (("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
-
-
-class _PathBeneathAttr(ctypes.Structure):
-    _pack_ = 1
-    _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
 class ConfinementFailed(ShoalError):
@@ -94,15 +57,14 @@ def confine(settings: Settings) -> Settings:
         writable = [settings.state_dir, settings.socket.parent]
         if settings.founding is not None:
             writable.append(settings.certificates)
-        ruleset = _landlock(writable, {*code, *_prefixes(), *SYSTEM_FILES, settings.certificates.parent})
+        rules = landlock.ruleset(writable, {*code, *_prefixes(), *SYSTEM_FILES, settings.certificates.parent})
         _give_up_root(uid, gid)
-        if ruleset is None:
+        if rules is None:
             log.info(
                 "this kernel has no Landlock: modes and owners of files alone keep the manager off others'"
             )
         else:
-            _check(_libc.syscall(_SYS_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
-            os.close(ruleset)
+            landlock.restrict_self(rules)
     except OSError as error:
         raise ConfinementFailed(f"the manager can't give up root: {error}") from error
     reached = {path: _reached(path, descriptor) for path, descriptor in held.items()}
@@ -117,12 +79,6 @@ def confine(settings: Settings) -> Settings:
         certificates=moved(settings.certificates),
         socket=moved(settings.socket),
     )
-
-
-def landlock_version() -> int:
-    """The version of the kernel's Landlock; 0 without."""
-    version = _libc.syscall(_SYS_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION)
-    return max(0, int(version))
 
 
 def _check(result: int, what: str) -> int:
@@ -170,44 +126,6 @@ def _prefixes() -> set[Path]:
     """Where Python and Shoal lie."""
     found = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
     return {*map(Path, found), Path(__file__).parents[1]}
-
-
-def _landlock(writable: Iterable[Path], readable: Iterable[Path]) -> int | None:
-    """A ruleset of these directories; None when the kernel has no Landlock."""
-    version = landlock_version()
-    if version == 0:
-        return None
-    handled = _ALL_RIGHTS[max(since for since in _ALL_RIGHTS if since <= version)] - 1
-    scoped = _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if version >= _SCOPES_SINCE else 0
-    attributes = _RulesetAttr(handled, 0, scoped)
-    # An older kernel takes a longer struct if what it does not know is zero.
-    ruleset = _check(
-        _libc.syscall(
-            _SYS_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes)), 0
-        ),
-        "landlock_create_ruleset",
-    )
-    for path in writable:
-        _allow(ruleset, path, _CHANGE & handled)
-    _allow(ruleset, Path(os.devnull), _READ_FILE | _WRITE_FILE)
-    for path in readable:
-        with contextlib.suppress(FileNotFoundError):  # such as lib64 on some machines
-            _allow(ruleset, path, _READ & handled)
-    return ruleset
-
-
-def _allow(ruleset: int, path: Path, rights: int) -> None:
-    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        if not path.is_dir():
-            rights &= _OF_FILES
-        rule = _PathBeneathAttr(rights, descriptor)
-        _check(
-            _libc.syscall(_SYS_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0),
-            f"landlock_add_rule {path}",
-        )
-    finally:
-        os.close(descriptor)
 
 
 def _reached(directory: Path, descriptor: int) -> Path:

@@ -131,6 +131,24 @@ def privileges(probe: Probe) -> Iterator[Finding]:
             yield Finding("privileges", capability, level, "not held", cost, remedy)
 
 
+def manager(probe: Probe) -> Iterator[Finding]:
+    """How little a manager process can do beside managing."""
+    if probe.landlock():
+        yield Finding("manager", "Landlock", Level.OK)
+    else:
+        cost = "the manager process is kept off other files by their modes and owners alone"
+        remedy = "use a kernel with CONFIG_SECURITY_LANDLOCK, and `landlock` among lsm= if it boots with that"
+        yield Finding("manager", "Landlock", Level.NOTE, "not in this kernel", cost, remedy)
+    for seen in probe.managers():
+        subject = f"process {seen.pid}"
+        if seen.uid == 0 or seen.capabilities:
+            detail = "runs as root" if seen.uid == 0 else f"holds capabilities ({seen.capabilities:x})"
+            cost = "an attacker who takes it over through the network has the machine"
+            yield Finding("manager", subject, Level.NOTE, detail, cost, "restart shoald, of this version")
+        else:
+            yield Finding("manager", subject, Level.OK, f"user {seen.uid}, no capabilities")
+
+
 def kernel(probe: Probe) -> Iterator[Finding]:
     """What the kernel can do, tried out."""
     version = probe.kernel()
@@ -257,7 +275,7 @@ def examine(probe: Probe) -> list[Finding]:
     """All checks, in the order to read them."""
     return [
         finding
-        for check in (privileges, kernel, cgroups, tools, ports, resources)
+        for check in (privileges, manager, kernel, cgroups, tools, ports, resources)
         for finding in check(probe)
     ]
 

@@ -9,9 +9,10 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cluster.errors import InvalidArgument
+from manager import landlock
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_SYS_RESOURCE": 24}
 """Those that Shoal uses by name, with their numbers in <linux/capability.h>."""
@@ -50,6 +51,15 @@ FEATURES: dict[str, tuple[list[str], str]] = {
 """For each feature, the command that works only where the kernel has it, and what it reads."""
 
 
+class ManagerSeen(NamedTuple):
+    """A manager process that runs on the machine."""
+
+    pid: int
+    uid: int
+    capabilities: int
+    """All that it has or could gain, as a set of bits."""
+
+
 class Probe(Protocol):
     """What the checks ask of a machine."""
 
@@ -67,6 +77,12 @@ class Probe(Protocol):
 
     def seccomp(self) -> bool:
         """Whether the kernel filters system calls."""
+
+    def landlock(self) -> bool:
+        """Whether a process can be kept to some files (landlock(7))."""
+
+    def managers(self) -> list[ManagerSeen]:
+        """The manager processes that run."""
 
     def program(self, name: str) -> str | None:
         """The program's path, or None."""
@@ -145,6 +161,27 @@ class Machine:
     def seccomp(self) -> bool:
         """See Probe."""
         return Path("/proc/sys/kernel/seccomp/actions_avail").exists()
+
+    def landlock(self) -> bool:
+        """See Probe."""
+        return landlock.version() > 0
+
+    def managers(self) -> list[ManagerSeen]:
+        """See Probe."""
+        found = []
+        for process in Path("/proc").iterdir():
+            try:
+                if not process.name.isdigit() or b"-m\0manager\0" not in (process / "cmdline").read_bytes():
+                    continue
+                lines = (line.partition(":") for line in (process / "status").read_text().splitlines())
+            except OSError:  # it has ended
+                continue
+            status = {name: value.split() for name, _, value in lines}
+            held = 0
+            for name in ("CapPrm", "CapInh", "CapBnd", "CapAmb"):
+                held |= int(status[name][0], 16)
+            found.append(ManagerSeen(int(process.name), int(status["Uid"][0]), held))
+        return found
 
     def program(self, name: str) -> str | None:
         """See Probe."""

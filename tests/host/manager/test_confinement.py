@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from manager.confinement import landlock_version
+from manager import landlock
 
 pytestmark = pytest.mark.host
 
@@ -122,10 +122,10 @@ def test_only_its_own_files_are_left_to_a_manager(tmp_path: Path, neighbour: int
     assert (found["module"], found["package"]) == ("colorsys", "concurrent.futures.thread")
     for denied in (secret, shadow, environ, "write certificates", "setuid", "chroot"):
         assert found[str(denied)] == "PermissionError", denied
-    if landlock_version() >= 1:
+    if landlock.version() >= 1:
         for denied in (root / "elsewhere", "write elsewhere", "in a thread"):
             assert found[str(denied)] == "PermissionError", denied
-    if landlock_version() >= 6:
+    if landlock.version() >= 6:
         assert found["signal"] == "PermissionError"
     lines = status(found["status"])
     assert lines["Uid"].split() == lines["Gid"].split() == [str(UID)] * 4

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shoal.doctor.checks import Finding, Level, examine, fit
-from shoal.doctor.probe import CAPABILITIES, FEATURES
+from shoal.doctor.probe import CAPABILITIES, FEATURES, ManagerSeen
 
 ALL_CONTROLLERS = frozenset({"memory", "cpu", "pids", "cpuset"})
 
@@ -28,6 +28,8 @@ class FakeMachine:
     clock: bool | None = True
     version: tuple[int, int] = (6, 1)
     legacy: bool = False
+    confines: bool = True
+    seen: tuple[ManagerSeen, ...] = (ManagerSeen(7, 65521, 0),)
 
     def root(self) -> bool:
         return self.is_root
@@ -44,6 +46,12 @@ class FakeMachine:
 
     def seccomp(self) -> bool:
         return self.filters
+
+    def landlock(self) -> bool:
+        return self.confines
+
+    def managers(self) -> list[ManagerSeen]:
+        return list(self.seen)
 
     def program(self, name: str) -> str | None:
         return None if name in self.no_programs else f"/usr/bin/{name}"
@@ -117,6 +125,9 @@ def test_what_is_required(machine: FakeMachine, subject: str) -> None:
         (FakeMachine(version=(5, 4)), "version"),
         (FakeMachine(legacy=True), "iptables"),
         (FakeMachine(filters=False), "seccomp"),
+        (FakeMachine(confines=False), "Landlock"),
+        (FakeMachine(seen=(ManagerSeen(8, 0, 0),)), "process 8"),
+        (FakeMachine(seen=(ManagerSeen(9, 998, 1 << 10),)), "process 9"),
     ],
 )
 def test_what_one_can_do_without(machine: FakeMachine, subject: str) -> None:
@@ -139,6 +150,8 @@ def test_every_lack_says_what_it_costs_and_what_to_do() -> None:
         clock=False,
         version=(4, 19),
         legacy=True,
+        confines=False,
+        seen=(ManagerSeen(8, 0, 1),),
     )
     for finding in lacks(worst):
         assert finding.detail, finding
