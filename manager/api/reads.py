@@ -1,26 +1,14 @@
-"""Reads of the cluster's state, and the header by which every answer says what it is.
-
-    Shoal-Read: confirmed; index=123; leader=ID             has every write acknowledged before the request
-    Shoal-Read: follower; index=120; leader=ID; age=0.804s  this manager's own state, at most so old
-    Shoal-Write: committed; index=124; leader=ID            done: a majority has everything up to that index
-
-A request with `Shoal-Consistency: stale` is answered at once from the manager's own state, also without a
-leader. The first word is then what the manager takes itself for (`follower`, `leader`), and `age=unknown`
-means that its state has not been confirmed since the manager started.
-"""
+"""Reads of the cluster's state, and the label that says what an answer is (`cluster.consistency`)."""
 
 from aiohttp import web
 
+from cluster.consistency import CONFIRMED, CONSISTENCY, READ, STALE, WRITE
 from cluster.errors import InvalidArgument
 from cluster.seams import MILLISECOND
 from manager.api.access import ACCESS, Access, Read
 from manager.store import View
 
-READ = "Shoal-Read"
-WRITE = "Shoal-Write"
-CONSISTENCY = "Shoal-Consistency"
 _LABELS: web.RequestKey[dict[str, str]] = web.RequestKey("labels", dict[str, str])
-_CONFIRMED, _STALE = "confirmed", "stale"
 
 
 async def read(request: web.Request) -> Read:
@@ -28,13 +16,13 @@ async def read(request: web.Request) -> Read:
 
     Raises Unavailable when it can't be confirmed, InvalidArgument for a consistency that there isn't.
     """
-    wanted = request.headers.get(CONSISTENCY, _CONFIRMED).strip().lower()
-    if wanted not in (_CONFIRMED, _STALE):
+    wanted = request.headers.get(CONSISTENCY, CONFIRMED).strip().lower()
+    if wanted not in (CONFIRMED, STALE):
         raise InvalidArgument(
-            f"invalid {CONSISTENCY} {wanted!r}: write {_CONFIRMED} (the default) or {_STALE}, "
+            f"invalid {CONSISTENCY} {wanted!r}: write {CONFIRMED} (the default) or {STALE}, "
             "which is answered from this manager's own state"
         )
-    if wanted == _CONFIRMED:
+    if wanted == CONFIRMED:
         return await confirm(request)
     access = request.app[ACCESS]
     found = access.own_read()
@@ -59,7 +47,7 @@ def describe(found: Read, access: Access) -> str:
     """The header's value."""
     index, leader = f"index={found.view.index}", f"leader={found.managers.leader or 'none'}"
     if found.confirmed:
-        return f"{_CONFIRMED}; {index}; {leader}"
+        return f"{CONFIRMED}; {index}; {leader}"
     role = "leader" if found.managers.leader == access.node_id else "follower"
     return f"{role}; {index}; {leader}; age={_seconds(found.age)}"
 

@@ -93,7 +93,7 @@ class Journal:
         self._entries: list[Entry] = []
         self._term = 0
         self._vote: str | None = None
-        self._commit_index = 1
+        self._commit_index = self._noted_commit = 1
         self._records: list[bytes] = []
         self._sequence = 0
         self._segments: list[_Segment] = []
@@ -213,12 +213,16 @@ class Journal:
     # -- writing
 
     def _ballot_record(self) -> bytes:
+        self._noted_commit = self._commit_index
         return b"S" + msgspec.msgpack.encode(_Ballot(self._term, self._vote, self._commit_index))
 
     def sync(self) -> None:
         """Make everything so far durable, as one frame."""
         if not self._records or self._file is None or self._cipher is None:
             return
+        if self._commit_index != self._noted_commit:
+            # In passing: so a manager that starts without a quorum has nearly all that it had applied.
+            self._records.append(self._ballot_record())
         self._sequence += 1
         frame = _sealed_frame(self._cipher, self._sequence, self._records)
         self._records = []

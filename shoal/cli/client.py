@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from cluster.consistency import CONSISTENCY, READ, STALE
 from cluster.errors import InvalidArgument, ShoalError, Unavailable
 
 API_VERSION = (1, 50)
@@ -89,13 +90,19 @@ class Engine:
         host: `unix:///path` or `tcp://name:port`.
         tls: files for mutual TLS; only for tcp.
         timeout: seconds to wait for the connection and for each answer; streams wait without limit.
+        stale: read the cluster from the engine's own state, at once. What the answers say of that is in
+            `labels`.
 
     Raises:
         InvalidArgument: the address is of no kind that we know.
     """
 
-    def __init__(self, host: str, *, tls: TLSFiles | None = None, timeout: float = 60.0) -> None:
+    def __init__(
+        self, host: str, *, tls: TLSFiles | None = None, timeout: float = 60.0, stale: bool = False
+    ) -> None:
         self.host = host
+        self.labels: list[str] = []
+        self._standing = {CONSISTENCY: STALE} if stale else {}
         self._timeout = timeout
         self._tls = tls.context() if tls else None
         self._version: str | None = None
@@ -125,7 +132,7 @@ class Engine:
     def _exchange(
         self, method: str, path: str, body: object, headers: Mapping[str, str], timeout: float | None
     ) -> Iterator[http.client.HTTPResponse]:
-        sent: dict[str, str] = dict(headers)
+        sent: dict[str, str] = self._standing | dict(headers)
         data = body
         if body is not None and not isinstance(body, bytes) and not hasattr(body, "read"):
             data = json.dumps(body).encode()
@@ -138,6 +145,8 @@ class Engine:
             except (OSError, http.client.HTTPException) as error:
                 raise Unreachable(self._advice(error)) from error
             with response:
+                if label := response.headers.get(READ):
+                    self.labels.append(label)
                 if response.status >= 400:
                     raise EngineError(response.status, _message(response))
                 yield response

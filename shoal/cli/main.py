@@ -59,6 +59,9 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--tlscacert", type=_file, help="The CA that signed the engine's certificate.")
 @click.option("--tlscert", type=_file, help="Our certificate.")
 @click.option("--tlskey", type=_file, help="Our key.")
+@click.option(
+    "--stale", is_flag=True, help="Read what the engine's own manager knows, at once and without a quorum."
+)
 @click.pass_context
 def shoal(
     context: click.Context,
@@ -67,10 +70,13 @@ def shoal(
     tlscacert: Path | None,
     tlscert: Path | None,
     tlskey: Path | None,
+    stale: bool,
 ) -> None:
     """A cluster of containers that speaks Docker's API."""
     folder = os.environ.get("DOCKER_CERT_PATH")
-    context.obj = Session(host, tlsverify, Path(folder) if folder else None, tlscacert, tlscert, tlskey)
+    session = Session(host, tlsverify, Path(folder) if folder else None, tlscacert, tlscert, tlskey, stale)
+    context.obj = session
+    context.call_on_close(session.say_how_old)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

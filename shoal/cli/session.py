@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from cluster.consistency import CONFIRMED, parse
 from cluster.errors import InvalidArgument, NotFound
 from shoal.cli.client import Engine, Json, TLSFiles, default_host
-from shoal.cli.output import FORMATS
+from shoal.cli.output import FORMATS, say
 
 ID_WIDTH = 12
 
@@ -25,6 +26,7 @@ class Session:
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    stale: bool = False
     _names: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -34,7 +36,21 @@ class Session:
         Raises:
             InvalidArgument: the address or the TLS files can't be used.
         """
-        return Engine(self.host or default_host(), tls=self._tls_files())
+        return Engine(self.host or default_host(), tls=self._tls_files(), stale=self.stale)
+
+    def say_how_old(self) -> None:
+        """Remark on what was read without the leader's word, if anything was."""
+        if not self.stale or "engine" not in vars(self):
+            return
+        told = [parse(label) for label in self.engine.labels]
+        unconfirmed = [fields for word, fields in told if word != CONFIRMED]
+        if not unconfirmed:
+            return
+        ages = [fields.get("age", "unknown") for fields in unconfirmed]
+        age = "unknown" if "unknown" in ages else f"{max(float(age.rstrip('s')) for age in ages):.3f} s"
+        lost = any(fields.get("leader") == "none" for fields in unconfirmed)
+        remark = f"not confirmed by the leader; age at most: {age}"
+        say(remark + ("; this manager knows of no leader at present" if lost else ""))
 
     def _tls_files(self) -> TLSFiles | None:
         given = (self.tls_ca, self.tls_cert, self.tls_key)

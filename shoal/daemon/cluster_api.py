@@ -39,6 +39,9 @@ FORWARDED = (
     ("DELETE", "/configs/{id}"),
 )
 
+INFO_TIMEOUT = 2
+"""Seconds that GET /info waits for the manager, which may be stopped or starting: it never hangs."""
+
 
 def routes(app: web.Application, node: SwarmNode, proxy: ManagerProxy) -> None:
     """Add the handlers."""
@@ -66,7 +69,7 @@ async def swarm_info(node: SwarmNode, proxy: ManagerProxy) -> dict[str, Any]:
     seen = None
     if proxy.attached:
         try:
-            seen = await proxy.call("GET", "/internal/info")
+            seen = await proxy.call("GET", "/internal/info", timeout=INFO_TIMEOUT)
         except ShoalError as error:
             info = node.info(None)
             return {**info, "Error": info["Error"] or str(error)}

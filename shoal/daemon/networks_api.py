@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cluster.consistency import CONSISTENCY, READ
 from cluster.engine_json import rfc3339
 from cluster.errors import NotFound
 from cluster.spec import NetworkSpec
@@ -39,9 +40,14 @@ class NetworksAPI:
             for n in self._engine.network.networks().values()
             if _matches(n, wanted)
         ]
+        response = answer(found)
         if self._proxy.attached:
-            found += await self._proxy.call("GET", request.raw_path)
-        return answer(found)
+            passed_on = {CONSISTENCY: text for text in request.headers.getall(CONSISTENCY, ())}
+            clusters, headers = await self._proxy.ask("GET", request.raw_path, headers=passed_on)
+            response = answer(found + clusters)
+            if READ in headers:
+                response.headers[READ] = headers[READ]
+        return response
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST /networks/create."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -95,13 +96,39 @@ class ManagerProxy:
             await response.write_eof()
             return response
 
-    async def call(self, method: str, path: str, body: Any = None) -> Any:
+    @contextlib.asynccontextmanager
+    async def open(self, request: web.Request) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """The manager's answer to a GET, to be read as it comes. Raises RemoteError, Unavailable."""
+        http = self._require()
+        try:
+            answer = await http.get(f"http://manager{request.raw_path}")
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(_restarting(error)) from error
+        async with answer:
+            if answer.status >= 400:
+                content = await answer.json(content_type=None)
+                raise RemoteError(answer.status, str(content.get("message", "")))
+            yield answer
+
+    async def call(self, method: str, path: str, body: Any = None, *, timeout: float = 30) -> Any:
         """A call of the daemon's own; the decoded JSON answer. Raises RemoteError, Unavailable."""
+        return (await self.ask(method, path, body, timeout=timeout))[0]
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30,
+    ) -> tuple[Any, Mapping[str, str]]:
+        """As `call`, with the answer's headers. timeout in seconds."""
         http = self._require()
         try:
             async with (
-                asyncio.timeout(30),
-                http.request(method, f"http://manager{path}", json=body) as answer,
+                asyncio.timeout(timeout),
+                http.request(method, f"http://manager{path}", json=body, headers=headers) as answer,
             ):
                 content = await answer.json(content_type=None) if answer.status != 204 else None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -109,7 +136,7 @@ class ManagerProxy:
         if answer.status >= 400:
             text = content.get("message", "") if isinstance(content, dict) else ""
             raise RemoteError(answer.status, text or f"{method} {path}: {answer.status}")
-        return content
+        return content, answer.headers
 
     def _require(self) -> aiohttp.ClientSession:
         if self._http is None:

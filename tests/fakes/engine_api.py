@@ -31,6 +31,7 @@ class FakeEngine:
     calls: list[Call] = field(default_factory=list)
     version: str = "1.50"
     versions: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
 
     def on(self, method: str, path: str, answer: Any) -> None:
         """Answer so from now on: JSON, bytes (sent as they are), or (status, message) for an error."""
@@ -77,6 +78,8 @@ def _handler(engine: FakeEngine) -> type[http.server.BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Api-Version", engine.version)
             self.send_header("Content-Type", kind)
+            for name, value in engine.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -1,13 +1,37 @@
 """A read is confirmed by the leader, or says how old it may be; the age is never less than the truth."""
 
+import asyncio
 import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
+from cluster.consistency import CONSISTENCY, READ, WRITE, parse
 from cluster.seams import MILLISECOND, SECOND
+from manager.api.access import Read
+from manager.api.app import engine_app
+from manager.raft import NotLeader
 from manager.raft.freshness import ASK_EVERY, Freshness
+from shoal.cli.main import main
+from tests.fakes.engine_api import serve
 from tests.fakes.raft_fuzz import Fuzz
 from tests.fakes.raft_world import SimClock, SimNode, World
+from tests.host.manager.managers import ManagerProcess, Managers
+from tests.unit.api.manager import Api, LoneManager, service_body, start
+
+STALE_READ = {CONSISTENCY: "stale"}
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    api = await start()
+    yield api
+    await api.client.close()
 
 
 def age(node: SimNode) -> int | None:
@@ -93,3 +117,155 @@ def test_what_is_confirmed_counts_only_once_it_is_applied() -> None:
     assert freshness.age(4) is None
     assert freshness.age(8) == 3 * SECOND
     assert freshness.age(9) == 2 * SECOND
+
+
+# --- the labels -----------------------------------------------------------------------------------------
+
+
+async def labelled(api: Api, method: str, path: str, **headers: str) -> tuple[int, str | None]:
+    async with api.client.request(method, path, headers=headers) as answer:
+        await answer.read()
+        return answer.status, answer.headers.get(READ)
+
+
+@pytest.mark.parametrize("kind", ["swarm", "nodes", "services", "tasks", "networks", "secrets", "configs"])
+async def test_every_read_is_labelled_also_a_refused_one(api: Api, kind: str) -> None:
+    index = api.manager.store.view().index
+    assert await labelled(api, "GET", f"/v1.50/{kind}") == (200, f"confirmed; index={index}; leader=founder")
+    status, label = await labelled(api, "GET", f"/{kind}", **STALE_READ)
+    assert (status, label) == (200, f"leader; index={index}; leader=founder; age=0.000s")
+    if kind != "swarm":
+        assert await labelled(api, "GET", f"/{kind}/nothing") == (
+            404,
+            f"confirmed; index={index}; leader=founder",
+        )
+
+
+async def test_an_age_is_rounded_up_and_may_be_unknown(api: Api) -> None:
+    for nanoseconds, told in ((1, "0.001s"), (61_999_000_001, "62.000s"), (None, "unknown")):
+        api.manager.age = nanoseconds
+        _, label = await labelled(api, "GET", "/services", **STALE_READ)
+        assert label is not None
+        assert label.endswith(f"age={told}")
+
+
+async def test_an_unknown_consistency_is_refused(api: Api) -> None:
+    status, problem = await api("GET", "/services", **{CONSISTENCY: "eventual"})
+    assert status == 400
+    assert "write confirmed (the default) or stale" in problem["message"]
+
+
+async def test_writes_say_that_they_are_committed_and_refusals_that_they_are_confirmed(api: Api) -> None:
+    async with api.client.post("/services/create", json=service_body(), headers=STALE_READ) as answer:
+        assert answer.status == 201
+        label = answer.headers[WRITE]
+    assert label == f"committed; index={api.manager.store.view().index}; leader=founder"
+    status, told = await labelled(api, "DELETE", "/services/nothing", **STALE_READ)
+    assert status == 404
+    assert told is not None
+    assert told.startswith("confirmed; ")
+
+
+class Deposed(LoneManager):
+    """Another leads already; this one learns of it when it asks for confirmation."""
+
+    leads = True
+    forwarded = 0
+
+    def leading(self) -> bool:
+        return self.leads
+
+    async def confirmed_read(self) -> Read:
+        self.leads = False
+        raise NotLeader("other")
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        self.forwarded += 1
+        return web.Response(headers={WRITE: "committed; index=9; leader=other"})
+
+
+async def test_a_deposed_leader_refuses_nothing_by_what_it_last_knew() -> None:
+    manager = Deposed()
+    async with (
+        TestClient(TestServer(engine_app(manager))) as client,
+        client.delete("/services/made-by-the-new-leader") as answer,
+    ):
+        assert (answer.status, answer.headers[WRITE]) == (200, "committed; index=9; leader=other")
+    assert manager.forwarded == 1
+
+
+# --- real managers --------------------------------------------------------------------------------------
+
+
+async def read(manager: ManagerProcess, **headers: str) -> tuple[int, str, dict[str, str], Any]:
+    """Status, the label's word and fields, and the answer to GET /services."""
+    await manager.get("/_ping", raw=True)
+    assert manager.http is not None
+    async with manager.http.get("http://m/services", headers=headers) as answer:
+        word, fields = parse(answer.headers.get(READ, "none"))
+        return answer.status, word, fields, await answer.json()
+
+
+@pytest.mark.host
+async def test_followers_answer_by_themselves_when_asked_also_without_a_quorum(tmp_path: Path) -> None:
+    async with Managers(tmp_path, "127.0.79") as managers:
+        leader = await managers.found()
+        follower, third = await managers.add(), await managers.add()
+        assert (await leader.create_service("web"))[0] == 201
+        status, word, fields, _ = await read(follower)
+        assert (status, word, fields["leader"]) == (200, "confirmed", leader.node_id)
+        await asyncio.sleep(1)  # in which every manager has asked at least once
+        for manager in (leader, follower, third):
+            status, word, fields, services = await read(manager, **STALE_READ)
+            assert (status, word) == (200, "leader" if manager is leader else "follower")
+            assert float(fields["age"].rstrip("s")) < 5
+            assert len(services) == 1
+        assert (await leader.create_service("last"))[0] == 201
+        await leader.kill()
+        killed = time.monotonic()
+        await third.kill()
+        status, word, _, problem = await read(follower)  # takes longer than an election
+        assert (status, word) == (503, "none")
+        assert "does not have a leader" in problem["message"]
+        parted = time.monotonic() - killed
+        status, word, fields, services = await read(follower, **STALE_READ)
+        assert (status, word, fields["leader"]) == (200, "follower", "none")
+        assert sorted(service["Spec"]["Name"] for service in services) == ["last", "web"]
+        assert float(fields["age"].rstrip("s")) >= parted
+        nodes = (await follower.request("GET", "/nodes", **STALE_READ))[1]
+        standing = {node["ID"]: node["ManagerStatus"]["Reachability"] for node in nodes}
+        assert standing[follower.node_id] == "reachable"
+        assert standing[leader.node_id] == standing[third.node_id] == "unknown"
+        await follower.kill()
+        await follower.start()
+        status, word, fields, services = await read(follower, **STALE_READ)
+        assert (status, word, fields["age"]) == (200, "follower", "unknown")
+        assert "web" in [service["Spec"]["Name"] for service in services]
+        await third.start()
+        status, word, _, services = await read(follower)
+        assert (status, word, len(services)) == (200, "confirmed", 2)
+
+
+# --- clients --------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_says_how_old_what_it_shows_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    socket = tmp_path / "e.sock"
+    with serve(socket) as engine:
+        engine.on("GET", "/services", [])
+        engine.headers[READ] = "follower; index=120; leader=none; age=3.250s"
+        with pytest.raises(SystemExit) as ended:
+            main(["--host", f"unix://{socket}", "--stale", "service", "ls"])
+        assert ended.value.code == 0
+        assert engine.calls[-1].headers[CONSISTENCY] == "stale"
+        told = (
+            "not confirmed by the leader; age at most: 3.250 s; this manager knows of no leader at present\n"
+        )
+        assert capsys.readouterr().err == told
+        engine.headers[READ] = "confirmed; index=121; leader=m1"
+        with pytest.raises(SystemExit):
+            main(["--host", f"unix://{socket}", "service", "ls"])
+        assert CONSISTENCY not in engine.calls[-1].headers
+        assert capsys.readouterr().err == ""
