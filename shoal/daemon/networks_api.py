@@ -42,7 +42,8 @@ class NetworksAPI:
         ]
         response = answer(found)
         if self._proxy.attached:
-            passed_on = {CONSISTENCY: text for text in request.headers.getall(CONSISTENCY, ())}
+            wanted_read = request.headers.get(CONSISTENCY)
+            passed_on = {CONSISTENCY: wanted_read} if wanted_read else None
             clusters, headers = await self._proxy.ask("GET", request.raw_path, headers=passed_on)
             response = answer(found + clusters)
             if READ in headers:

@@ -96,20 +96,6 @@ class ManagerProxy:
             await response.write_eof()
             return response
 
-    @contextlib.asynccontextmanager
-    async def open(self, request: web.Request) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """The manager's answer to a GET, to be read as it comes. Raises RemoteError, Unavailable."""
-        http = self._require()
-        try:
-            answer = await http.get(f"http://manager{request.raw_path}")
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(_restarting(error)) from error
-        async with answer:
-            if answer.status >= 400:
-                content = await answer.json(content_type=None)
-                raise RemoteError(answer.status, str(content.get("message", "")))
-            yield answer
-
     async def call(self, method: str, path: str, body: Any = None, *, timeout: float = 30) -> Any:
         """A call of the daemon's own; the decoded JSON answer. Raises RemoteError, Unavailable."""
         return (await self.ask(method, path, body, timeout=timeout))[0]
