@@ -292,6 +292,7 @@ class Cluster(StoreObject, frozen=True):
     subnet_size: int = 24
     data_path_port: int = 4789
     removed_nodes: tuple[str, ...] = ()  # node ids whose certificates are no longer honoured
+    unlock_key: str = ""  # with autolock: what locks the managers' files at rest
 
 
 AnyObject = Node | Service | Task | Network | Secret | Config | Cluster

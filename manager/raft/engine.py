@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 
 from cluster.errors import Unavailable
 from cluster.seams import MILLISECOND, SECOND, Clock, Random, SystemClock, system_random
+from manager.keys.locks import UNLOCKED, Lock
 from manager.raft.changes import HAND_OVER, HAND_OVER_TRIES
 from manager.raft.delivery import Delivery, StateMachine, Waiter
 from manager.raft.disk import Disk, SystemDisk
@@ -63,13 +64,13 @@ class Raft:
         network: Network | None = None,
         on_fatal: Callable[[str], None] = exit_process,
         own_thread: bool = True,
-        unlock_keys: Sequence[bytes] = (),
+        locks: Sequence[Lock] = (),
     ) -> None:
         """peers: node id → "ip:port" of the present members when this node joins; empty for a new cluster.
 
         They count only at the first start; later ones know the members from disk. tls may be left out when a
         network is given. own_thread=False runs everything on the caller's loop, for a simulator.
-        unlock_keys: with autolock, the key that the files' keys are locked with, or those that it may be.
+        locks: with autolock, what the files' keys are locked with, or all that they may be.
         """
         if network is None:
             if tls is None:
@@ -89,7 +90,7 @@ class Raft:
         self._disk = disk or SystemDisk()
         self._on_fatal = on_fatal
         self._own_thread = own_thread
-        self._unlock_keys = tuple(unlock_keys)
+        self._locks = tuple(locks)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner: asyncio.AbstractEventLoop | None = None
@@ -145,7 +146,7 @@ class Raft:
         members = self._peers if self._peers else {self.node_id: self.address}
         origin = Origin(self.cluster_id, self.node_id, members)
         keyring = open_keyring(
-            self._disk, self._directory, self.cluster_id, self.node_id, self._random, self._unlock_keys
+            self._disk, self._directory, self.cluster_id, self.node_id, self._random, self._locks
         )
         journal = Journal(self._disk, self._directory, origin, keyring, self._fail_stop)
         self._delivery = delivery = Delivery(self._owner, self._state_machine, self._clock, self._fail_stop)
@@ -312,17 +313,17 @@ class Raft:
     # -- keys
 
     @property
-    def unlock_key(self) -> bytes | None:
-        """The key that unlocks this manager's files after a restart; None when they are not locked."""
-        return self._node.unlock_key if self._node is not None else None
+    def lock(self) -> Lock:
+        """What locks this manager's files at rest."""
+        return self._node.lock if self._node is not None else UNLOCKED
 
-    async def change_unlock_key(self, unlock_key: bytes | None) -> None:
-        """Lock the files' keys with another unlock key, or no more (None), and go on with a new data key.
+    async def change_lock(self, lock: Lock) -> None:
+        """Lock the files' keys with another unlock key, or no more, and go on with a new data key.
 
         Durable on return; what lies under old data keys is written anew soon. Raises OSError; then it is not
         known whether this or the former key unlocks the files.
         """
-        await self._ask(lambda node, waiter: node.change_unlock_key(unlock_key, waiter))
+        await self._ask(lambda node, waiter: node.change_lock(lock, waiter))
 
     # -- members
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from cluster.seams import Random
+from manager.keys.locks import UNLOCKED, Lock
 from manager.keys.sealing import MAGIC, Damaged, WrongKey, key_id, new_key, seal_message, unseal_message
 from manager.raft.disk import Disk
 from manager.raft.errors import RaftCorrupt
@@ -46,15 +47,17 @@ class KeyringFile(msgspec.Struct, frozen=True):
     """Empty when the manager is locked at rest."""
     keys: bytes
     """Encrypted: the data keys, the one in use last."""
+    version: int = 0
+    """Of the cluster object that says whether to lock, and with which key."""
 
     @property
     def locked(self) -> bool:
         """Whether it takes the unlock key to read it."""
         return not self.kek
 
-    def kek_among(self, unlock_keys: Sequence[bytes]) -> bytes:
+    def kek_among(self, locks: Sequence[Lock]) -> bytes:
         """The key that it is encrypted with. Raises WrongKey when that is none of these."""
-        for kek in (self.kek,) if self.kek else unlock_keys:
+        for kek in (self.kek,) if self.kek else (lock.key for lock in locks if lock.key):
             if key_id(kek) == self.kek_id:
                 return kek
         raise WrongKey(f"the manager's keys are locked with unlock key {self.kek_id}, which was not given")
@@ -103,9 +106,9 @@ class Keyring:
         return frozenset(self._keys)
 
     @property
-    def unlock_key(self) -> bytes | None:
-        """The key that unlocks this manager after a restart; None when it starts by itself."""
-        return self._kek if self._file.locked else None
+    def lock(self) -> Lock:
+        """What locks this manager at rest."""
+        return Lock(self._kek if self._file.locked else None, self._file.version)
 
     def context(self, purpose: str) -> bytes:
         """What binds a file to its purpose, cluster and node."""
@@ -121,13 +124,13 @@ class Keyring:
                 "the same time, or one is damaged"
             ) from None
 
-    def rotate(self, unlock_key: bytes | None) -> None:
-        """Encrypt the keys with another KEK (None: a random one, kept in the file), and use a new data key.
+    def rotate(self, lock: Lock) -> None:
+        """Encrypt the keys with another KEK (without a lock a random one), and use a new data key.
 
         Durable on return. Raises OSError; then nothing has changed here, but it may have on disk.
         """
         key = new_key(self.random)
-        self._write({**self._keys, key_id(key): key}, unlock_key or new_key(self.random), bool(unlock_key))
+        self._write({**self._keys, key_id(key): key}, lock)
 
     def used(self, by: str, ids: frozenset[str]) -> None:
         """The log, or the snapshots, use these keys now; keys that none uses are forgotten."""
@@ -136,12 +139,12 @@ class Keyring:
         if len(self._used) == len(USERS) and not self.ids <= needed:
             kept = {id_: key for id_, key in self._keys.items() if id_ in needed}
             try:
-                self._write(kept, self._kek, self._file.locked)
+                self._write(kept, self.lock)
             except OSError as error:  # the next call tries again
                 log.warning("an old data key can't be forgotten yet", extra={"reason": str(error)})
 
-    def _write(self, keys: dict[str, bytes], kek: bytes, locked: bool) -> None:
-        file = _encrypted(self._file.cluster_id, self._file.node_id, keys, kek, locked, self.random)
+    def _write(self, keys: dict[str, bytes], lock: Lock) -> None:
+        file, kek = _encrypted(self._file.cluster_id, self._file.node_id, keys, lock, self.random)
         _write(self._disk, self._path, file)
         self._file, self._keys, self._kek = file, keys, kek
 
@@ -156,19 +159,19 @@ def open_keyring(
     cluster_id: str,
     node_id: str,
     random: Random,
-    unlock_keys: Sequence[bytes] = (),
+    locks: Sequence[Lock] = (),
 ) -> Keyring:
-    """The manager's keyring; a new one when there is none, locked with the first unlock key if there is any.
+    """The manager's keyring; a new one when there is none, under the newest of the locks.
 
-    Several unlock keys may be given, as a rotation may or may not have come to its end. Raises WrongKey when
-    the right one is not among them, RaftCorrupt for a damaged file or another node's, OSError.
+    Several may be given, as a rotation may or may not have come to its end. Raises WrongKey when the right
+    one is not among them, RaftCorrupt for a damaged file or another node's, OSError.
     """
     path = directory / KEYRING
     disk.remove(path.with_suffix(".new"))
     if not disk.exists(path):
         _must_be_in_clear(disk, directory)
-        key, kek = new_key(random), unlock_keys[0] if unlock_keys else new_key(random)
-        file = _encrypted(cluster_id, node_id, {key_id(key): key}, kek, bool(unlock_keys), random)
+        key, lock = new_key(random), max(locks, key=lambda lock: lock.version, default=UNLOCKED)
+        file, kek = _encrypted(cluster_id, node_id, {key_id(key): key}, lock, random)
         _write(disk, path, file)
         return Keyring(disk, directory, file, kek, random)
     source = disk.open_read(path)
@@ -181,7 +184,7 @@ def open_keyring(
             f"the Raft state in {directory} belongs to node {file.node_id} of cluster {file.cluster_id}, "
             f"not to node {node_id} of cluster {cluster_id}"
         )
-    return Keyring(disk, directory, file, file.kek_among(unlock_keys), random)
+    return Keyring(disk, directory, file, file.kek_among(locks), random)
 
 
 def _must_be_in_clear(disk: Disk, directory: Path) -> None:
@@ -200,11 +203,14 @@ def _must_be_in_clear(disk: Disk, directory: Path) -> None:
 
 
 def _encrypted(
-    cluster_id: str, node_id: str, keys: dict[str, bytes], kek: bytes, locked: bool, random: Random
-) -> KeyringFile:
+    cluster_id: str, node_id: str, keys: dict[str, bytes], lock: Lock, random: Random
+) -> tuple[KeyringFile, bytes]:
+    """The file, and the KEK."""
+    kek = lock.key or new_key(random)
     content = msgspec.msgpack.encode(list(keys.values()))
     sealed = seal_message(kek, content, _context(cluster_id, node_id), random)
-    return KeyringFile(cluster_id, node_id, key_id(kek), b"" if locked else kek, sealed)
+    in_file = b"" if lock.key else kek
+    return KeyringFile(cluster_id, node_id, key_id(kek), in_file, sealed, lock.version), kek
 
 
 def _write(disk: Disk, path: Path, content: KeyringFile) -> None:

@@ -15,6 +15,7 @@ from typing import NoReturn
 from pysyncobj import FAIL_REASON, SyncObjConf
 
 from cluster.seams import SECOND, Clock, Random
+from manager.keys.locks import Lock
 from manager.raft.alarm import NEVER, Alarm, Scheduler
 from manager.raft.changes import MemberChanges
 from manager.raft.delivery import Apply, Call, Delivery, Passed, Waiter
@@ -358,16 +359,16 @@ class RaftNode(MemberChanges):
     # -- keys
 
     @property
-    def unlock_key(self) -> bytes | None:
-        """The key that unlocks the files; None when they are not locked."""
-        return self._keyring.unlock_key
+    def lock(self) -> Lock:
+        """What locks the files at rest."""
+        return self._keyring.lock
 
-    def change_unlock_key(self, unlock_key: bytes | None, waiter: Waiter) -> None:
+    def change_lock(self, lock: Lock, waiter: Waiter) -> None:
         """Lock with another key, or no more; the log goes on under a new data key."""
 
         def change() -> None:
             try:
-                self._keyring.rotate(unlock_key)
+                self._keyring.rotate(lock)
             except OSError as error:
                 self._delivery.resolve(waiter, None, error)
                 return

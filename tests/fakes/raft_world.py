@@ -12,6 +12,7 @@ from typing import NoReturn
 from pysyncobj.transport import Transport
 
 from cluster.seams import MILLISECOND, SECOND
+from manager.keys.locks import Lock
 from manager.raft.delivery import Delivery
 from manager.raft.errors import FailStop
 from manager.raft.journal import Journal, Origin
@@ -211,7 +212,7 @@ class SimNode:
     def __init__(self, world: "World", node_id: str) -> None:
         self.world, self.node_id, self.disk = world, node_id, SimDisk()
         self.fatal: list[str] = []
-        self.unlock_keys: tuple[bytes, ...] = ()
+        self.locks: tuple[Lock, ...] = ()
         self.node: RaftNode | None = None
 
     def start(self, members: dict[str, str] | None = None) -> RaftNode:
@@ -219,7 +220,7 @@ class SimNode:
         self.machine = Machine(world, self.node_id)
         scheduler = _NoScheduler()
         origin = Origin("c", self.node_id, members or dict(world.members))
-        self.keyring = open_keyring(self.disk, Path("/r"), "c", self.node_id, world.random, self.unlock_keys)
+        self.keyring = open_keyring(self.disk, Path("/r"), "c", self.node_id, world.random, self.locks)
         self.journal = Journal(
             self.disk, Path("/r"), origin, self.keyring, self._fail_stop, world.segment_bytes
         )
