@@ -1,8 +1,10 @@
-"""Changing the members, one at a time, and handing leadership over.
+"""Changing the members, one at a time; forcing a new cluster; handing leadership over.
 
 A joining node first learns the log without a vote (as one of pysyncobj's read-only nodes), so that a slow or
 unreachable one can't stall the cluster: a vote counts for the majority from the moment it is logged.
 """
+
+import logging
 
 from pysyncobj import FAIL_REASON
 
@@ -10,27 +12,47 @@ from cluster.errors import Conflict, InvalidArgument, Unavailable
 from cluster.seams import MILLISECOND, SECOND
 from manager.raft.delivery import Waiter
 from manager.raft.errors import NotLeader
+from manager.raft.fence import Fence, LeftBehind
 from manager.raft.hooks import LEADER
-from manager.raft.membership import Change, Learner, parse_change
+from manager.raft.membership import Change, Learner, Move, parse_change
 from manager.raft.replication import Replication
 from manager.raft.transport import Peer
+
+log = logging.getLogger("shoal.raft")
 
 LEARNING_TIMEOUT = 30 * SECOND
 """For a joining member to catch up with the log."""
 LEARNT = 64
 """A learner this few entries behind may vote."""
+MOVING_TIMEOUT = 10 * SECOND
+"""For a member to answer at its new address."""
 HAND_OVER = 2 * SECOND
 """New proposals wait this long at most while leadership is handed over."""
 HAND_OVER_TRIES = 3
 
 
 class MemberChanges(Replication):
-    """Adding, removing, handing over. RaftNode supplies the proposals."""
+    """Adding, removing, moving, handing over. RaftNode supplies the proposals."""
+
+    _fence: Fence
 
     def _prepare_changes(self) -> None:
         self._learning: dict[str, Learner] = {}
+        self._moving: dict[str, Move] = {}
         self._hand_over: tuple[Peer | None, int] | None = None
         self._hand_over_sent = 0
+        self._peers.standing = self._standing
+        self._peers.left_behind = self._was_left_behind
+
+    def _standing(self) -> int:
+        """The generation of forced new clusters that this node is a member in by its log, or -1."""
+        members, generation = self._config, self._generation
+        for entry in self.journal().from_index(self.raftLastApplied + 1):
+            change = parse_change(entry[0])
+            if change is not None:
+                members = change.apply_to(members)
+                generation = max(generation, change.generation)
+        return generation if self.selfNode.id in members else -1
 
     def leader_id(self) -> str | None:
         """Who leads, as far as this node knows."""
@@ -43,14 +65,11 @@ class MemberChanges(Replication):
     # -- membership
 
     def add_member(self, node_id: str, address: str, waiter: Waiter) -> None:
-        """Let a node learn the log, then vote."""
-        known = {peer.id: peer.address for peer in self.voters()} | {self.selfNode.id: self.selfNode.address}
+        """Let a node learn the log, then vote. A member with another address moves there."""
         if self.state() != LEADER:
             self._answer(waiter, NotLeader(self.leader_id()))
-        elif node_id in known:
-            wrong = known[node_id] != address
-            problem = f"manager {node_id} is a member already, at {known[node_id]}: remove it first"
-            self._answer(waiter, Conflict(problem) if wrong else None)
+        elif node_id in {peer.id for peer in self.voters()} | {self.selfNode.id}:
+            self._move_member(node_id, address, waiter)
         elif node_id in self._learning:
             self._answer(waiter, Conflict(f"manager {node_id} is being added already"))
         else:
@@ -62,6 +81,34 @@ class MemberChanges(Replication):
             self.last_response()[peer] = self.now()
             self._peers.addNode(peer)
             self.kick()
+
+    def _move_member(self, node_id: str, address: str, waiter: Waiter) -> None:
+        if self._config.get(node_id) == address:
+            self._answer(waiter, None)
+        elif node_id in self._moving:
+            self._answer(waiter, Conflict(f"manager {node_id} is moving already: try again"))
+        else:
+            deadline = self._clock.monotonic() + MOVING_TIMEOUT
+            self._moving[node_id] = Move(Peer(node_id, address), waiter, deadline)
+            self._peers.readdress(node_id, address)
+            self.kick()
+
+    def _advance_moves(self) -> None:
+        """Tell the members of a new address, once the one that moved answers there."""
+        if self.state() != LEADER:
+            return
+        for move in list(self._moving.values()):
+            node_id, address = move.peer.id, move.peer.address
+            before = self._config.get(node_id, "")
+            if node_id == self.selfNode.id or self._peers.reached(node_id, address):
+                if self._change_objection() is None:
+                    del self._moving[node_id]
+                    self._append_change(Change("move", node_id, address, before), move.waiter)
+            elif self._clock.monotonic() > move.deadline:
+                del self._moving[node_id]
+                self._peers.readdress(node_id, before)
+                problem = f"manager {node_id} does not answer at {address}: can it be reached from here?"
+                self._answer(move.waiter, Unavailable(problem))
 
     def remove_member(self, node_id: str, waiter: Waiter) -> None:
         """Take a node's vote away. A leader hands over before its own removal: see Raft.remove_member."""
@@ -86,7 +133,7 @@ class MemberChanges(Replication):
         self._delivery.post()
 
     def _append_change(self, change: Change, waiter: Waiter) -> None:
-        self._SyncObj__doChangeCluster(change.engine_request())
+        self._adopt(change)
         self._append_own(change.command(), waiter)
         self.kick()
 
@@ -138,6 +185,52 @@ class MemberChanges(Replication):
         for learner in list(self._learning.values()):
             self._forget_learner(learner)
             self._delivery.resolve(learner.waiter, None, NotLeader(None))
+        for move in self._moving.values():
+            self._delivery.resolve(move.waiter, None, NotLeader(None))
+        self._moving.clear()
+
+    # -- a new cluster of this node alone
+
+    def _force_new_cluster(self) -> None:
+        """Make this node the only member, durably and in one step: a crash leaves the old members or the new.
+
+        The whole log is kept: what was acknowledged may be in a part that this node does not know to be
+        committed. It leads at once, and commits it.
+        """
+        journal = self.journal()
+        changes = [change for entry in journal[:] if (change := parse_change(entry[0])) is not None]
+        known = [self._generation, *(change.generation for change in changes)]
+        if self.left_behind is not None:
+            known.append(self.left_behind.generation)
+        change = Change("force", self.selfNode.id, self.selfNode.address, generation=max(known) + 1)
+        term = self.raftCurrentTerm + 1
+        journal.add(change.command(), journal.last_index() + 1, term)
+        self.set_term(term, self.selfNode.id)  # syncs, in one frame with the entry
+        self._fence.open()
+        self.left_behind = None
+        self._removed = False
+        self._adopt(change)
+        log.warning("a new cluster is forced on this manager alone", extra={"generation": change.generation})
+
+    def _was_left_behind(self, generation: int, reason: str) -> None:
+        """A forced new cluster goes on without this node. One that works with others is not stopped by it."""
+        if self.left_behind is not None or generation <= self._generation:
+            return
+        if self.leader() is not None:
+            log.error(
+                "a new cluster was forced on a manager that this working one has lost: two clusters have "
+                "the same nodes now. Stop one of them",
+                extra={"reason": reason},
+            )
+            return
+        self.left_behind = LeftBehind(generation, reason)
+        log.error(reason)
+        try:
+            self._fence.close(self.left_behind)
+        except OSError as error:
+            log.error("can't note that this manager was left behind", extra={"error": str(error)})
+        self.become_follower()
+        self.set_leader(None)
 
     # -- handing over
 

@@ -19,8 +19,10 @@ from manager.raft.changes import HAND_OVER, HAND_OVER_TRIES
 from manager.raft.delivery import Delivery, StateMachine, Waiter
 from manager.raft.disk import Disk, SystemDisk
 from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, Overloaded, TooLarge
+from manager.raft.fence import Fence, LeftBehind
 from manager.raft.journal import Journal, Origin
 from manager.raft.keyring import open_keyring
+from manager.raft.latency import SyncLatency, TimedDisk
 from manager.raft.network import Network, TlsMaterial, TlsNetwork
 from manager.raft.node import RaftNode
 from manager.raft.snapshot import Snapshots
@@ -65,12 +67,16 @@ class Raft:
         on_fatal: Callable[[str], None] = exit_process,
         own_thread: bool = True,
         locks: Sequence[Lock] = (),
+        force_new_cluster: bool = False,
     ) -> None:
         """peers: node id → "ip:port" of the present members when this node joins; empty for a new cluster.
 
         They count only at the first start; later ones know the members from disk. tls may be left out when a
         network is given. own_thread=False runs everything on the caller's loop, for a simulator.
         locks: with autolock, what the files' keys are locked with, or all that they may be.
+        force_new_cluster: keep the state, and make this node the only member, at `address`: for the survivor
+        of a lost majority. Members that are left behind are told so when they come back. Raises Conflict at
+        start when there is no state.
         """
         if network is None:
             if tls is None:
@@ -87,7 +93,8 @@ class Raft:
         self._limits = limits or RaftLimits()
         self._clock = clock or SystemClock()
         self._random = random or system_random()
-        self._disk = disk or SystemDisk()
+        self._disk = TimedDisk(disk or SystemDisk(), self._clock)
+        self._force_new_cluster = force_new_cluster
         self._on_fatal = on_fatal
         self._own_thread = own_thread
         self._locks = tuple(locks)
@@ -176,6 +183,8 @@ class Raft:
             random=self._random,
             fail_stop=self._fail_stop,
             on_leadership=self._leadership_changed,
+            fence=Fence(self._disk, self._directory),
+            force_new_cluster=self._force_new_cluster,
         )
         recovered: int = self._node.raftLastApplied
         self._transport.start()
@@ -330,7 +339,8 @@ class Raft:
     async def add_member(self, node_id: str, address: str) -> None:
         """Make a node a voting member, after it has learnt the log; returns when the change is committed.
 
-        The node must be running, with this cluster's members as its peers. Raises NotLeader, OutcomeUnknown,
+        The node must be running, with this cluster's members as its peers. A member that gives another
+        address moves there, once it answers there. Raises NotLeader, OutcomeUnknown,
         Conflict, or Unavailable if it can't be reached or another change is under way.
         """
         await self._ask(lambda node, waiter: node.add_member(node_id, address, waiter))
@@ -401,6 +411,15 @@ class Raft:
     def members(self) -> Mapping[str, str]:
         """node id → "ip:port" of the voting members, as committed."""
         return self._node.members() if self._node is not None else {}
+
+    @property
+    def left_behind(self) -> LeftBehind | None:
+        """Set when a forced new cluster goes on without this node, which takes no further part."""
+        return self._node.left_behind if self._node is not None else None
+
+    def sync_latency(self) -> SyncLatency:
+        """How long the newest syncs of the log took."""
+        return self._disk.latency()
 
     def status(self) -> RaftStatus:
         """A view at most a heartbeat old while a leader is heard; what is essential is always as it is."""

@@ -13,18 +13,22 @@ REGULAR, NO_OP, MEMBER = b"\0", b"\1", b"\2"
 
 
 class Change(msgspec.Struct, array_like=True, frozen=True):
-    """Adds or removes one voting member."""
+    """Adds or removes one voting member, moves it to another address, or (force) makes it the only one."""
 
-    kind: Literal["add", "rem"]
+    kind: Literal["add", "rem", "move", "force"]
     node_id: str
     address: str
+    before: str = ""
+    """For a move: the address so far."""
+    generation: int = 0
+    """For a forced new cluster: how many there have been. Members of an earlier one are left behind."""
 
     def command(self) -> bytes:
         """The change as a log entry."""
         return MEMBER + msgspec.msgpack.encode(self)
 
     def engine_request(self) -> tuple[str, str, Peer]:
-        """The change as pysyncobj wants it."""
+        """An addition or removal as pysyncobj wants it."""
         return (self.kind, self.node_id, Peer(self.node_id, self.address))
 
     def apply_to(self, members: dict[str, str]) -> dict[str, str]:
@@ -32,8 +36,12 @@ class Change(msgspec.Struct, array_like=True, frozen=True):
         changed = dict(members)
         if self.kind == "add":
             changed.setdefault(self.node_id, self.address)
-        else:
+        elif self.kind == "rem":
             changed.pop(self.node_id, None)
+        elif self.kind == "force":
+            changed = {self.node_id: self.address}
+        elif self.node_id in changed:
+            changed[self.node_id] = self.address
         return changed
 
 
@@ -51,4 +59,12 @@ class Learner:
     peer: Peer
     waiter: Waiter
     deadline: int
-    proposed: bool = False
+
+
+@dataclass(slots=True)
+class Move:
+    """A member that says it has another address; it must answer there before the others are told."""
+
+    peer: Peer
+    waiter: Waiter
+    deadline: int

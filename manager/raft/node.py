@@ -14,12 +14,14 @@ from typing import NoReturn
 
 from pysyncobj import FAIL_REASON, SyncObjConf
 
+from cluster.errors import Conflict
 from cluster.seams import SECOND, Clock, Random
 from manager.keys.locks import Lock
 from manager.raft.alarm import NEVER, Alarm, Scheduler
 from manager.raft.changes import MemberChanges
 from manager.raft.delivery import Apply, Call, Delivery, Passed, Waiter
 from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, RaftCorrupt
+from manager.raft.fence import Fence
 from manager.raft.hooks import LEADER, NoPoller, check_hooks, use_clock
 from manager.raft.journal import Journal
 from manager.raft.keyring import Keyring
@@ -58,15 +60,22 @@ class RaftNode(MemberChanges):
         random: Random,
         fail_stop: Callable[[str], NoReturn],
         on_leadership: Callable[[bool, int], None],
+        fence: Fence,
+        force_new_cluster: bool = False,
     ) -> None:
         check_hooks()
         use_clock(clock)
+        if force_new_cluster and journal.fresh:
+            raise Conflict("there is no state of an earlier cluster here to force a new one from")
         self._clock, self._random, self._timing, self._limits = clock, random, timing, limits
         self._peers, self._delivery, self._scheduler = transport, delivery, scheduler
         self._fail_stop, self._on_leadership = fail_stop, on_leadership
         self._keyring = keyring
         self._config = dict(journal.origin.members)
         self._removed = False
+        self._generation = 0
+        self._fence = fence
+        self.left_behind = fence.read()
         self._proposals: deque[tuple[bytes, Waiter]] = deque()
         self._under_way: dict[Waiter, None] = {}
         self._reads = ReadIndex(clock, self._send)
@@ -85,6 +94,10 @@ class RaftNode(MemberChanges):
         for peer in others:
             transport.addNode(peer)
         self._recover(journal)
+        if force_new_cluster:
+            self._force_new_cluster()
+        elif self.left_behind is not None:
+            log.error(self.left_behind.reason)
         self._renew_status()
 
     def _settings(self) -> SyncObjConf:
@@ -176,7 +189,7 @@ class RaftNode(MemberChanges):
         latest = self.now() + LONGEST_SLEEP
         if self.state() == LEADER:
             return min(latest, self.next_heartbeat()) if self.voters() or self.learners() else latest
-        if self._removed:
+        if self._removed or self.left_behind is not None:
             return latest
         deadline = self.election_deadline()
         if deadline < self.now() and self._canvass is not None:
@@ -201,6 +214,7 @@ class RaftNode(MemberChanges):
         journal = self.journal()
         self._checkCommandsToApply()
         self._advance_learners()
+        self._advance_moves()
         self._settle_guests()
         self._advance_hand_over()
         leading = self.state() == LEADER
@@ -337,10 +351,12 @@ class RaftNode(MemberChanges):
         self._delivery.put(Passed(index))
         change = parse_change(command)
         if change is not None:
-            self._SyncObj__doChangeCluster(change.engine_request())
-            self._config = change.apply_to(self._config)
-            if change.node_id == self.selfNode.id:
-                self._removed = change.kind == "rem"
+            # It has counted since it was logged. To adopt it again would, after a restart, undo later ones.
+            before, self._config = self._config, change.apply_to(self._config)
+            own = self.selfNode.id
+            self._removed = (self._removed or own in before) and own not in self._config
+            if change.kind == "force":
+                self._set_generation(change.generation)
             log.info("managers changed", extra={"change": change.kind, "peer": change.node_id})
         elif index == self.no_op_index() and self.state() == LEADER:
             # Everything earlier leaders committed has been handed over before this.
@@ -396,8 +412,9 @@ class RaftNode(MemberChanges):
                 int((now - self.last_response()[peer]) * SECOND)
                 if leads and peer in self.last_response()
                 else None,
+                learner=peer in self.learners(),
             )
-            for peer in sorted(self.voters(), key=lambda peer: peer.id)
+            for peer in sorted(self.voters() | self.learners(), key=lambda peer: peer.id)
         )
         journal = self.journal()
         return RaftStatus(
@@ -412,4 +429,6 @@ class RaftNode(MemberChanges):
             removed=self._removed,
             members=dict(self._config),
             peers=peers,
+            generation=self._generation,
+            since_leader=int((now - self._heard_leader) * SECOND) if self.leader() and not leads else None,
         )

@@ -14,10 +14,11 @@ from pysyncobj import SyncObj
 from cluster.seams import Clock, Random
 from manager.raft.delivery import Call, Delivery, Restore
 from manager.raft.errors import RaftCorrupt
+from manager.raft.fence import LeftBehind
 from manager.raft.freshness import ASK_EVERY, Freshness
 from manager.raft.hooks import LEADER, Engine
 from manager.raft.journal import Entry
-from manager.raft.membership import parse_change
+from manager.raft.membership import Change, parse_change
 from manager.raft.reads import ReadIndex
 from manager.raft.snapshot import SnapshotMeta, Snapshots
 from manager.raft.timing import RaftLimits, RaftTiming
@@ -61,6 +62,10 @@ class Replication(Engine):
     _fail_stop: Callable[[str], NoReturn]
     _config: dict[str, str]
     _removed: bool
+    _generation: int
+    """Of forced new clusters, as committed here."""
+    left_behind: LeftBehind | None
+    """Set when one goes on without this node: it takes no further part."""
 
     def _prepare_replication(self) -> None:
         self._heard_leader = self.now()
@@ -78,6 +83,8 @@ class Replication(Engine):
     # -- receiving
 
     def _handle(self, peer: Peer, message: AnyMessage) -> None:
+        if self.left_behind is not None:
+            return
         term: int = self.raftCurrentTerm
         match message:
             case AppendEntries() | Heartbeat() | SnapshotChunk():
@@ -226,13 +233,38 @@ class Replication(Engine):
         for entry in reversed(journal.from_index(index)):
             change = parse_change(entry[0])
             if change is not None:
-                self._SyncObj__doChangeCluster(change.engine_request(), reverse=True)
+                self._undo(change)
         journal.deleteEntriesFrom(index - journal.first_index())
 
     def _adopt_change(self, entry: Entry) -> None:
         change = parse_change(entry[0])
         if change is not None:
+            self._adopt(change)
+
+    def _adopt(self, change: Change) -> None:
+        """A change counts from the moment it is in the log, committed or not; and only once."""
+        if change.kind in ("add", "rem"):
             self._SyncObj__doChangeCluster(change.engine_request())
+        elif change.kind == "move":
+            self._readdress(change.node_id, change.address)
+        elif change.node_id == self.selfNode.id:
+            self._SyncObj__updateClusterConfiguration([])
+        else:
+            self._SyncObj__updateClusterConfiguration([Peer(change.node_id, change.address)])
+
+    def _undo(self, change: Change) -> None:
+        if change.kind in ("add", "rem"):
+            self._SyncObj__doChangeCluster(change.engine_request(), reverse=True)
+        elif change.kind == "move":
+            self._readdress(change.node_id, change.before)
+        else:
+            self._fail_stop("the forced new cluster contradicts this manager's log")
+
+    def _readdress(self, node_id: str, address: str) -> None:
+        for peer in self.voters():
+            if peer.id == node_id:
+                peer.address = address
+                self._peers.readdress(node_id, address)
 
     # -- snapshots
 
@@ -272,6 +304,7 @@ class Replication(Engine):
         own_id = self.selfNode.id
         self._removed = self._removed or (own_id in self._config and own_id not in meta.members)
         self._config = dict(meta.members)
+        self._set_generation(meta.generation)
         self._SyncObj__updateClusterConfiguration(
             [Peer(node_id, address) for node_id, address in meta.members.items() if node_id != own_id]
         )
@@ -361,6 +394,11 @@ class Replication(Engine):
                 self.match_index()[peer] = matched
                 self.kick()
 
+    # -- forced new clusters
+
+    def _set_generation(self, generation: int) -> None:
+        self._generation = self._snapshots.generation = generation
+
     # -- elections
 
     def _hears_leader(self) -> bool:
@@ -389,7 +427,7 @@ class Replication(Engine):
         whenever it comes back.
         """
         voters = self.voters()
-        if self._removed:
+        if self._removed or self.left_behind is not None:
             return False
         if not voters or self.transferring():
             return True

@@ -45,6 +45,8 @@ class SnapshotMeta(msgspec.Struct, frozen=True):
     last: Entry
     previous: Entry
     members: dict[str, str]
+    generation: int = 0
+    """Of forced new clusters, at that index."""
 
     @property
     def index(self) -> int:
@@ -117,6 +119,8 @@ class Snapshots:
         self._arriving: _Arriving | None = None
         self.index = 0
         """Index of the newest durable snapshot; 0 without one."""
+        self.generation = 0
+        """Of forced new clusters, as committed; set by the node."""
         disk.remove(self._written)
         disk.remove(self._received)
         if not self.exists():
@@ -171,7 +175,7 @@ class Snapshots:
 
     def serialize(self, data: tuple[None, Entry, Entry, set[object]], id_: int) -> None:
         """Ask the state machine for its state at this point of the log, and have a thread write it."""
-        meta = SnapshotMeta(last=data[1], previous=data[2], members=self._members())
+        meta = SnapshotMeta(data[1], data[2], self._members(), self.generation)
         self._writing, self._compact_to = meta, id_
         key = self._keyring.current
         self._writing_key = key.id

@@ -14,6 +14,8 @@ class PeerStatus:
     """On the leader: the log is known to agree up to here."""
     since_contact: int | None = None
     """On the leader: nanoseconds since it last answered; None on others."""
+    learner: bool = False
+    """It receives the log and has no vote yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +34,7 @@ class RaftStatus:
     """This node's removal has been committed; it takes no further part."""
     members: dict[str, str] = field(default_factory=dict)
     peers: tuple[PeerStatus, ...] = ()
+    generation: int = 0
+    """How many times a new cluster was forced."""
+    since_leader: int | None = None
+    """On others than the leader: nanoseconds since they heard it; None when they know of no leader."""

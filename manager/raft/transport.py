@@ -40,6 +40,10 @@ REMOVED_GRACE = 0.5
 """Seconds in which a removed member can still receive what was sent to it."""
 CLOSING_TURNS = 20
 _SAY_AGAIN = 30 * SECOND
+LEFT_BEHIND = (
+    "a new cluster was forced on manager {here}, and manager {node} was left behind: it takes no part. "
+    'If its node does not become a worker by itself, run "docker swarm leave --force" on it and join again'
+)
 
 
 class Peer(EngineNode):  # type: ignore[misc]
@@ -80,7 +84,7 @@ class _Outgoing:
             )
             link.abort()
         else:
-            link.write(encode(Hello(self._transport.address)))
+            link.write(encode(Hello(self._transport.address, self._transport.standing())))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -95,6 +99,8 @@ class _Outgoing:
             elif isinstance(message, Refused):
                 self.refused = True
                 self._abort(f"manager {self.peer.id} refuses this node: {message.reason}")
+                if message.generation:
+                    self._transport.left_behind(message.generation, message.reason)
 
     def _abort(self, why: str) -> None:
         self._transport.complain(self.peer.id, why)
@@ -134,7 +140,7 @@ class _Incoming:
             if self.peer is not None:
                 self._transport.received(self, self.peer, message)
             elif isinstance(message, Hello):
-                self.peer = self._transport.incoming_up(self, self.link, message.address)
+                self.peer = self._transport.incoming_up(self, self.link, message)
                 self._refused = self.peer is None
 
     def link_lost(self, error: Exception | None) -> None:
@@ -152,6 +158,10 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         self.address = address
         self.lost: Callable[[], bool] = lambda: False
         """Set by the node: whether it has heard no leader for long."""
+        self.standing: Callable[[], int] = lambda: -1
+        """Set by the node: the generation of forced new clusters that it is a member in, or -1."""
+        self.left_behind: Callable[[int, str], None] = lambda generation, reason: None
+        """Set by the node: told when a forced new cluster of that generation goes on without it."""
         self.guests: dict[str, Peer] = {}
         """Unknown managers that were let in meanwhile; the node keeps or drops them."""
         self._cluster_id = cluster_id
@@ -260,6 +270,27 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
             if stream is not None and stream.link is not None and self._started:
                 asyncio.get_running_loop().call_later(REMOVED_GRACE, stream.link.abort)
 
+    def readdress(self, node_id: str, address: str) -> None:
+        """Dial the member at another address from now on."""
+        peer = self._peers.get(node_id)
+        if peer is None or peer.address == address:
+            return
+        log.info("manager moved", extra={"peer": node_id, "from": peer.address, "to": address})
+        moved = self._peers[node_id] = Peer(node_id, address)
+        self._pauses.pop(node_id, None)
+        task = self._diallers.pop(node_id, None)
+        if task is not None:
+            task.cancel()
+        stream = self._outgoing.get(node_id)
+        if stream is not None and stream.link is not None:
+            stream.link.abort()
+        self._dial(moved)
+
+    def reached(self, node_id: str, address: str) -> bool:
+        """Whether the member answers at this address."""
+        stream = self._outgoing.get(node_id)
+        return stream is not None and stream.welcomed and stream.peer.address == address
+
     # -- connections
 
     def objection(self, cluster_id: str, role: str) -> str | None:
@@ -270,29 +301,39 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
             return f"its certificate has the role {role or '(none)'}, and only {MANAGER_ROLE} may take part"
         return None
 
-    def incoming_up(self, stream: _Incoming, link: Link, address: str) -> Peer | None:
+    def incoming_up(self, stream: _Incoming, link: Link, hello: Hello) -> Peer | None:
         """Decide about a connection that was opened to us; returns the peer, or None if it is refused.
 
         Strangers are refused, unless this node is lost: then the members may all have changed while it was
-        away, and a manager that it doesn't know may be its leader. Raft is safe with that.
+        away, and a manager that it doesn't know may be its leader. Raft is safe with that. A member that
+        comes with another address is dialled there from now on: it hears the others before they agree on it.
         """
         identity = link.identity
         problem = self.objection(identity.cluster_id, identity.role)
         peer = self._peers.get(identity.node_id)
+        left_behind = 0
         if problem is None and peer is None and self.lost():
             log.warning(
                 "no known manager answers; listening to an unknown one", extra={"peer": identity.node_id}
             )
-            peer = Peer(identity.node_id, address)
+            peer = Peer(identity.node_id, hello.address)
             self.guests[peer.id] = peer
             self.addNode(peer)
         elif problem is None and peer is None:
-            problem = f"node {identity.node_id} is not among the managers that this one knows"
+            generation = self.standing()
+            if 0 <= hello.generation < generation:
+                problem = LEFT_BEHIND.format(here=self._node_id, node=identity.node_id)
+                left_behind = generation
+            else:
+                problem = f"node {identity.node_id} is not among the managers that this one knows"
+        elif problem is None and peer is not None:
+            self.readdress(peer.id, hello.address)
+            peer = self._peers[peer.id]
         if problem is not None or peer is None:
             self.complain(
                 f"in {identity}", f"refused manager connection of node {identity.node_id}: {problem}"
             )
-            link.write(encode(Refused(problem or "")))
+            link.write(encode(Refused(problem or "", left_behind)))
             link.close()
             return None
         before = self._incoming.get(peer.id)

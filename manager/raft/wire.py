@@ -16,9 +16,13 @@ class Message(msgspec.Struct, tag_field="t", tag=str.lower, omit_defaults=True):
 
 
 class Hello(Message):
-    """First frame of the dialling side: where it can be dialled back."""
+    """First frame of the dialling side: where it can be dialled back.
+
+    generation: of forced new clusters, as far as the dialler knows; -1 when it is no member (yet).
+    """
 
     address: str
+    generation: int = -1
 
 
 class Welcome(Message):
@@ -26,9 +30,13 @@ class Welcome(Message):
 
 
 class Refused(Message):
-    """First and last frame of the accepting side: why not."""
+    """First and last frame of the accepting side: why not.
+
+    generation: not 0 when the dialler was left behind by the forced new cluster of that number.
+    """
 
     reason: str
+    generation: int = 0
 
 
 class RequestVote(Message):

@@ -98,8 +98,8 @@ class Member:
         assert self.raft is not None
         return self.raft
 
-    async def start(self, peers: dict[str, str] | None = None) -> Raft:
-        """Listen and start; a restart keeps the port and the directory."""
+    async def start(self, peers: dict[str, str] | None = None, force_new_cluster: bool = False) -> Raft:
+        """Listen and start; a restart keeps the port (unless `address` was set back) and the directory."""
         self.port = ClusterPort("127.0.0.1", int(self.address.rsplit(":", 1)[1]), self._accept, self._refuse)
         await self.port.start()
         self.address = f"127.0.0.1:{self.port.address[1]}"
@@ -115,6 +115,7 @@ class Member:
             timing=RaftTiming.local(),
             limits=self.cluster.limits,
             on_fatal=self.fatal.append,
+            force_new_cluster=force_new_cluster,
         )
         await self.raft.start()
         return self.raft

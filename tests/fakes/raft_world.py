@@ -15,6 +15,7 @@ from cluster.seams import MILLISECOND, SECOND
 from manager.keys.locks import Lock
 from manager.raft.delivery import Delivery
 from manager.raft.errors import FailStop
+from manager.raft.fence import Fence
 from manager.raft.journal import Journal, Origin
 from manager.raft.keyring import open_keyring
 from manager.raft.node import RaftNode
@@ -131,6 +132,15 @@ class SimTransport(Transport):
     def dropNode(self, node: Peer) -> None:  # noqa: N802
         self.peers.pop(node.id, None)
 
+    def readdress(self, node_id: str, address: str) -> None:
+        if node_id in self.peers and self.peers[node_id].address != address:
+            self.peers[node_id] = Peer(node_id, address)
+
+    def reached(self, node_id: str, address: str) -> bool:
+        """Connections of the world lead to where the node is now."""
+        up = frozenset((self.node_id, node_id)) in self.world.connected
+        return up and self.world[node_id].address == address
+
     def backlog(self, node: Peer) -> int:
         return sum(map(len, self.world.links[self.node_id, node.id]))
 
@@ -214,9 +224,16 @@ class SimNode:
         self.fatal: list[str] = []
         self.locks: tuple[Lock, ...] = ()
         self.node: RaftNode | None = None
+        self.address = node_id
 
-    def start(self, members: dict[str, str] | None = None) -> RaftNode:
+    def start(
+        self,
+        members: dict[str, str] | None = None,
+        address: str = "",
+        force_new_cluster: bool = False,
+    ) -> RaftNode:
         world = self.world
+        self.address = address or self.address
         self.machine = Machine(world, self.node_id)
         scheduler = _NoScheduler()
         origin = Origin("c", self.node_id, members or dict(world.members))
@@ -232,7 +249,7 @@ class SimNode:
             return Snapshots(self.disk, path, self.keyring, self.delivery, members, world.clock, world.spawn)
 
         self.node = RaftNode(
-            node=Peer(self.node_id, self.node_id),
+            node=Peer(self.node_id, self.address),
             journal=self.journal,
             keyring=self.keyring,
             snapshots=snapshots,
@@ -245,6 +262,8 @@ class SimNode:
             random=world.random,
             fail_stop=self._fail_stop,
             on_leadership=lambda leads, term: None,
+            fence=Fence(self.disk, Path("/r")),
+            force_new_cluster=force_new_cluster,
         )
         self.delivery.post()
         return self.node
