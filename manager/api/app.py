@@ -7,7 +7,7 @@ from aiohttp import web
 
 from cluster.errors import ShoalError, Unavailable
 from cluster.seams import MILLISECOND
-from manager.api import logs, networks, nodes, payloads, reads, services, swarm, tasks
+from manager.api import events, logs, networks, nodes, payloads, reads, services, swarm, tasks
 from manager.api.access import ACCESS, NO_LEADER, Access, SelfLeads
 from manager.api.request import answer, check_api_version
 from manager.raft.errors import NotLeader
@@ -23,6 +23,7 @@ _CATCH_UP = 25 * MILLISECOND
 NOT_DONE = "X-Shoal-Not-Done"  # on an error: the request has certainly not had an effect
 
 _READS: list[tuple[str, str, Handler]] = [
+    ("GET", "/events", events.events),
     ("GET", "/swarm", swarm.inspect_swarm),
     ("GET", "/swarm/unlockkey", swarm.unlock_key),
     ("GET", "/nodes", nodes.list_nodes),
@@ -62,6 +63,7 @@ def engine_app(access: Access, *extra: web.RouteDef) -> web.Application:
     """The Engine API's cluster part, with and without a version prefix; `extra` routes have no prefix."""
     app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
     app[ACCESS] = access
+    app.cleanup_ctx.append(events.event_log)
     app.on_response_prepare.append(reads.label)
     for method, path, handler in _READS:
         _route(app, method, path, handler)

@@ -14,7 +14,7 @@ from manager.api.access import ACCESS
 from manager.api.log_follow import follow_service
 from manager.api.lookup import find_service, find_task
 from manager.api.reads import state
-from manager.api.request import api_version, flag
+from manager.api.request import api_version, flag, unix_time
 
 _FRAME = struct.Struct(">BxxxL")
 _SYSTEM_ERROR = 3  # the stream of an error that comes after the answer has begun
@@ -98,20 +98,9 @@ def log_query(request: web.Request, task_ids: tuple[str, ...]) -> LogRequest:
         request=0,  # numbered by the dispatcher
         task_ids=task_ids,
         follow=flag(request, "follow"),
-        since=_timestamp(request, "since"),
-        until=_timestamp(request, "until"),
+        since=unix_time(request, "since"),
+        until=unix_time(request, "until"),
         tail=-1 if tail == "all" else int(tail),
         stdout=stdout,
         stderr=stderr,
     )
-
-
-def _timestamp(request: web.Request, name: str) -> int:
-    """A Unix time with up to nine decimals, in ns; 0 when not given."""
-    text = request.query.get(name, "")
-    if text in ("", "0"):
-        return 0
-    seconds, _, fraction = text.partition(".")
-    if not (seconds + fraction).isascii() or not (seconds + fraction).isdigit() or len(seconds) > 12:
-        raise InvalidArgument(f"invalid value for {name}: {text!r} is not a Unix timestamp")
-    return int(seconds or "0") * SECOND + int(fraction[:9].ljust(9, "0") or "0")

@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from cluster.errors import InvalidArgument
+from cluster.seams import SECOND
 from manager.api.spelling import spelled
 
 T = TypeVar("T")
@@ -50,6 +51,17 @@ def version(request: web.Request, what: str) -> int:
             f"invalid {what} version '{text}': give the Version.Index that the {what} was read at"
         )
     return int(text)
+
+
+def unix_time(request: web.Request, name: str) -> int:
+    """A Unix time with up to nine decimals, in ns; 0 when not given."""
+    text = request.query.get(name, "")
+    if text in ("", "0"):
+        return 0
+    seconds, _, fraction = text.partition(".")
+    if not (seconds + fraction).isascii() or not (seconds + fraction).isdigit() or len(seconds) > 12:
+        raise InvalidArgument(f"invalid value for {name}: {text!r} is not a Unix timestamp")
+    return int(seconds or "0") * SECOND + int(fraction[:9].ljust(9, "0") or "0")
 
 
 def api_version(request: web.Request) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from netplane.plane import NetPlane
 from shoal.daemon import cluster_api, listeners
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.config import DaemonConfig
+from shoal.daemon.events_api import ClusterEvents, EventsAPI
 from shoal.daemon.manager_account import manager_account
 from shoal.daemon.manager_files import ManagersFiles
 from shoal.daemon.membership import MembershipStore
@@ -148,6 +149,7 @@ class Daemon:
         volumes.routes(app, engine)
         auth.routes(app, engine)
         NetworksAPI(engine, proxy).routes(app)
+        EventsAPI([ClusterEvents(proxy, engine.id, self._clock)], self._clock).routes(app)
         cluster_api.routes(app, node, proxy)
         return app
 

@@ -1,8 +1,9 @@
 """Hands calls about the cluster to the manager process of this node, over its private unix socket."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import aiohttp
@@ -38,6 +39,7 @@ class ManagerProxy:
 
     def __init__(self) -> None:
         self._http: aiohttp.ClientSession | None = None
+        self._attached = asyncio.Event()
         self.refusal = NOT_IN_SWARM
 
     @property
@@ -52,10 +54,16 @@ class ManagerProxy:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
             auto_decompress=False,
         )
+        self._attached.set()
+
+    async def wait_attached(self) -> None:
+        """Return when this node has a manager."""
+        await self._attached.wait()
 
     async def detach(self, refusal: str = NOT_IN_SWARM) -> None:
         """No manager here any more; calls are refused with this text."""
         self.refusal = refusal
+        self._attached.clear()
         if self._http is not None:
             http, self._http = self._http, None
             await http.close()
@@ -95,6 +103,20 @@ class ManagerProxy:
                 return response
             await response.write_eof()
             return response
+
+    @contextlib.asynccontextmanager
+    async def open(self, request: web.Request) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """The manager's answer to a GET, to be read as it comes. Raises RemoteError, Unavailable."""
+        http = self._require()
+        try:
+            answer = await http.get(f"http://manager{request.raw_path}")
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(_restarting(error)) from error
+        async with answer:
+            if answer.status >= 400:
+                content = await answer.json(content_type=None)
+                raise RemoteError(answer.status, str(content.get("message", "")))
+            yield answer
 
     async def call(self, method: str, path: str, body: Any = None, *, timeout: float = 30) -> Any:
         """A call of the daemon's own; the decoded JSON answer. Raises RemoteError, Unavailable."""
