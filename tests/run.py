@@ -12,12 +12,24 @@ from pathlib import Path
 from tests.support.leftovers import Leftovers
 
 STAGES = (
-    ("pure tests", ["tests/unit", "-n", "2", "-m", "not host and not playground and not realtime"]),
+    (
+        "pure tests",
+        [
+            *("tests/unit", "tests/guarantees", "tests/simulator", "tests/chaos"),
+            *("-n", "2", "-m", "not host and not playground and not realtime"),
+        ],
+    ),
     (
         "tests on this kernel",
-        ["tests/unit/raft", "tests/host", "-m", "(host or realtime) and not playground"],
+        [
+            *("tests/unit", "tests/host", "tests/guarantees", "tests/chaos"),
+            *("-m", "(host or realtime) and not playground"),
+        ],
     ),
-    ("tests on playground hosts", ["tests/playground", "tests/host", "-m", "playground"]),
+    (
+        "tests on playground hosts",
+        ["tests/playground", "tests/host", "tests/guarantees", "tests/chaos", "-m", "playground"],
+    ),
 )
 NO_TESTS = 5  # pytest's exit status
 
