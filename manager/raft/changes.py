@@ -8,7 +8,7 @@ import logging
 
 from pysyncobj import FAIL_REASON
 
-from cluster.errors import Conflict, InvalidArgument, Unavailable
+from cluster.errors import InvalidArgument, Unavailable
 from cluster.seams import MILLISECOND, SECOND
 from manager.raft.delivery import Waiter
 from manager.raft.errors import NotLeader
@@ -71,7 +71,7 @@ class MemberChanges(Replication):
         elif node_id in {peer.id for peer in self.voters()} | {self.selfNode.id}:
             self._move_member(node_id, address, waiter)
         elif node_id in self._learning:
-            self._answer(waiter, Conflict(f"manager {node_id} is being added already"))
+            self._answer(waiter, Unavailable(f"manager {node_id} is being added already: try again"))
         else:
             peer = Peer(node_id, address)
             self._learning[node_id] = Learner(peer, waiter, self._clock.monotonic() + LEARNING_TIMEOUT)
@@ -86,7 +86,7 @@ class MemberChanges(Replication):
         if self._config.get(node_id) == address:
             self._answer(waiter, None)
         elif node_id in self._moving:
-            self._answer(waiter, Conflict(f"manager {node_id} is moving already: try again"))
+            self._answer(waiter, Unavailable(f"manager {node_id} is moving already: try again"))
         else:
             deadline = self._clock.monotonic() + MOVING_TIMEOUT
             self._moving[node_id] = Move(Peer(node_id, address), waiter, deadline)

@@ -170,7 +170,8 @@ class Session:
         A leader that lost power closes nothing. One that is only slow keeps its session: the others name it.
         """
         while True:
-            await self._clock.sleep(LOOK_EVERY)
+            silent = self._clock.monotonic() - self._heard
+            await self._clock.sleep(max(LOOK_EVERY, period + ANSWER_WITHIN - silent))
             silent = self._clock.monotonic() - self._heard
             if self._handling or silent <= period + ANSWER_WITHIN:
                 continue
