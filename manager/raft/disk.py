@@ -58,6 +58,9 @@ class Disk(Protocol):
     def remove(self, path: Path) -> None:
         """Remove the file; that it is missing is fine."""
 
+    def allocate(self, path: Path, size: int) -> None:
+        """A file of at least that many bytes, held ready by the disk. One that is there grows, or stays."""
+
 
 class _SystemAppendFile:
     def __init__(self, descriptor: int) -> None:
@@ -118,3 +121,15 @@ class SystemDisk:
     def remove(self, path: Path) -> None:
         """Unlink."""
         path.unlink(missing_ok=True)
+
+    def allocate(self, path: Path, size: int) -> None:
+        """Allocate with fallocate(2), where the file system can."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        former = os.fstat(descriptor).st_size
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError:
+            os.ftruncate(descriptor, former)
+            raise
+        finally:
+            os.close(descriptor)

@@ -25,6 +25,7 @@ from manager.raft.keyring import open_keyring
 from manager.raft.latency import SyncLatency, TimedDisk
 from manager.raft.network import Network, TlsMaterial, TlsNetwork
 from manager.raft.node import RaftNode
+from manager.raft.room import Room
 from manager.raft.snapshot import Snapshots
 from manager.raft.status import RaftStatus
 from manager.raft.timing import RaftLimits, RaftTiming
@@ -155,7 +156,8 @@ class Raft:
         keyring = open_keyring(
             self._disk, self._directory, self.cluster_id, self.node_id, self._random, self._locks
         )
-        journal = Journal(self._disk, self._directory, origin, keyring, self._fail_stop)
+        room = Room(self._disk, self._directory, self._limits.reserve, self._clock)
+        journal = Journal(room.for_log(), self._directory, origin, keyring, self._fail_stop)
         self._delivery = delivery = Delivery(self._owner, self._state_machine, self._clock, self._fail_stop)
         self._transport = PeerTransport(
             node_id=self.node_id,
@@ -171,6 +173,7 @@ class Raft:
 
         self._node = RaftNode(
             node=Peer(self.node_id, self.address),
+            room=room,
             journal=journal,
             keyring=keyring,
             snapshots=snapshots,

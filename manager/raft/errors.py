@@ -18,10 +18,9 @@ class NotLeader(Unavailable):
 class OutcomeUnknown(Unavailable):
     """Leadership was lost, or this manager stopped, with the entry under way: it may or may not apply."""
 
-    def __init__(self) -> None:
+    def __init__(self, reason: str = "the leader changed before the write was confirmed") -> None:
         super().__init__(
-            "the leader changed before the write was confirmed, so it may or may not have taken effect: "
-            "look at the current state before trying again"
+            f"{reason}, so it may or may not have taken effect: look at the current state before trying again"
         )
 
 
@@ -30,6 +29,12 @@ class Overloaded(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("too many writes are waiting for the managers' agreement: try again shortly")
+
+
+class NoRoom(Unavailable):
+    """The disks of this manager, or of a majority, are full; this has definitely not been done (507)."""
+
+    status = 507
 
 
 class TooLarge(InvalidArgument):

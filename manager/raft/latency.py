@@ -72,6 +72,10 @@ class TimedDisk:
         """As the disk does."""
         self._disk.remove(path)
 
+    def allocate(self, path: Path, size: int) -> None:
+        """A file of that size, held ready."""
+        self._disk.allocate(path, size)
+
 
 class _TimedFile:
     def __init__(self, file: AppendFile, clock: Clock, syncs: deque[int]) -> None:

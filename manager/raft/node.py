@@ -18,7 +18,6 @@ from cluster.errors import Conflict
 from cluster.seams import SECOND, Clock, Random
 from manager.keys.locks import Lock
 from manager.raft.alarm import NEVER, Alarm, Scheduler
-from manager.raft.changes import MemberChanges
 from manager.raft.delivery import Apply, Call, Delivery, Passed, Waiter
 from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, RaftCorrupt
 from manager.raft.fence import Fence
@@ -27,8 +26,10 @@ from manager.raft.journal import Journal
 from manager.raft.keyring import Keyring
 from manager.raft.membership import NO_OP, REGULAR, parse_change
 from manager.raft.reads import Answer, ReadIndex
+from manager.raft.room import Room
 from manager.raft.snapshot import Snapshots
 from manager.raft.status import PeerStatus, RaftStatus
+from manager.raft.stepping_aside import SteppingAside
 from manager.raft.timing import RaftLimits, RaftTiming
 from manager.raft.transport import Peer, PeerTransport
 from manager.raft.wire import AnyMessage, Progress
@@ -41,13 +42,14 @@ STATUS_AGE = 0.02
 """Seconds for which a status is good enough while steps follow each other."""
 
 
-class RaftNode(MemberChanges):
+class RaftNode(SteppingAside):
     """The node. All methods are called on its loop; waiters are told through the delivery."""
 
     def __init__(
         self,
         *,
         node: Peer,
+        room: Room,
         journal: Journal,
         keyring: Keyring,
         snapshots: Callable[[Callable[[], dict[str, str]]], Snapshots],
@@ -69,6 +71,7 @@ class RaftNode(MemberChanges):
             raise Conflict("there is no state of an earlier cluster here to force a new one from")
         self._clock, self._random, self._timing, self._limits = clock, random, timing, limits
         self._peers, self._delivery, self._scheduler = transport, delivery, scheduler
+        self._room = room
         self._fail_stop, self._on_leadership = fail_stop, on_leadership
         self._keyring = keyring
         self._config = dict(journal.origin.members)
@@ -212,6 +215,8 @@ class RaftNode(MemberChanges):
 
     def _work(self) -> None:
         journal = self.journal()
+        self._room.look()
+        self._step_aside()
         self._checkCommandsToApply()
         self._advance_learners()
         self._advance_moves()
@@ -287,6 +292,7 @@ class RaftNode(MemberChanges):
             self.waiting().clear()
             self._reads.fail()
             self._forget_learners()
+            self._full.clear()
             if self._announced:
                 self._announced = False
                 self._delivery.put(self._leadership_news(False))
@@ -311,10 +317,15 @@ class RaftNode(MemberChanges):
         """Replaces pysyncobj's queue, which forwards commands to the leader without a sure answer."""
         if self._hand_over is not None:
             return
+        no_room = self.no_room() if self.state() == LEADER else None
+        if no_room is not None and not self._room.full:
+            self._fail_under_way(str(no_room))  # they may wait for very long
         while self._proposals:
             command, waiter = self._proposals.popleft()
             if self.state() != LEADER:
                 self._delivery.resolve(waiter, None, NotLeader(self.leader_id()))
+            elif no_room is not None:
+                self._delivery.resolve(waiter, None, no_room)
             else:
                 self._append_own(command, waiter)
 
@@ -336,10 +347,10 @@ class RaftNode(MemberChanges):
 
         self.waiting()[index].append((term, committed))
 
-    def _fail_under_way(self) -> None:
+    def _fail_under_way(self, *reason: str) -> None:
         failed, self._under_way = self._under_way, {}
         for waiter in failed:
-            self._delivery.resolve(waiter, None, OutcomeUnknown())
+            self._delivery.resolve(waiter, None, OutcomeUnknown(*reason))
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> object:
         """A committed entry: pass it on. What is returned here goes to the call-back of `_append_own`."""
@@ -412,6 +423,7 @@ class RaftNode(MemberChanges):
                 int((now - self.last_response()[peer]) * SECOND)
                 if leads and peer in self.last_response()
                 else None,
+                peer in self._full,
                 learner=peer in self.learners(),
             )
             for peer in sorted(self.voters() | self.learners(), key=lambda peer: peer.id)
@@ -427,6 +439,7 @@ class RaftNode(MemberChanges):
             snapshot_index=self._snapshots.index,
             journal_bytes=journal.size,
             removed=self._removed,
+            no_room=self._room.reason,
             members=dict(self._config),
             peers=peers,
             generation=self._generation,

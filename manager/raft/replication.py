@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from pysyncobj import SyncObj
 
-from cluster.seams import Clock, Random
+from cluster.seams import SECOND, Clock, Random
 from manager.raft.delivery import Call, Delivery, Restore
 from manager.raft.errors import RaftCorrupt
 from manager.raft.fence import LeftBehind
@@ -20,6 +20,7 @@ from manager.raft.hooks import LEADER, Engine
 from manager.raft.journal import Entry
 from manager.raft.membership import Change, parse_change
 from manager.raft.reads import ReadIndex
+from manager.raft.room import Room, means_full
 from manager.raft.snapshot import SnapshotMeta, Snapshots
 from manager.raft.timing import RaftLimits, RaftTiming
 from manager.raft.transport import Peer, PeerTransport
@@ -44,6 +45,7 @@ log = logging.getLogger("shoal.raft")
 
 LOST_AFTER = 4
 """Times the longest election timeout."""
+_SNAPSHOT_PAUSE = 10 * SECOND
 BACKLOG = 4 << 20
 """Bytes queued for one peer beyond which only heartbeats are added."""
 
@@ -62,6 +64,7 @@ class Replication(Engine):
     _fail_stop: Callable[[str], NoReturn]
     _config: dict[str, str]
     _removed: bool
+    _room: Room
     _generation: int
     """Of forced new clusters, as committed here."""
     left_behind: LeftBehind | None
@@ -75,6 +78,8 @@ class Replication(Engine):
         self._canvass: _Canvass | None = None
         self._acks: dict[Peer, Progress] = {}
         self._compacted_size = 0
+        self._full: set[Peer] = set()
+        self._no_snapshot_before = 0
 
     def kick(self) -> None:
         """Schedule a step."""
@@ -138,6 +143,7 @@ class Replication(Engine):
     def _send(self, peer: Peer, message: Message) -> None:
         if isinstance(message, Progress):
             message.asked = self._question()
+            message.full = self._room.full
         self._peers.send(peer, message)
 
     # -- how old the state is
@@ -187,6 +193,10 @@ class Replication(Engine):
     def _append(self, peer: Peer, message: AppendEntries) -> None:
         journal = self.journal()
         first, last, previous = journal.first_index(), journal.last_index(), message.previous_index
+        short = self._short_of_room()
+        if previous > last and short:
+            self._send(peer, Progress(message.term, last + 1))  # `reset` would have it all sent again
+            return
         if previous > last or previous < first:
             resume = last + 1 if previous > last else self.raftCommitIndex + 1
             self._send(peer, Progress(message.term, resume, reset=True))
@@ -207,6 +217,8 @@ class Replication(Engine):
             if index <= last and journal.entry(index)[2] == term:
                 matched = index  # Known already: a repeated message must never cut the log.
                 continue
+            if short:
+                break
             if index <= last:
                 self._refuse_contradiction(peer, index)
                 self._cut(index)
@@ -222,6 +234,10 @@ class Replication(Engine):
         if commit > self.raftCommitIndex:
             self.set_commit_index(commit)
         self._acks[peer] = Progress(message.term, matched + 1, success=True)
+
+    def _short_of_room(self) -> bool:
+        """Whether nothing new can be stored here for now. Votes still can, and what is known is confirmed."""
+        return self._room.full or self._clock.monotonic() < self._no_snapshot_before
 
     def _refuse_contradiction(self, peer: Peer, index: int) -> None:
         if index <= self.raftCommitIndex:
@@ -274,7 +290,19 @@ class Replication(Engine):
             self._snapshots.abandon()
             self._send(peer, Progress(chunk.term, self.raftLastApplied + 1, reset=True))
             return
-        if self._snapshots.receive(chunk):
+        try:
+            complete = not self._short_of_room() and self._snapshots.receive(chunk)
+        except OSError as error:
+            if not means_full(error):
+                raise
+            log.error("no room for a snapshot: it is asked for again later", extra={"error": str(error)})
+            self._snapshots.discard()
+            self._no_snapshot_before = self._clock.monotonic() + _SNAPSHOT_PAUSE
+            complete = False
+        if self._short_of_room():
+            self._snapshots.discard()
+            self._send(peer, Progress(chunk.term, self.journal().last_index() + 1))
+        elif complete:
             meta, chunks = self._snapshots.install_received()
             self.adopt_snapshot(meta, chunks)
             self._acks[peer] = Progress(chunk.term, meta.index + 1, success=True)
@@ -380,6 +408,10 @@ class Replication(Engine):
         if self.state() != LEADER or message.term != self.raftCurrentTerm or peer not in self.next_index():
             return  # An answer to an older leadership says nothing about this one.
         self.last_response()[peer] = self.now()
+        if message.full:
+            self._full.add(peer)
+        else:
+            self._full.discard(peer)
         if message.asked:
             self._confirm_for(peer, message.asked)
         matched = message.next_index - 1
@@ -428,6 +460,9 @@ class Replication(Engine):
         """
         voters = self.voters()
         if self._removed or self.left_behind is not None:
+            return False
+        if voters and self._room.full and not self._lost():
+            self.end_transfer()  # one of the others can lead better; if none does, this one can still be read
             return False
         if not voters or self.transferring():
             return True

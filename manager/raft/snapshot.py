@@ -7,6 +7,7 @@ Only the Raft loop renames, so a snapshot that was being written while a newer o
 """
 # ruff: noqa: N802
 
+import contextlib
 import hashlib
 import logging
 import struct
@@ -197,6 +198,8 @@ class Snapshots:
         except Exception:
             log.exception("writing a snapshot failed; it will be tried again", extra={"index": meta.index})
             self._state = SERIALIZER_STATE.FAILED
+            with contextlib.suppress(OSError):
+                self._disk.remove(self._written)  # it may be what fills the disk
         else:
             self._state = SERIALIZER_STATE.SUCCESS
 
@@ -284,6 +287,12 @@ class Snapshots:
         if self._arriving is not None:
             self._arriving.file.close()
             self._arriving = None
+
+    def discard(self) -> None:
+        """As `abandon`, and free what it takes on the disk."""
+        if self._arriving is not None:
+            self.abandon()
+            self._disk.remove(self._received)
 
     def install_received(self) -> tuple[SnapshotMeta, Iterator[bytes]]:
         """Put the received snapshot in place of the present one, durably, and open it."""

@@ -14,6 +14,8 @@ class PeerStatus:
     """On the leader: the log is known to agree up to here."""
     since_contact: int | None = None
     """On the leader: nanoseconds since it last answered; None on others."""
+    full: bool = False
+    """On the leader: its disk has no room for the log."""
     learner: bool = False
     """It receives the log and has no vote yet."""
 
@@ -32,6 +34,8 @@ class RaftStatus:
     journal_bytes: int = 0
     removed: bool = False
     """This node's removal has been committed; it takes no further part."""
+    no_room: str = ""
+    """Why this node's disk has no room for the log, and what to do; empty when it has."""
     members: dict[str, str] = field(default_factory=dict)
     peers: tuple[PeerStatus, ...] = ()
     generation: int = 0

@@ -45,6 +45,8 @@ class RaftLimits:
     compact_entries: int = 10_000
     compact_bytes: int = 64 * MIB
     """A snapshot is taken when the log holds more entries or its file is larger."""
+    reserve: int = 0
+    """Bytes kept free on the disk for a node that must step aside because it is full (room.py); 0: none."""
     keep_entries: int = 500
     keep_bytes: int = 16 * MIB
     """What stays in the log after a snapshot, so that a follower slightly behind needs no snapshot."""

@@ -104,6 +104,7 @@ class Progress(Message):
     """A follower's answer to its leader in `term`.
 
     success: the log agrees with the leader's before next_index, durably. reset: send from next_index on.
+    full: its disk is; it takes no entries until it has room again.
     asked: not 0 when the follower wants a confirmed index; a time of its own clock that comes back with it.
     """
 
@@ -112,6 +113,7 @@ class Progress(Message):
     reset: bool = False
     success: bool = False
     asked: int = 0
+    full: bool = False
 
 
 class TimeoutNow(Message):

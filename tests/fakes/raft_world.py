@@ -3,6 +3,7 @@
 Nothing happens by itself: a test steps nodes and delivers messages, or lets `run` do so from a seed.
 """
 
+import errno
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from manager.raft.fence import Fence
 from manager.raft.journal import Journal, Origin
 from manager.raft.keyring import open_keyring
 from manager.raft.node import RaftNode
+from manager.raft.room import Room
 from manager.raft.snapshot import Snapshots
 from manager.raft.timing import RaftLimits, RaftTiming
 from manager.raft.transport import Peer
@@ -37,6 +39,11 @@ class SimFile:
 
     def write(self, data: bytes) -> None:
         self.disk.check("write", self.path)
+        try:
+            self.disk.take(len(data))
+        except OSError:
+            self.data += data[: len(data) // 2]  # as a real disk: what still fits is written
+            raise
         self.data += data
 
     def sync(self) -> None:
@@ -75,6 +82,8 @@ class SimDisk:
         self.files: dict[Path, bytearray] = {}
         self.stable: dict[int, bytes] = {}
         self.fail: Callable[[str, Path], bool] = lambda operation, path: False
+        self.capacity: int | None = None
+        """Bytes that all files may take together; None: without end."""
 
     def check(self, operation: str, path: Path) -> None:
         if self.fail(operation, path):
@@ -110,6 +119,20 @@ class SimDisk:
     def remove(self, path: Path) -> None:
         self.check("remove", path)
         self.files.pop(path, None)
+
+    def allocate(self, path: Path, size: int) -> None:
+        data = self.files.setdefault(path, bytearray())
+        try:
+            self.take(size - len(data))
+        except OSError as error:
+            raise OSError(error.errno, "injected: no space left to allocate", str(path)) from error
+        data += bytes(max(0, size - len(data)))
+        self.stable[id(data)] = bytes(data)
+
+    def take(self, size: int) -> None:
+        """Room for so many more bytes; raises ENOSPC when `capacity` has not got it."""
+        if self.capacity is not None and sum(map(len, self.files.values())) + size > self.capacity:
+            raise OSError(errno.ENOSPC, "injected: no space left")
 
     def crash(self) -> None:
         """Lose power: files hold what was last synced."""
@@ -238,8 +261,9 @@ class SimNode:
         scheduler = _NoScheduler()
         origin = Origin("c", self.node_id, members or dict(world.members))
         self.keyring = open_keyring(self.disk, Path("/r"), "c", self.node_id, world.random, self.locks)
+        self.room = Room(self.disk, Path("/r"), world.limits.reserve, world.clock)
         self.journal = Journal(
-            self.disk, Path("/r"), origin, self.keyring, self._fail_stop, world.segment_bytes
+            self.room.for_log(), Path("/r"), origin, self.keyring, self._fail_stop, world.segment_bytes
         )
         self.delivery = Delivery(scheduler, self.machine, world.clock, self._fail_stop)
         self.transport = SimTransport(world, self.node_id)
@@ -249,6 +273,7 @@ class SimNode:
             return Snapshots(self.disk, path, self.keyring, self.delivery, members, world.clock, world.spawn)
 
         self.node = RaftNode(
+            room=self.room,
             node=Peer(self.node_id, self.address),
             journal=self.journal,
             keyring=self.keyring,
