@@ -166,6 +166,10 @@ class Core:
         """Whether this manager leads and has applied what its predecessors wrote."""
         return self._elected.is_set()
 
+    def trouble(self) -> str:
+        """A full disk; empty when there is none."""
+        return self.raft.status().no_room
+
     def known_leader(self) -> str:
         """The leader's node id; empty during an election."""
         return self.raft.leader_id or ""

@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
 
@@ -18,8 +18,12 @@ from manager.api.leaving import leave
 from manager.ca.authority import first_identity, found_cluster
 from manager.certificates import load_identity, save_identity
 from manager.core import Core
+from manager.exits import leave_last_words
 from manager.port import ClusterPort
 from manager.raft import Raft, TlsMaterial
+from manager.raft.engine import exit_process
+from manager.raft.room import RESERVE
+from manager.raft.timing import RaftLimits
 from manager.rpc.join import Answered, posting
 from manager.rpc.leader import LeaderClient
 from manager.rpc.server import port_app
@@ -107,8 +111,15 @@ class Manager(Core):
             peers=settings.peers,
             clock=self.clock,
             random=self.rng,
+            limits=RaftLimits(reserve=RESERVE),
+            on_fatal=self._fatal,
         )
         await self.start(stack, raft, self._client)
+
+    def _fatal(self, reason: str) -> NoReturn:
+        """Raft can keep its promises no longer: say why, for `docker info`, and end."""
+        leave_last_words(self._settings.socket, reason)
+        exit_process(reason)
 
     async def _open_port(self, stack: AsyncExitStack) -> None:
         runner = web.AppRunner(port_app(self), **SERVER)

@@ -66,6 +66,9 @@ class Access(Protocol):
     async def remove_member(self, node_id: str) -> None:
         """Take a manager out of Raft; only on the leader. Raises ShoalError when quorum would be lost."""
 
+    def trouble(self) -> str:
+        """Why this manager can't do all of its work at present, and what to do; empty when it can."""
+
     def known_leader(self) -> str:
         """The leader's node id as known here, without asking; empty when there is none."""
 

@@ -93,7 +93,7 @@ def info(access: Access, view: View) -> dict[str, Any]:
         "NodeAddr": own.manager_status.address.rpartition(":")[0] if own and own.manager_status else "",
         "LocalNodeState": "active" if cluster is not None else "pending",
         "ControlAvailable": cluster is not None,
-        "Error": "" if access.known_leader() else NO_LEADER,
+        "Error": access.trouble() or ("" if access.known_leader() else NO_LEADER),
         "RemoteManagers": [
             {"NodeID": node.id, "Addr": node.manager_status.address}
             for node in managers

@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 EXIT_FAIL_STOP = 70
 
 
-def exit_process(reason: str) -> None:
+def exit_process(reason: str) -> NoReturn:
     """The default fail-stop: what Raft promised can't be kept by this process any more."""
     log.critical("raft: fail-stop: %s", reason)
     logging.shutdown()

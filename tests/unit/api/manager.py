@@ -38,6 +38,9 @@ class LoneManager:
     def leading(self) -> bool:
         return True
 
+    def trouble(self) -> str:
+        return ""
+
     def known_leader(self) -> str:
         return self.node_id
 
