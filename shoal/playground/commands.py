@@ -142,20 +142,20 @@ def execute(directory: Path | None, host: str, command: tuple[str, ...]) -> NoRe
 
 @playground.command()
 @_directory
-@click.argument("host")
-def kill(directory: Path | None, host: str) -> None:
-    """Take the power from HOST: it dies without a packet."""
-    _open(directory).kill(host)
-    say(f"{host} has lost its power")
+@click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
+def kill(directory: Path | None, hosts: tuple[str, ...]) -> None:
+    """Take the power from each HOST, from all at the same moment: they die without a packet."""
+    _open(directory).kill(*hosts)
+    say(f"{', '.join(hosts)} lost power")
 
 
 @playground.command()
 @_directory
-@click.argument("host")
-def start(directory: Path | None, host: str) -> None:
-    """Give HOST its power back."""
-    _open(directory).start(host)
-    say(f"{host} is up")
+@click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
+def start(directory: Path | None, hosts: tuple[str, ...]) -> None:
+    """Give each HOST its power back."""
+    _open(directory).start(*hosts)
+    say(f"up again: {', '.join(hosts)}")
 
 
 @playground.command()

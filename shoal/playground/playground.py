@@ -1,8 +1,10 @@
 """The playground as an object: what the command line, the demo and the tests drive."""
 
+import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -181,40 +183,48 @@ class Playground:
 
     # -- one host ----------------------------------------------------------------------------------
 
-    def kill(self, name: str) -> None:
-        """Take the power from a host: no packet leaves it any more, then every process of it dies at once.
+    def kill(self, *names: str) -> None:
+        """Take the power from hosts: no packet leaves them any more, then every process of them dies at once.
 
         Raises:
-            Conflict: it is off already.
+            Conflict: one is off already.
         """
-        self.host(name)
+        for name in names:
+            self.host(name)
         with self._locked():
-            pids = self._running(name)
-            underlay.ip_batch(pids[UNDERLAY], [f"link set {name} down"])
-            processes.kill(self.layout.directory, name)
-            underlay.ip_batch(pids[UNDERLAY], [underlay.unplug_command(name)], force=True)
-            cgroups.remove(f"{self.layout.cgroup}/{name}")
+            pids = {name: self._running(name)[name] for name in (UNDERLAY, *names)}
+            underlay.ip_batch(pids[UNDERLAY], [f"link set {name} down" for name in names])
+            for name in names:
+                with contextlib.suppress(ProcessLookupError):  # the next step waits until all are gone
+                    os.kill(pids[name], signal.SIGKILL)
+            for name in names:
+                processes.kill(self.layout.directory, name)
+                underlay.ip_batch(pids[UNDERLAY], [underlay.unplug_command(name)], force=True)
+                cgroups.remove(f"{self.layout.cgroup}/{name}")
 
-    def start(self, name: str) -> None:
-        """Give a host its power back: it has its disk, and nothing of its memory.
+    def start(self, *names: str) -> None:
+        """Give hosts their power back, all at once: they have their disks, and nothing of their memory.
 
         Raises:
-            Conflict: it is running.
+            Conflict: one is running.
             Unavailable: the playground itself is down.
         """
-        host = self.host(name)
+        hosts = [self.host(name) for name in names]
         with self._locked():
             pids = processes.inits(self.layout.directory)
-            if name in pids:
-                raise Conflict(f"{name} is running; `shoal playground kill {name}` takes its power away")
+            for name in names:
+                if name in pids:
+                    raise Conflict(f"{name} is running; `shoal playground kill {name}` takes its power away")
             if UNDERLAY not in pids:
                 raise Unavailable("the playground is down: start it with `shoal playground up`")
-            cgroups.remove(f"{self.layout.cgroup}/{name}")
-            self._boxes.make([name], self.settings())
+            for name in names:
+                cgroups.remove(f"{self.layout.cgroup}/{name}")
+            self._boxes.make(names, self.settings())
             pids = processes.inits(self.layout.directory)
-            underlay.ip_batch(pids[UNDERLAY], [underlay.unplug_command(name)], force=True)
-            self._boxes.plug([host], pids)
-            self._boxes.start_daemons([host], pids)
+            for name in names:
+                underlay.ip_batch(pids[UNDERLAY], [underlay.unplug_command(name)], force=True)
+            self._boxes.plug(hosts, pids)
+            self._boxes.start_daemons(hosts, pids)
 
     def restart_daemon(self, name: str) -> None:
         """Stop a host's daemon in an orderly way, if it runs, and start it again; its containers go on.
