@@ -18,7 +18,16 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 
-from bench import create_hundred, leader_kill, memory, peer, scale_under_load, worker_loss
+from bench import (
+    big_state,
+    commit_latency,
+    create_hundred,
+    leader_kill,
+    memory,
+    peer,
+    scale_under_load,
+    worker_loss,
+)
 from bench.cluster import IMAGE, Options
 from bench.report import Bar, machine
 from cluster.errors import ShoalError, Unavailable
@@ -27,7 +36,15 @@ from tests.support.leftovers import Leftovers
 
 BARS: dict[str, Callable[[Options], Bar]] = {
     module.__name__.rpartition(".")[2]: module.run
-    for module in (create_hundred, leader_kill, worker_loss, scale_under_load, memory)
+    for module in (
+        create_hundred,
+        leader_kill,
+        worker_loss,
+        scale_under_load,
+        memory,
+        commit_latency,
+        big_state,
+    )
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 LEFTOVER_SECONDS = 5.0
