@@ -46,7 +46,11 @@ def reconcile(situation: Situation) -> Plan:
         if reason:
             plan.notes.setdefault(f"node {node_id}", f"no task: {reason}")
         elif node_id not in slots:
-            plan.do(Create(situation.factory.new_task(situation.service, situation.now, node_id=node_id)))
+            desired = TaskState.READY if situation.holder(0, node_id) else TaskState.RUNNING
+            new = situation.factory.new_task(
+                situation.service, situation.now, node_id=node_id, desired=desired
+            )
+            plan.do(Create(new))
             plan.notes[f"node {node_id}"] = "a task is created: the node may run it and has none"
 
     busy = set()

@@ -39,7 +39,9 @@ def reconcile(situation: Situation) -> Plan:
         number += 1
         while number in slots:
             number += 1
-        plan.do(Create(situation.factory.new_task(situation.service, situation.now, slot=number)))
+        desired = TaskState.READY if situation.holder(number) else TaskState.RUNNING
+        new = situation.factory.new_task(situation.service, situation.now, slot=number, desired=desired)
+        plan.do(Create(new))
         plan.notes[f"slot {number}"] = f"scaled up to {wanted}: a task is created"
 
     remaining = [slots[number] for number in sorted(kept)]

@@ -115,7 +115,8 @@ def replace(plan: Plan, situation: Situation, slot: Slot, task: Task, verdict: V
             plan.do(*stop)
         plan.notes[slot.name] = f"task {task.id} is not replaced: {verdict.reason}"
         return
-    wait = verdict.delay > 0 or not all(stopped(situation, other) for other in slot.tasks)
+    held = situation.holder(slot.number, slot.node_id) is not None
+    wait = held or verdict.delay > 0 or not all(stopped(situation, other) for other in slot.tasks)
     new = situation.factory.new_task(
         service,
         now,
@@ -142,6 +143,8 @@ def _start_when_due(plan: Plan, situation: Situation, slot: Slot, task: Task) ->
         for other in slot.tasks
         if other.desired_state > TaskState.RUNNING and not stopped(situation, other)
     ]
+    if holder := situation.holder(slot.number, slot.node_id):
+        stopping.append(holder)
     if stopping:
         plan.notes[slot.name] = f"task {task.id} starts when task {stopping[-1].id} has stopped"
         return

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 
@@ -68,6 +69,19 @@ class Situation:
     nodes: Mapping[str, Node]
     now: int
     factory: TaskFactory
+
+    @cached_property
+    def _removed(self) -> tuple[Task, ...]:
+        return tuple(
+            task for task in self.tasks if task.desired_state >= TaskState.REMOVE and not stopped(self, task)
+        )
+
+    def holder(self, number: int, node_id: str = "") -> Task | None:
+        """A task that was removed from this place, as by scaling down, and has not stopped yet."""
+        for task in self._removed:
+            if task.slot == number and node_id in ("", task.node_id):
+                return task
+        return None
 
 
 @dataclass(frozen=True)

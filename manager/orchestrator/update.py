@@ -158,7 +158,8 @@ def _replace(plan: Plan, situation: Situation, slot: Slot, config: UpdateConfig)
     running = [task for task in runnable if task.status.state == TaskState.RUNNING]
     kept = running[-1:] if start_first else []
     stops: list[Change] = [Desire(task, TaskState.SHUTDOWN) for task in runnable if task not in kept]
-    wait = not start_first and not all(stopped(situation, task) for task in slot.tasks)
+    held = situation.holder(slot.number, slot.node_id) is not None
+    wait = held or (not start_first and not all(stopped(situation, task) for task in slot.tasks))
     new = situation.factory.new_task(
         situation.service,
         situation.now,

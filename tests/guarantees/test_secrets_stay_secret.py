@@ -1,4 +1,4 @@
-"""A secret is on no disk in clear, in no log, command line or environment, and on no node that needs it not."""
+"""A secret is on no disk in clear, in no log, command line or environment, and only where it is needed."""
 
 import base64
 import json
