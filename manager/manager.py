@@ -138,7 +138,7 @@ class Manager(Core):
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stack.callback(listener.close)
-        app = engine_app(self, web.post("/internal/leave", leave))
+        app = engine_app(self, web.post("/internal/leave", leave), web.get("/internal/alive", self._alive))
         runner = web.AppRunner(app, **SERVER)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -146,6 +146,11 @@ class Manager(Core):
         listener.bind(str(path))
         path.chmod(0o600)
         await web.SockSite(runner, listener).start()
+
+    async def _alive(self, request: web.Request) -> web.Response:
+        """GET /internal/alive: the loops turn, this one and Raft's."""
+        await self.raft.turn()
+        return web.Response(status=204)
 
     async def reload_identity(self) -> None:
         """Use the renewed certificate from the files for connections from now on."""

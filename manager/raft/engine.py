@@ -381,6 +381,10 @@ class Raft:
             await self._clock.sleep(10 * MILLISECOND)
         return True
 
+    async def turn(self) -> None:
+        """Return when the Raft loop has come round: it does not hang. Raises NotLeader when it has ended."""
+        await self._on_raft_loop(asyncio.sleep(0))
+
     # -- what is known
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Awaitable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +21,12 @@ from shoal.daemon.config import DaemonConfig
 from shoal.daemon.events_api import ClusterEvents, EventsAPI
 from shoal.daemon.manager_account import manager_account
 from shoal.daemon.manager_files import ManagersFiles
+from shoal.daemon.manager_watch import ManagerWatch
 from shoal.daemon.membership import MembershipStore
 from shoal.daemon.networks_api import NetworksAPI
 from shoal.daemon.proxy import ManagerProxy
 from shoal.daemon.swarm_node import SwarmNode
+from shoal.daemon.systemd import Systemd
 from worker.api import auth, containers, images, system, volumes
 from worker.api.http import add_common_headers, errors_middleware
 from worker.container_logs import ContainerLogs
@@ -50,6 +53,7 @@ class Daemon:
         self._open_files = open_files
         self._clock = SystemClock()
         self._rng = system_random()
+        self._systemd = Systemd(os.environ, self._clock)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Containers, their network and their traffic go on afterwards."""
@@ -81,7 +85,13 @@ class Daemon:
             await listeners.serve(self._app(engine, node, proxy), self._config, stack)
             log.info("shoald is up", extra={"data_root": str(engine.data_root)})
             health = HealthSupervisor(engine.runtime, self._clock)
-            await _until(stop, node.run(), health.run(), agents.failed)
+            watch = ManagerWatch(lambda: node.manager_pid, proxy, self._clock)
+            self._systemd.ready()
+            telling = self._systemd.run(watch.well, lambda: _status(engine, node))
+            try:
+                await _until(stop, node.run(), health.run(), agents.failed, watch.run(), telling)
+            finally:
+                self._systemd.stopping()
             log.info("shoald stops; containers run on")
 
     async def _engine(self, stack: AsyncExitStack) -> Engine:
@@ -172,6 +182,12 @@ class Daemon:
             },
             "Mirrors": list(config.registry_mirrors),
         }
+
+
+def _status(engine: Engine, node: SwarmNode) -> str:
+    """For `systemctl status`."""
+    running = sum(state.running for _, state in engine.runtime.list())
+    return f"swarm {node.ping_state}; containers running: {running}"
 
 
 def _sweep(sweeper: ThreadPoolExecutor, path: Path) -> None:
