@@ -265,11 +265,6 @@ class SwarmNode:
         return f"active/{self._membership.role.value}"
 
     @property
-    def manager_pid(self) -> int | None:
-        """The manager process of this node, while one runs."""
-        return self._manager.pid
-
-    @property
     def node_id(self) -> str:
         """This node's id in its cluster, or ""."""
         return self._membership.node_id if self._membership else ""

@@ -1,7 +1,7 @@
-"""What systemd is told: that shoald is ready, that it lives, how it fares (sd_notify(3), sd_watchdog_enabled(3)).
+"""What systemd is told: that shoald is ready, lives, and how it fares (sd_notify(3), sd_watchdog_enabled(3)).
 
-A message is a datagram to the socket that the environment names. Without systemd nothing is sent. The watchdog
-is fed from shoald's own loop, so that a loop that hangs starves it.
+A message is a datagram to the socket that the environment names. Without systemd nothing is sent. The
+watchdog is fed from shoald's own loop, so that a loop that hangs starves it.
 """
 
 import logging
