@@ -1,0 +1,231 @@
+"""The promises, checked at every step: each commit, each container that starts or stops, each answer."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cluster.objects import StoreObject, Task
+from manager.allocator.claims import Claim, claims
+from manager.store import Store, View, WatchLagged
+from manager.store.entry import decode
+from manager.store.tables import KINDS
+from tests.simulator.loop import Process
+
+if TYPE_CHECKING:
+    from tests.simulator.http import Response
+    from tests.simulator.machine import Container
+    from tests.simulator.node import SimNode
+    from tests.simulator.world import World
+
+COMPARE_EVERY = 64
+
+
+class Witness:
+    """Raft's state machine: the store, watched."""
+
+    def __init__(self, checks: "Checks", node: "SimNode", process: Process, store: Store) -> None:
+        self._checks, self._node, self._process, self._store = checks, node, process, store
+
+    def apply(self, index: int, entry: bytes) -> object:
+        before = self._store.view()
+        outcome = self._store.apply(index, entry)
+        self._checks.applied(self._node, index, entry, before, self._store.view())
+        return outcome
+
+    def snapshot(self) -> Iterator[bytes]:
+        return self._store.snapshot()
+
+    def restore(self, index: int, chunks: Iterator[bytes]) -> None:
+        self._store.restore(index, chunks)
+        self._checks.restored(self._node, index, self._store.view())
+
+
+class Checks:
+    """What is known for certain, and what must hold of it."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.entries: dict[int, bytes] = {}
+        self.views: dict[int, View] = {}
+        self.last_index = 0
+        self.acknowledged = 0
+        """The highest index that anyone was told to be done."""
+        self.committed_ops: dict[str, int] = {}
+        self.leaders: dict[int, str] = {}
+        self._used: dict[tuple[str, str, int], int] = {}
+        self._holders: dict[Claim, str] = {}
+        self._refused_ops: set[str] = set()
+        self.violations: list[str] = []
+
+    def violated(self, text: str) -> None:
+        """A promise is broken: the run ends."""
+        from tests.simulator.world import Violation
+
+        self.world.story.note("VIOLATION", text)
+        self.violations.append(text)
+        raise Violation(text)
+
+    # --- the log ------------------------------------------------------------------------------------------
+
+    def witness(self, node: "SimNode", process: Process, store: Store) -> Witness:
+        """The state machine for a manager process."""
+        return Witness(self, node, process, store)
+
+    def applied(self, node: "SimNode", index: int, entry: bytes, before: View, after: View) -> None:
+        """A manager applied an entry."""
+        known = self.entries.get(index)
+        if known is None:
+            if index <= self.last_index:
+                self.violated(f"{node.name} applied an entry at {index}, where the others applied none")
+            self.entries[index] = entry
+            self.views[index] = after
+            self.last_index = index
+            self._committed(index, entry, before, after)
+        elif known != entry:
+            self.violated(f"{node.name} applied another entry at {index} than the others")
+        elif index % COMPARE_EVERY == 0:
+            self._compare(node, index, after)
+
+    def restored(self, node: "SimNode", index: int, view: View) -> None:
+        """A manager's state is a snapshot's."""
+        self._compare(node, index, view)
+
+    def _compare(self, node: "SimNode", index: int, view: View) -> None:
+        at = max((i for i in self.views if i <= index), default=0)
+        if not at:
+            return
+        if not same(self.views[at], view):
+            self.violated(f"{node.name} has another state at {index} than the others")
+
+    def _committed(self, index: int, entry: bytes, before: View, after: View) -> None:
+        for change in decode(entry).changes:
+            cls = KINDS[change.kind]
+            old, new = before.get(cls, change.id), after.get(cls, change.id)
+            if old is new:
+                continue  # refused
+            if old is not None:
+                version = (change.kind, change.id, old.version)
+                if version in self._used:
+                    self.violated(f"two updates won for version {old.version} of {change.kind} {change.id}")
+                self._used[version] = index
+            self._check_claims(old, new)
+            if isinstance(new, Task) and isinstance(old, Task):
+                self._check_states(old, new)
+            labels = getattr(getattr(new, "spec", None), "labels", None)
+            if labels and "op" in labels and new is not None:
+                before_labels = getattr(getattr(old, "spec", None), "labels", None) or {}
+                if before_labels.get("op") != labels["op"] and labels["op"] not in self.committed_ops:
+                    self.committed_ops[labels["op"]] = index
+                    if labels["op"] in self._refused_ops:
+                        self.violated(f"{labels['op']}, which was refused, is committed at {index}")
+
+    def _check_states(self, old: Task, new: Task) -> None:
+        if new.status.state < old.status.state:
+            self.violated(f"task {new.id} went back from {old.status.state.word} to {new.status.state.word}")
+        if new.desired_state < old.desired_state:
+            self.violated(f"task {new.id} is wanted {new.desired_state.word} after {old.desired_state.word}")
+
+    def _check_claims(self, old: StoreObject | None, new: StoreObject | None) -> None:
+        was = claims(old) if old is not None else frozenset()
+        now = claims(new) if new is not None else frozenset()
+        obj = new if new is not None else old
+        assert obj is not None
+        for claim in was - now:
+            if self._holders.get(claim) == obj.id:
+                del self._holders[claim]
+        for claim in sorted(now - was):
+            holder = self._holders.get(claim)
+            if holder is not None and holder != obj.id:
+                self.violated(f"{claim} is allocated to {holder} and to {obj.kind} {obj.id}")
+            self._holders[claim] = obj.id
+
+    # --- clients ------------------------------------------------------------------------------------------
+
+    def acknowledged_write(self, who: str, op: str, method: str, answer: "Response") -> None:
+        """A client was told that its write is done."""
+        if method == "DELETE":
+            return
+        index = self.committed_ops.get(op)
+        if index is None:
+            self.violated(f"{who} was told that {op} is done, and it is in no entry of the log")
+            return
+        self.acknowledged = max(self.acknowledged, index)
+
+    def refused_write(self, who: str, op: str) -> None:
+        """A client was told that its write was certainly not done."""
+        self._refused_ops.add(op)
+        if op in self.committed_ops:
+            self.violated(f"{who} was told that {op} was refused, and it is at {self.committed_ops[op]}")
+
+    # --- managers -----------------------------------------------------------------------------------------
+
+    def leadership(self, node: "SimNode", leads: bool, term: int) -> None:
+        """A manager says whether it leads."""
+        if not leads:
+            return
+        self.world.story.note(node.name, f"leads in term {term}")
+        other = self.leaders.setdefault(term, node.node_id)
+        if other != node.node_id:
+            self.violated(f"{node.node_id} and {other} both lead in term {term}")
+
+    def fail_stop(self, node: "SimNode", reason: str) -> None:
+        """Raft gave up: right only after a fault of its disk."""
+        if not self.world.excused(node):
+            self.violated(f"{node.name}: fail-stop without a fault: {reason}")
+
+    def manager_ended(self, node: "SimNode", error: Exception) -> None:
+        """A manager process ended with an error that it foresaw."""
+        self.world.manager_ended(node, error)
+
+    def manager_gone(self, node: "SimNode") -> None:
+        """A manager process is gone."""
+
+    async def follow(self, node: "SimNode", process: Process, store: Store) -> None:
+        """A watcher: what it is told must add up to the state."""
+        while True:
+            view, watch = store.watch()
+            state: dict[tuple[str, str], StoreObject] = {
+                (kind, obj.id): obj for kind, cls in KINDS.items() for obj in view.all(cls)
+            }
+            with watch:
+                try:
+                    async for events in watch:
+                        for event in events:
+                            key = (event.object.kind, event.object.id)
+                            if event.old is not None and state.get(key) is not event.old:
+                                self.violated(f"{node.name}: a watch was told of {key} without its past")
+                            if event.new is None:
+                                state.pop(key, None)
+                            else:
+                                state[key] = event.new
+                        if not watch.waiting:
+                            self._check_watched(node, state, store.view())
+                except WatchLagged:
+                    continue
+
+    def _check_watched(self, node: "SimNode", state: dict[tuple[str, str], StoreObject], view: View) -> None:
+        if len(state) != sum(view.count(cls) for cls in KINDS.values()):
+            self.violated(f"{node.name}: a watch missed events: it has {len(state)} objects")
+
+    # --- containers ---------------------------------------------------------------------------------------
+
+    def container_started(self, name: str, container: "Container") -> None:
+        """A container runs."""
+        self.world.story.note(name, f"container {container.task.name} runs")
+
+    def container_stopping(self, name: str, container: "Container") -> None:
+        """A container is told to stop."""
+
+    def container_ended(self, name: str, container: "Container") -> None:
+        """A container has ended."""
+        self.world.story.note(name, f"container {container.task.name} ended ({container.exit_code})")
+
+
+def same(one: View, other: View) -> bool:
+    """Whether two views hold equal objects."""
+    for kind, cls in KINDS.items():
+        if one.count(cls) != other.count(cls):
+            return False
+        for obj in one.all(cls):
+            if other.get(cls, obj.id) != obj:
+                return False
+    return True
