@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -185,9 +185,9 @@ def issue_certificate(
     try:
         request = x509.load_pem_x509_csr(csr)
         sound = request.is_signature_valid
-    except (ValueError, TypeError) as error:
+        key = request.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidArgument(f"the certificate request can't be read: {error}") from error
-    key = request.public_key()
     if not sound or not isinstance(key, ec.EllipticCurvePublicKey):
         raise InvalidArgument("the certificate request must be for an elliptic curve key and signed with it")
     subject = x509.Name(

@@ -23,28 +23,32 @@ FIELDS = (
     ".Task.Slot",
 )
 
-_ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
 _INDEX = re.compile(r'index\s+\.Service\.Labels\s+"([^"]*)"')
 _OFFERED = f'{", ".join(FIELDS)}, or index .Service.Labels "key"'
 
 
 def expand(text: str, fields: Mapping[str, str], labels: Mapping[str, str]) -> str:
     """The text with its templates filled in. Raises InvalidArgument for one that is not offered."""
-    if "{{" not in text:
-        return text
+    filled: list[str] = []
+    position = 0
+    while (start := text.find("{{", position)) >= 0:
+        end = text.find("}}", start + 2)
+        if end < 0:
+            raise InvalidArgument(
+                f"invalid template {text[start:][:200]!r}: an action is not closed with }}}}"
+            )
+        filled += text[position:start], _value(text[start + 2 : end], fields, labels)
+        position = end + 2
+    return "".join((*filled, text[position:]))
 
-    def value(match: re.Match[str]) -> str:
-        action = match[1]
-        if action in fields:
-            return fields[action]
-        indexed = _INDEX.fullmatch(action)
-        if indexed:
-            return labels.get(indexed[1], "")
-        raise InvalidArgument(f"invalid template {match[0]}: use one of {_OFFERED}")
 
-    if "{{" in _ACTION.sub("", text):
-        raise InvalidArgument(f"invalid template {text!r}: an action is not closed with }}}}")
-    return _ACTION.sub(value, text)
+def _value(action: str, fields: Mapping[str, str], labels: Mapping[str, str]) -> str:
+    name = action.removeprefix("-").removesuffix("-").strip()
+    if name in fields:
+        return fields[name]
+    if indexed := _INDEX.fullmatch(name):
+        return labels.get(indexed[1], "")
+    raise InvalidArgument(f"invalid template {{{{{action[:200]}}}}}: use one of {_OFFERED}")
 
 
 def check(text: str) -> None:

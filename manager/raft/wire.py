@@ -195,7 +195,7 @@ class FrameReader:
                 break
             try:
                 messages.append(_decoder.decode(bytes(buffer[start : start + length])))
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise BadFrame(str(error)) from error
             offset = start + length
         del buffer[:offset]

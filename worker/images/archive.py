@@ -33,6 +33,9 @@ from worker.images.tarstream import Kind, TarReader
 
 _MAX_MEMBERS = 100_000
 _MAX_LINKS = 16
+_MAX_IMAGES = 1000
+_MAX_CONFIGS_BYTES = 64 << 20
+"""Of all images together: many may share one file."""
 _COPY = 1 << 20
 _NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
@@ -75,9 +78,9 @@ class Archive:
     def images(self) -> list[ArchivedImage]:
         """What the archive holds."""
         if "manifest.json" in self._members:
-            return list(self._docker_images())
+            return _bounded(self._docker_images())
         if "index.json" in self._members:
-            return list(self._oci_images())
+            return _bounded(self._oci_images())
         raise InvalidImage(
             "not an image archive: it has neither manifest.json (docker save) nor index.json (OCI layout)"
         )
@@ -181,6 +184,17 @@ class _Window(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+
+def _bounded(images: Iterator[ArchivedImage]) -> list[ArchivedImage]:
+    found: list[ArchivedImage] = []
+    held = 0
+    for image in images:
+        found.append(image)
+        held += len(image.config)
+        if len(found) > _MAX_IMAGES or held > _MAX_CONFIGS_BYTES:
+            raise InvalidImage("image archive holds too many images")
+    return found
 
 
 def inflate(source: Path, target: Path, max_bytes: int) -> None:

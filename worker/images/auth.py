@@ -9,10 +9,11 @@ import msgspec
 from cluster.errors import InvalidArgument
 
 _MAX_HEADER = 64 << 10
+# Nothing is tried twice (possessive quantifiers), so that a hostile header takes no more than linear time.
 _CHALLENGE = re.compile(
-    r'\s*,?\s*([A-Za-z]+)\s+((?:[A-Za-z_-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^",\s]+)\s*,?\s*)+)'
+    r'(?<![A-Za-z])([A-Za-z]++)\s++((?:[A-Za-z_-]++\s*+=\s*+(?:"(?:[^"\\]|\\.)*+"|[^",\s]++)[\s,]*+)++)'
 )
-_PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^",\s]+))')
+_PARAMETER = re.compile(r'([A-Za-z_-]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^",\s]++))')
 
 
 class _AuthConfig(msgspec.Struct):

@@ -12,7 +12,7 @@ _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = tuple(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
-_CHUNK = 256 << 10
+_CHUNK = 64 << 10  # zlib copies what follows a member: with many small ones, larger costs more
 _MAX_WINDOW = 128 << 20
 """Memory that a zstd frame may ask for, in bytes: what `zstd --long` needs at most by default."""
 

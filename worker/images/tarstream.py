@@ -14,6 +14,9 @@ from worker.images.errors import InvalidImage
 BLOCK = 512
 _MAX_EXTENSION = 1 << 20
 _MAX_NAME = 4096
+_MAX_ID = (1 << 32) - 1  # itself means "as it is" to chown(2)
+_MAX_TIME = 1 << 63
+"""Nanoseconds since the epoch, some 292 years; a time beyond it is this."""
 _COPY = 1 << 20
 _ZERO_BLOCK = bytes(BLOCK)
 _KEYWORDS = frozenset({"path", "linkpath", "size", "uid", "gid", "mtime"})
@@ -65,7 +68,7 @@ class TarReader:
         shared: dict[str, bytes] = {}
         while True:
             own: dict[str, bytes] = {}
-            extended = sum(map(len, shared.values()))
+            extended = sum(len(key) + len(value) for key, value in shared.items())
             while True:
                 self._skip(self._left + self._padding)
                 self._left = self._padding = 0
@@ -167,8 +170,11 @@ def _entry(header: bytes, extra: dict[str, bytes]) -> Entry:
         ),
         xattrs={key.removeprefix(_XATTR): value for key, value in extra.items() if key.startswith(_XATTR)},
     )
-    if not (0 <= entry.uid < 1 << 32 and 0 <= entry.gid < 1 << 32):
+    if not (0 <= entry.uid < _MAX_ID and 0 <= entry.gid < _MAX_ID):
         raise InvalidImage(f"tar entry {name[:200]!r} has an owner out of range")
+    entry.mtime = max(-_MAX_TIME, min(entry.mtime, _MAX_TIME))
+    if any("\0" in key for key in entry.xattrs):
+        raise InvalidImage(f"tar entry {name[:200]!r} has an attribute with an impossible name")
     if max(len(entry.name), len(entry.link)) > _MAX_NAME or "\0" in entry.name + entry.link:
         raise InvalidImage(f"tar entry {name[:200]!r} has an impossible name")
     return entry

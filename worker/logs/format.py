@@ -65,25 +65,22 @@ class Joiner:
     """Puts the parts of long lines together, each stream by itself; very long lines come in pieces."""
 
     def __init__(self) -> None:
-        self._parts: dict[int, list[Line]] = {}
-        self._sizes: dict[int, int] = {}
+        self._begun: dict[int, tuple[int, bytearray]] = {}  # by stream: time of the first part, all parts
 
     def add(self, line: Line) -> LogEntry | None:
         """The entry that this line completes, if it does."""
-        parts = self._parts.setdefault(line.stream, [])
-        if line.final and not parts:
+        if line.final and line.stream not in self._begun:
             return LogEntry(line.timestamp, line.stream, line.data + b"\n")
-        parts.append(line)
-        size = self._sizes[line.stream] = self._sizes.get(line.stream, 0) + len(line.data)
-        if line.final or size >= _MAX_ENTRY:
+        _, data = self._begun.setdefault(line.stream, (line.timestamp, bytearray()))
+        data += line.data
+        if line.final or len(data) >= _MAX_ENTRY:
             return self._take(line.stream, b"\n" if line.final else b"")
         return None
 
     def rest(self) -> list[LogEntry]:
         """What was not completed: the output ended without a newline."""
-        return [self._take(stream, b"") for stream, parts in sorted(self._parts.items()) if parts]
+        return [self._take(stream, b"") for stream in sorted(self._begun)]
 
     def _take(self, stream: int, end: bytes) -> LogEntry:
-        parts = self._parts.pop(stream)
-        self._sizes.pop(stream, None)
-        return LogEntry(parts[0].timestamp, stream, b"".join(part.data for part in parts) + end)
+        timestamp, data = self._begun.pop(stream)
+        return LogEntry(timestamp, stream, bytes(data) + end)
