@@ -23,7 +23,10 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JoinAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The node's new identity, and the cluster's managers; `role` as the token gives it."""
+    """The node's new identity, and the cluster's managers; `role` as the token gives it.
+
+    For a manager, with autolock: the unlock key, and the version of the cluster object that says so.
+    """
 
     node_id: str
     cluster_id: str
@@ -32,6 +35,8 @@ class JoinAnswer(msgspec.Struct, frozen=True, kw_only=True):
     root_ca: str
     managers: tuple[ManagerAddress, ...]
     data_path_port: int
+    unlock_key: str = ""
+    lock_version: int = 0
 
 
 class RenewRequest(msgspec.Struct, frozen=True):
@@ -41,9 +46,11 @@ class RenewRequest(msgspec.Struct, frozen=True):
 
 
 class RenewAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A new certificate with the role that the node has by now."""
+    """A new certificate with the role that the node has by now; for a manager, as in JoinAnswer, the lock."""
 
     role: Role
     certificate: str
     root_ca: str
     managers: tuple[ManagerAddress, ...]
+    unlock_key: str = ""
+    lock_version: int = 0

@@ -328,8 +328,6 @@ def check_cluster(spec: ClusterSpec) -> None:
         raise InvalidArgument("minimum certificate expiry time is: 1h0m0s")
     if spec.ca_config and (spec.ca_config.external_cas or spec.ca_config.signing_ca_cert):
         raise NotImplementedHere("external CAs and CA rotation are not supported yet")
-    if spec.encryption_config and spec.encryption_config.auto_lock_managers:
-        raise NotImplementedHere("autolock is not supported yet: leave AutoLockManagers false")
 
 
 # --- all ------------------------------------------------------------------------------------------------

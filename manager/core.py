@@ -19,6 +19,7 @@ from manager.ca.authority import Authority, founding_objects
 from manager.ca.roles import RoleManager
 from manager.dispatcher import Dispatcher
 from manager.leader import Leadership, Runnable
+from manager.locking import KeyKeeper, LockFollower, NoKeeper
 from manager.orchestrator.node_down import OrphanKeeper
 from manager.orchestrator.orchestrator import GlobalOrchestrator, ReplicatedOrchestrator
 from manager.orchestrator.reaper import Reaper
@@ -66,6 +67,7 @@ class Core:
         self.authority = Authority(self.store, clock, rng)
         self._dispatcher = Dispatcher(self.store, clock, rng, self.leader_address)
         self._elected = asyncio.Event()
+        self.key_keeper: KeyKeeper = NoKeeper()
         self._leader: Leader
 
     # --- life -----------------------------------------------------------------------------------------
@@ -125,8 +127,10 @@ class Core:
         votes = asyncio.create_task(
             VoteKeeper(self.known_leader, lambda: self._ask_for_vote(post), self.clock).run()
         )
+        follower = LockFollower(self.store, self.raft, self.key_keeper, self.clock)
+        locking = asyncio.create_task(follower.run())
         stopping = asyncio.create_task(stop.wait())
-        running = (leadership, votes, stopping)
+        running = (leadership, votes, locking, stopping)
         try:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

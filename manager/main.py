@@ -11,6 +11,7 @@ from cluster.errors import ShoalError
 from cluster.seams import SystemClock, system_random
 from manager.confinement import confine
 from manager.exits import EXIT_REFUSED, last_words
+from manager.locking import DaemonPipe
 from manager.manager import Manager
 from manager.settings import Settings, parse_settings
 
@@ -19,7 +20,8 @@ log = logging.getLogger("shoal.manager")
 
 async def run(settings: Settings) -> None:
     """Run one manager until SIGTERM or SIGINT. SIGHUP: use the renewed certificate."""
-    manager = Manager(settings, SystemClock(), system_random())
+    pipe = None if settings.lock_fd is None else await DaemonPipe.open(settings.lock_fd)
+    manager = Manager(settings, SystemClock(), system_random(), pipe)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
@@ -33,7 +35,11 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
-    await manager.run(stop)
+    try:
+        await manager.run(stop)
+    finally:
+        if pipe is not None:
+            pipe.close()
 
 
 def _report_reload(task: asyncio.Task[None]) -> None:

@@ -19,6 +19,8 @@ from manager.ca.authority import first_identity, found_cluster
 from manager.certificates import load_identity, save_identity
 from manager.core import Core
 from manager.exits import leave_last_words
+from manager.keys.locks import lock_of
+from manager.locking import DaemonPipe
 from manager.port import ClusterPort
 from manager.raft import Raft, TlsMaterial
 from manager.raft.engine import exit_process
@@ -47,9 +49,12 @@ HANDSHAKE_TIMEOUT = 5.0
 class Manager(Core):
     """The core, with sockets. Implements the API's `Access` and the cluster port's `Port`."""
 
-    def __init__(self, settings: Settings, clock: Clock, rng: Random) -> None:
+    def __init__(self, settings: Settings, clock: Clock, rng: Random, pipe: DaemonPipe | None = None) -> None:
+        """pipe: to the node daemon, which knows the unlock key."""
         super().__init__(settings.node_id, settings.advertise, clock, rng)
         self._settings = settings
+        if pipe is not None:
+            self.key_keeper = pipe
         self._tls: ssl.SSLContext | None = None
         self._handshakes: set[asyncio.Task[None]] = set()
 
@@ -75,7 +80,7 @@ class Manager(Core):
 
     def _become(self) -> Cluster | None:
         """Take up the identity in the files, or found a cluster and take its first; returns a new cluster."""
-        settings, cluster = self._settings, None
+        settings, keeper, cluster = self._settings, self.key_keeper, None
         if settings.founding is not None:
             cluster = found_cluster(
                 settings.founding.spec,
@@ -84,11 +89,13 @@ class Manager(Core):
                 default_address_pool=settings.founding.default_addr_pool,
                 subnet_size=settings.founding.subnet_size,
                 data_path_port=settings.founding.data_path_port,
+                unlock_key=keeper.locks[0].key,
             )
+            keeper.locks = (lock_of(cluster),)
             identity = first_identity(cluster, self.node_id, self.clock)
-            save_identity(settings.certificates, identity)
+            save_identity(settings.certificates, identity, keeper.locks)
         else:
-            identity = load_identity(settings.certificates)
+            identity = load_identity(settings.certificates, keeper.locks)
         peer = check_identity(identity, self.clock.now())
         if peer.node_id != self.node_id:
             raise Unavailable(f"the certificate is of node {peer.node_id}, not of {self.node_id}")
@@ -113,6 +120,7 @@ class Manager(Core):
             random=self.rng,
             limits=RaftLimits(reserve=RESERVE),
             on_fatal=self._fatal,
+            locks=self.key_keeper.locks,
         )
         await self.start(stack, raft, self._client)
 
@@ -154,7 +162,7 @@ class Manager(Core):
 
     async def reload_identity(self) -> None:
         """Use the renewed certificate from the files for connections from now on."""
-        identity = load_identity(self._settings.certificates)
+        identity = load_identity(self._settings.certificates, self.key_keeper.locks)
         check_identity(identity, self.clock.now())
         self._identity = identity
         self._tls = server_context(identity)

@@ -37,6 +37,7 @@ class Settings:
     advertise: str
     founding: Founding | None = None  # found a new cluster
     peers: dict[str, str] = field(default_factory=dict)  # join these managers: node id → address
+    lock_fd: int | None = None  # a socket to the node daemon, which knows the unlock key: manager.locking
     user: tuple[int, int] | None = None  # become this user and group, without capabilities
     log_level: str = "info"
     log_format: str = "text"
@@ -61,6 +62,7 @@ def parse_settings(arguments: list[str]) -> Settings:
     parser.add_argument(
         "--join", action="append", default=[], metavar="NODE_ID=IP:PORT", help="join these managers"
     )
+    parser.add_argument("--lock-fd", type=int, help="open socket over which the daemon tells the unlock key")
     parser.add_argument("--user", type=_user, metavar="UID:GID", help="give up root and become this user")
     parser.add_argument("--log-level", default="info", choices=tuple(LEVELS))
     parser.add_argument("--log-format", default="text", choices=("text", "json"))
@@ -90,6 +92,7 @@ def parse_settings(arguments: list[str]) -> Settings:
         advertise=advertise,
         founding=founding,
         peers=peers,
+        lock_fd=given.lock_fd,
         user=given.user,
         log_level=given.log_level,
         log_format=given.log_format,

@@ -9,15 +9,16 @@ from msgspec.structs import replace
 from cluster.codec import carried
 from cluster.defaults import stored_cluster
 from cluster.engine_json import cluster_json
-from cluster.errors import NotImplementedHere, OutOfSequence
+from cluster.errors import OutOfSequence
 from cluster.identity import ca_issuer, new_join_token
 from cluster.objects import Cluster, Node
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, EncryptionConfig
 from cluster.states import Role
 from cluster.validate import check_cluster
 from manager.api.access import ACCESS, NO_LEADER, Access, cluster_of
 from manager.api.reads import state
 from manager.api.request import answer, body, flag, version
+from manager.keys.locks import with_autolock
 from manager.store import Transaction, View
 
 
@@ -28,11 +29,9 @@ async def inspect_swarm(request: web.Request) -> web.Response:
 
 
 async def update_swarm(request: web.Request) -> web.Response:
-    """POST /swarm/update: settings, and rotation of the join tokens."""
+    """POST /swarm/update: settings, and rotation of the join tokens and of the unlock key."""
     access = request.app[ACCESS]
     index = version(request, "swarm")
-    if flag(request, "rotateManagerUnlockKey"):
-        raise NotImplementedHere("autolock is not supported yet, so there is no unlock key to rotate")
     spec = await body(request, ClusterSpec)
     check_cluster(spec)
 
@@ -46,6 +45,7 @@ async def update_swarm(request: web.Request) -> web.Response:
         if flag(request, "rotateManagerToken"):
             tokens = replace(tokens, manager=new_join_token(root, access.rng))
         changed = replace(cluster, spec=merged(cluster.spec, spec))
+        changed = with_autolock(changed, access.rng, rotate=flag(request, "rotateManagerUnlockKey"))
         tx.update(replace(changed, root_ca=replace(cluster.root_ca, join_tokens=tokens)))
 
     await access.store.update(update)
@@ -59,7 +59,9 @@ def merged(old: ClusterSpec, new: ClusterSpec) -> ClusterSpec:
         given, before = getattr(new, field.name), getattr(old, field.name)
         if given is None or field.name == "name":
             continue
-        if isinstance(given, msgspec.Struct) and isinstance(before, msgspec.Struct):
+        if isinstance(given, EncryptionConfig):
+            pass  # false is a value, too: autolock is turned off
+        elif isinstance(given, msgspec.Struct) and isinstance(before, msgspec.Struct):
             inner = {
                 f.name: getattr(given, f.name)
                 for f in msgspec.structs.fields(type(given))
@@ -71,9 +73,8 @@ def merged(old: ClusterSpec, new: ClusterSpec) -> ClusterSpec:
 
 
 async def unlock_key(request: web.Request) -> web.Response:
-    """GET /swarm/unlockkey: empty, as dockerd answers without autolock."""
-    await state(request)
-    return answer({"UnlockKey": ""})
+    """GET /swarm/unlockkey: empty, as dockerd answers, without autolock."""
+    return answer({"UnlockKey": cluster_of(await state(request)).unlock_key})
 
 
 async def swarm_info(request: web.Request) -> web.Response:

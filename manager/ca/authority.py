@@ -31,6 +31,7 @@ from cluster.objects import (
 from cluster.seams import Clock, Random
 from cluster.spec import ClusterSpec, NodeSpec
 from cluster.states import Availability, NodeState, Role
+from manager.keys.locks import format_unlock_key, with_autolock
 from manager.store import Store, Transaction, View
 
 
@@ -42,8 +43,12 @@ def found_cluster(
     default_address_pool: tuple[str, ...] = (),
     subnet_size: int = 0,
     data_path_port: int = 0,
+    unlock_key: bytes | None = None,
 ) -> Cluster:
-    """A new cluster with its own root CA and join tokens. Zero and empty mean the defaults."""
+    """A new cluster with its own root CA and join tokens. Zero and empty mean the defaults.
+
+    unlock_key: for autolock, if the spec asks for it; without one there is a new one.
+    """
     certificate, key = create_root_ca(clock.now())
     tokens = JoinTokens(worker=new_join_token(certificate, rng), manager=new_join_token(certificate, rng))
     cluster = Cluster(
@@ -51,12 +56,14 @@ def found_cluster(
         spec=stored_cluster(spec),
         root_ca=RootCA(certificate=certificate, key=key, digest=ca_digest(certificate), join_tokens=tokens),
     )
-    return replace(
+    cluster = replace(
         cluster,
         default_address_pool=default_address_pool or cluster.default_address_pool,
         subnet_size=subnet_size or cluster.subnet_size,
         data_path_port=data_path_port or cluster.data_path_port,
+        unlock_key=format_unlock_key(unlock_key) if unlock_key else "",
     )
+    return with_autolock(cluster, rng)
 
 
 def first_identity(cluster: Cluster, node_id: str, clock: Clock) -> Identity:
@@ -150,6 +157,8 @@ class Authority:
             root_ca=cluster.root_ca.certificate.decode(),
             managers=manager_addresses(self._store.view()),
             data_path_port=cluster.data_path_port,
+            unlock_key=cluster.unlock_key if role is Role.MANAGER else "",
+            lock_version=cluster.version,
         )
 
     def renew(self, view: View, node_id: str, csr: bytes) -> RenewAnswer:
@@ -163,6 +172,8 @@ class Authority:
             certificate=certificate.decode(),
             root_ca=cluster.root_ca.certificate.decode(),
             managers=manager_addresses(view),
+            unlock_key=cluster.unlock_key if node.role is Role.MANAGER else "",
+            lock_version=cluster.version,
         )
 
 

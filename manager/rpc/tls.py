@@ -29,11 +29,15 @@ def _context(protocol: int, identity: Identity) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=identity.root_ca.decode())
-    # load_cert_chain only reads files; a memory file keeps the key off the disk
+    load_chain(context, identity)
+    return context
+
+
+def load_chain(context: ssl.SSLContext, identity: Identity) -> None:
+    """Use the node's certificate and key. OpenSSL reads files only: a memory file keeps it off the disk."""
     descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, identity.certificate + b"\n" + identity.key)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
-    return context

@@ -1,4 +1,4 @@
-"""The Engine API's cluster part on a node: init, join and leave here, the rest by its manager."""
+"""The Engine API's cluster part on a node: init, join, leave and unlock here, the rest by its manager."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from aiohttp import web
 from cluster.errors import ShoalError
 from shoal.daemon.proxy import ManagerProxy
 from shoal.daemon.swarm_node import SwarmNode
-from shoal.daemon.swarm_requests import InitRequest, JoinRequest
+from shoal.daemon.swarm_requests import InitRequest, JoinRequest, UnlockRequest
 from worker.api.http import add_route, answer, body, flag
 
 FORWARDED = (
@@ -57,9 +57,14 @@ def routes(app: web.Application, node: SwarmNode, proxy: ManagerProxy) -> None:
         await node.leave(flag(request, "force"))
         return web.Response()
 
+    async def unlock(request: web.Request) -> web.Response:
+        await node.unlock((await body(request, UnlockRequest)).unlock_key)
+        return web.Response()
+
     add_route(app, "POST", "/swarm/init", init)
     add_route(app, "POST", "/swarm/join", join)
     add_route(app, "POST", "/swarm/leave", leave)
+    add_route(app, "POST", "/swarm/unlock", unlock)
     for method, path in FORWARDED:
         add_route(app, method, path, proxy.forward)
 

@@ -6,7 +6,6 @@ in the token, and only then, over a connection that this CA vouches for, shows t
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from cluster.identity import (
 from cluster.joining import JoinAnswer, JoinRequest, RenewAnswer, RenewRequest, RootCertificate
 from cluster.seams import Clock
 from cluster.states import Availability, Role
+from manager.rpc.tls import load_chain
 
 log = logging.getLogger("shoal.daemon.join")
 
@@ -199,13 +199,7 @@ async def _post(url: str, content: msgspec.Struct, answer_type: type[_A], contex
 
 def _client_context(identity: Identity) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=identity.root_ca.decode())
-    # load_cert_chain only reads files; a memory file keeps the key off the disk
-    descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, identity.certificate + b"\n" + identity.key)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    load_chain(context, identity)
     return context
 
 

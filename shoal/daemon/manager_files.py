@@ -8,8 +8,10 @@ data-root/swarm/certificates.*/   root's, which the manager reads
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
+from manager.keys.locks import Lock
 from shoal.daemon.manager_account import Account
 from shoal.daemon.membership import MembershipStore
 
@@ -49,6 +51,21 @@ class ManagersFiles:
         """
         self._store.save_identity(self._store.identity())
         self.share_certificates()
+
+    @property
+    def locks(self) -> Sequence[Lock]:
+        """All that the manager's keys may be locked with."""
+        return self._store.locks
+
+    def keep_locks(self, locks: Sequence[Lock]) -> None:
+        """Remember other locks, and encrypt the TLS key accordingly.
+
+        Raises:
+            OSError: a file can't be read or written.
+            ShoalError: the TLS key is locked with an unknown key.
+        """
+        if self._store.keep_locks(locks):
+            self.share_certificates()
 
     def share_certificates(self) -> None:
         """Let the manager read them, and no other user."""

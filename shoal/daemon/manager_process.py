@@ -5,6 +5,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import aiohttp
 from cluster.errors import ShoalError
 from cluster.seams import SECOND, Clock
 from manager.exits import EXIT_REFUSED, last_words
+from shoal.daemon.lock_pipe import Locks, serve_locks
 
 log = logging.getLogger("shoal.daemon.manager")
 
@@ -33,8 +35,8 @@ class ManagerFailed(ShoalError):
     """The manager process ended before it answered."""
 
 
-class Files(Protocol):
-    """What the process needs on the disk."""
+class Files(Locks, Protocol):
+    """What the process needs on the disk, and what unlocks it."""
 
     socket: Path
 
@@ -56,6 +58,7 @@ class ManagerProcess:
         self._clock = clock
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._pipe: asyncio.Task[None] | None = None
         self._stopping = False
         self.error = ""
         """Why the manager does not run at present; empty when it does, as far as is known."""
@@ -101,6 +104,13 @@ class ManagerProcess:
             self._watch.cancel()
             await asyncio.wait((self._watch,))
             self._watch = None
+        await self._end()
+        if self._pipe is not None:
+            self._pipe.cancel()
+            await asyncio.wait((self._pipe,))
+            self._pipe = None
+
+    async def _end(self) -> None:
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -126,15 +136,27 @@ class ManagerProcess:
 
     async def _spawn(self, extra: Sequence[str]) -> None:
         self._files.hand_over()
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "manager",
-            *self._command(),
-            *extra,
-            stdin=asyncio.subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
-        )
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "manager",
+                *self._command(),
+                *extra,
+                f"--lock-fd={theirs.fileno()}",
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                preexec_fn=_die_with_parent,
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        if self._pipe is not None:
+            self._pipe.cancel()
+        self._pipe = asyncio.create_task(serve_locks(ours, self._files), name="manager's lock")
         log.info("manager started", extra={"pid": self._process.pid})
 
     async def _ready(self) -> None:

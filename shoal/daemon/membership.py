@@ -10,14 +10,32 @@ import hashlib
 import os
 import shutil
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from cluster.errors import Unavailable
-from cluster.identity import Identity
+from cluster.errors import Unauthorized, Unavailable
+from cluster.identity import Identity, Peer
 from cluster.messages import ManagerAddress
 from cluster.states import Role
+from manager.certificates import load_identity
+from manager.keys.locks import UNLOCKED, Lock, lock_tls_key
+from manager.keys.sealing import WrongKey
+from manager.raft.keyring import KEYRING, KeyringFile, parse_keyring
+from manager.rpc.tls import load_chain
+
+LOCKED = (
+    "Swarm is encrypted and needs to be unlocked before it can be used. Please use "
+    '"docker swarm unlock" to unlock it.'
+)
+
+
+class InvalidUnlockKey(Unauthorized):
+    """The manager is locked with another key."""
+
+    def __init__(self) -> None:
+        super().__init__("swarm could not be unlocked: invalid key provided")
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +64,8 @@ class MembershipStore:
         self.certificates = root / "certificates"
         self.worker = root / "worker"
         self.raft = root / "raft"
+        self.locks: tuple[Lock, ...] = (UNLOCKED,)
+        """All that may lock this node's manager, in memory only; none while the manager is locked."""
         self._state = root / "state.json"
         self._doomed = root.with_name(f"{root.name}.removed")
 
@@ -68,24 +88,28 @@ class MembershipStore:
         _write(self._state, msgspec.json.format(msgspec.json.encode(membership)))
 
     def identity(self) -> Identity:
-        """The node's certificate, key and root CA."""
-        return Identity(
-            certificate=(self.certificates / "node.crt").read_bytes(),
-            key=(self.certificates / "node.key").read_bytes(),
-            root_ca=(self.certificates / "ca.crt").read_bytes(),
-        )
+        """The node's certificate, key and root CA. Raises OSError, and WrongKey while they are locked."""
+        return load_identity(self.certificates, self.locks)
 
-    def save_identity(self, identity: Identity) -> None:
+    def peer(self) -> Peer:
+        """What the node's certificate says, locked or not."""
+        return Identity((self.certificates / "node.crt").read_bytes(), b"", b"").peer
+
+    def save_identity(self, identity: Identity, locks: Sequence[Lock] = ()) -> None:
         """Write certificate, key and root CA; a crash leaves the old three or the new ones.
 
-        They go into a directory of their own; `certificates` is a symlink that is replaced at once.
+        They go into a directory of their own; `certificates` is a symlink that is replaced at once. With
+        autolock the key is encrypted. `locks`: others than so far. Raises OSError; Unavailable while locked.
         """
+        locks = tuple(locks or self.locks)
+        if not locks:
+            raise Unavailable(LOCKED)
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         serial = hashlib.sha256(identity.certificate).hexdigest()[:16]
         target = self.root / f"certificates.{serial}"
         target.mkdir(exist_ok=True, mode=0o700)
         _write(target / "ca.crt", identity.root_ca)
-        _write(target / "node.key", identity.key)
+        _write(target / "node.key", lock_tls_key(identity.key, locks))
         _write(target / "node.crt", identity.certificate)
         if self.certificates.is_dir() and not self.certificates.is_symlink():
             self.certificates.rename(self.root / "certificates.first")
@@ -96,6 +120,7 @@ class MembershipStore:
         for old in self.root.glob("certificates.*"):
             if old.name != target.name:
                 shutil.rmtree(old)
+        self.locks = locks
 
     def client_context(self) -> ssl.SSLContext:
         """TLS towards managers: this node's certificate, the cluster's root; the caller checks names."""
@@ -104,14 +129,69 @@ class MembershipStore:
         context.check_hostname = False  # nodes are known by the certificate's subject, not by a DNS name
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(self.certificates / "ca.crt")
-        context.load_cert_chain(self.certificates / "node.crt", self.certificates / "node.key")
+        try:
+            load_chain(context, self.identity())
+        except WrongKey as error:
+            raise PermissionError(str(error)) from error
         return context
+
+    # --- autolock -----------------------------------------------------------------------------------------
+
+    def look_at_lock(self) -> None:
+        """At the start: whether the manager's keys are locked, and nobody has said with what."""
+        file = self._keyring()
+        self.locks = () if file is not None and file.locked else (UNLOCKED,)
+
+    @property
+    def locked(self) -> bool:
+        """Whether the manager can't be started before someone says its unlock key."""
+        return not self.locks
+
+    def unlock(self, key: bytes) -> None:
+        """Someone said the unlock key. Raises InvalidUnlockKey when it is another, RaftCorrupt, OSError."""
+        file = self._keyring()
+        lock = Lock(key, file.version if file is not None else 0)
+        try:
+            if file is not None:
+                file.kek_among((lock,))
+            identity = load_identity(self.certificates, (lock,))
+        except WrongKey as error:
+            raise InvalidUnlockKey from error
+        # A crash while autolock was turned on may have left the TLS key in clear.
+        self.save_identity(identity, (lock,))
+
+    def keep_locks(self, locks: Sequence[Lock]) -> bool:
+        """Remember other locks, and encrypt the TLS key accordingly; whether that changed the file.
+
+        Raises OSError, WrongKey, and Unavailable while the manager is locked.
+        """
+        if self.locked:
+            raise Unavailable(LOCKED)
+        same = {lock.key for lock in locks} == {lock.key for lock in self.locks}
+        before, self.locks = self.locks, tuple(locks)
+        if same or not self.certificates.exists():
+            return False
+        try:
+            identity = load_identity(self.certificates, (*before, *locks))
+            _write(self.certificates / "node.key", lock_tls_key(identity.key, locks))
+        except BaseException:
+            self.locks = (*before, *locks)
+            raise
+        return True
+
+    def _keyring(self) -> KeyringFile | None:
+        path = self.raft / KEYRING
+        try:
+            return parse_keyring(path.read_bytes(), path)
+        except FileNotFoundError:
+            return None
 
     def forget(self) -> None:
         """The node left: remove everything. A crash leaves all of it, or nothing that counts."""
         if self.root.exists():
             self.root.rename(self._doomed)
         self._sweep()
+        self.locks = (UNLOCKED,)
 
     def _sweep(self) -> None:
         if self._doomed.exists():
@@ -119,7 +199,7 @@ class MembershipStore:
 
     def has_raft(self) -> bool:
         """Whether there is any of the cluster's state."""
-        return self.raft.is_dir() and any(self.raft.iterdir())
+        return self.raft.is_dir() and any(path.name != KEYRING for path in self.raft.iterdir())
 
     def forget_raft(self) -> None:
         """The node is no longer a manager: its copy of the cluster's state goes."""

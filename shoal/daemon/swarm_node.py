@@ -7,17 +7,20 @@ from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from cluster.errors import InvalidArgument, ShoalError, Unavailable
+from cluster.errors import Conflict, InvalidArgument, ShoalError, Unavailable
 from cluster.identity import renewal_time
 from cluster.ids import new_id
+from cluster.joining import JoinAnswer, RenewAnswer
 from cluster.messages import ManagerAddress
 from cluster.seams import SECOND, Clock, Random
 from cluster.states import Availability, Role
+from manager.keys.locks import UNLOCKED, Lock, parse_unlock_key
+from manager.keys.sealing import new_key
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.join import join, renew
 from shoal.daemon.manager_files import ManagersFiles
 from shoal.daemon.manager_process import ManagerProcess
-from shoal.daemon.membership import Membership, MembershipStore
+from shoal.daemon.membership import LOCKED, Membership, MembershipStore
 from shoal.daemon.proxy import NOT_A_MANAGER, NOT_IN_SWARM, ManagerProxy
 from shoal.daemon.swarm_requests import InitRequest, JoinRequest, addresses
 
@@ -83,7 +86,11 @@ class SwarmNode:
             return
         if self._membership.role is Role.MANAGER:
             # Without its manager the node still runs its tasks; `docker info` shows the error.
-            if self._store.has_raft() or self._other_managers():
+            self._store.look_at_lock()
+            if self._store.locked:
+                self._proxy.refusal = LOCKED
+                log.warning("this manager is locked; `docker swarm unlock` starts it")
+            elif self._store.has_raft() or self._other_managers():
                 await self._manager.resume()
                 self._proxy.attach(self._socket)
             else:
@@ -140,6 +147,8 @@ class SwarmNode:
                 managers=(ManagerAddress(node_id, advertise),),
             )
             self._membership = membership
+            if request.autolock:
+                self._store.locks = (Lock(new_key(self._rng)),)
             try:
                 await self._start_manager(("--init", request.founding(membership.data_path_address)))
                 self._files.take_certificates()
@@ -179,7 +188,7 @@ class SwarmNode:
             availability=_availability(request.availability),
         )
         answer = joined.answer
-        self._store.save_identity(joined.identity)
+        self._store.save_identity(joined.identity, (_lock(answer),))
         self._membership = Membership(
             node_id=answer.node_id,
             cluster_id=answer.cluster_id,
@@ -199,6 +208,23 @@ class SwarmNode:
         self._wishes.put_nowait(Wish("", answer.node_id))
         log.info("joined the cluster", extra={"node": answer.node_id, "role": answer.role.value})
 
+    async def unlock(self, text: str) -> None:
+        """Start a manager that autolock keeps from starting. Raises InvalidUnlockKey, InvalidArgument."""
+        async with self._lock:
+            if self._membership is None:
+                raise Unavailable(NOT_IN_SWARM)
+            if self._membership.role is not Role.MANAGER:
+                raise Unavailable(NOT_A_MANAGER)
+            if not self._store.locked:
+                raise Conflict("swarm is not locked")
+            self._store.unlock(parse_unlock_key(text))
+            await self._manager.resume()
+            self._proxy.attach(self._socket)
+            self._agents.reconnect()
+            log.info("unlocked")
+            if self._manager.error:
+                raise Unavailable(f"swarm component could not be started: {self._manager.error}")
+
     async def leave(self, force: bool) -> None:
         """Leave the cluster: tasks end, certificates and state go."""
         await self._to_the_end(self._leave(force))
@@ -207,6 +233,11 @@ class SwarmNode:
         async with self._lock:
             if self._membership is None:
                 raise Unavailable("This node is not part of a swarm.")
+            if self._store.locked and not force:
+                raise Unavailable(
+                    "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this "
+                    "message."
+                )
             if self._membership.role is Role.MANAGER:
                 await self._give_up_managing(force)
             await self._undo()
@@ -246,6 +277,15 @@ class SwarmNode:
                 "Error": self._error,
                 "RemoteManagers": None,
             }
+        if self._store.locked:
+            return {
+                "NodeID": "",
+                "NodeAddr": membership.address,
+                "LocalNodeState": "locked",
+                "ControlAvailable": False,
+                "Error": LOCKED,
+                "RemoteManagers": None,
+            }
         if seen is not None:
             return {**seen, "NodeAddr": membership.address}
         return {
@@ -262,6 +302,8 @@ class SwarmNode:
         """The Swarm header of /_ping."""
         if self._membership is None:
             return self._pending or "inactive"
+        if self._store.locked:
+            return "locked"
         return f"active/{self._membership.role.value}"
 
     @property
@@ -299,7 +341,7 @@ class SwarmNode:
     async def _renewal_due(self) -> Wish | None:
         """Wait until the certificate should be renewed, for the managers' wish or (None) for its age."""
         while True:
-            due = self._store.identity().peer if self._membership and self._membership.cluster_id else None
+            due = self._store.peer() if self._membership and self._membership.cluster_id else None
             wait = renewal_time(due, self._rng) - self._clock.now() if due else 3600 * SECOND
             try:
                 async with asyncio.timeout(max(1, wait) / SECOND):
@@ -320,7 +362,7 @@ class SwarmNode:
                 return
             addresses = [manager.address for manager in membership.managers]
             identity, answer = await renew(self._store.identity(), addresses, clock=self._clock)
-            self._store.save_identity(identity)
+            self._store.save_identity(identity, self._locks_after(answer))
             managers = answer.managers or membership.managers
             self._membership = replace(membership, role=answer.role, managers=managers)
             self._store.save(self._membership)
@@ -331,10 +373,18 @@ class SwarmNode:
             elif answer.role is Role.WORKER and self._proxy.attached:
                 log.info("demoted to worker")
                 await self._stop_manager(NOT_A_MANAGER)
+                self._store.keep_locks((UNLOCKED,))
                 self._store.forget_raft()
             else:
                 self._manager.reload()
             self._agents.reconnect()
+
+    def _locks_after(self, answer: RenewAnswer) -> Sequence[Lock]:
+        if answer.role is Role.WORKER:
+            return (UNLOCKED,)
+        if not self._proxy.attached:  # not locked yet: only the manager makes the file that tells with what
+            return (UNLOCKED, _lock(answer))
+        return self._store.locks
 
     async def _start_manager(self, extra: Sequence[str] = ()) -> None:
         self._error = ""
@@ -381,6 +431,11 @@ class SwarmNode:
             *(f"--join={other.node_id}={other.address}" for other in self._other_managers()),
             *self._log_flags,
         ]
+
+
+def _lock(answer: JoinAnswer | RenewAnswer) -> Lock:
+    """What the cluster locks its managers with."""
+    return Lock(parse_unlock_key(answer.unlock_key) if answer.unlock_key else None, answer.lock_version)
 
 
 def _availability(text: str) -> Availability:

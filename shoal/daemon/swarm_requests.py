@@ -6,11 +6,12 @@ import socket
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 from pyroute2 import IPRoute
 
-from cluster.errors import InvalidArgument, NotImplementedHere
+from cluster.errors import InvalidArgument
 from cluster.naming import engine_name
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, EncryptionConfig
 from cluster.states import Availability
 from cluster.validate import check_cluster
 
@@ -38,8 +39,6 @@ class InitRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name)
     def check(self) -> None:
         """Raise InvalidArgument (or NotImplementedHere) for what no manager could found a cluster with."""
         check_cluster(self.spec or ClusterSpec())
-        if self.auto_lock_managers:
-            raise NotImplementedHere("autolock is not supported yet: leave --autolock out")
         if self.availability not in ("", *Availability):
             raise InvalidArgument(f"invalid availability: {self.availability!r}")
         if self.data_path_port and not MIN_DATA_PATH_PORT <= self.data_path_port <= MAX_DATA_PATH_PORT:
@@ -72,10 +71,19 @@ class InitRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name)
                     "take a larger pool, or a larger --default-addr-pool-mask-length"
                 )
 
+    @property
+    def autolock(self) -> bool:
+        """Whether the managers are to be locked at rest."""
+        given = self.spec.encryption_config if self.spec else None
+        return self.auto_lock_managers or (given is not None and given.auto_lock_managers)
+
     def founding(self, data_path_address: str) -> str:
         """The manager's --init argument."""
+        spec = self.spec or ClusterSpec()
+        if self.autolock:
+            spec = replace(spec, encryption_config=EncryptionConfig(auto_lock_managers=True))
         values: dict[str, Any] = {
-            "Spec": msgspec.to_builtins(self.spec or ClusterSpec()),
+            "Spec": msgspec.to_builtins(spec),
             "DefaultAddrPool": self.default_addr_pool or [],
             "SubnetSize": self.subnet_size,
             "DataPathPort": self.data_path_port,
@@ -83,6 +91,12 @@ class InitRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name)
             "Availability": self.availability or Availability.ACTIVE,
         }
         return msgspec.json.encode(values).decode()
+
+
+class UnlockRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name):
+    """POST /swarm/unlock."""
+
+    unlock_key: str = ""
 
 
 class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name):

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from cluster.errors import InvalidArgument, NotImplementedHere
+from cluster.errors import InvalidArgument
 from cluster.spec import CAConfig, ClusterSpec, EncryptionConfig
 from cluster.states import Availability
 from manager.settings import Founding
@@ -32,15 +32,18 @@ def test_refused_with_a_reason(request_: InitRequest, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_",
+    ("request_", "locked"),
     [
-        InitRequest(auto_lock_managers=True),
-        InitRequest(spec=ClusterSpec(encryption_config=EncryptionConfig(auto_lock_managers=True))),
+        (InitRequest(), False),
+        (InitRequest(auto_lock_managers=True), True),
+        (InitRequest(spec=ClusterSpec(encryption_config=EncryptionConfig(auto_lock_managers=True))), True),
     ],
 )
-def test_autolock_is_said_not_to_be_there(request_: InitRequest) -> None:
-    with pytest.raises(NotImplementedHere, match="autolock"):
-        request_.check()
+def test_autolock_may_be_asked_for_in_two_places(request_: InitRequest, locked: bool) -> None:
+    request_.check()
+    told = msgspec.json.decode(request_.founding(""), type=Founding)
+    assert (told.spec.encryption_config or EncryptionConfig()).auto_lock_managers is locked
+    assert request_.autolock is locked
 
 
 def test_what_the_docker_cli_sends_is_accepted() -> None:

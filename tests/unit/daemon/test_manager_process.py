@@ -1,11 +1,13 @@
 """A manager process that can't run is said to, and not started again and again."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from manager.keys.locks import UNLOCKED, Lock
 from shoal.daemon import manager_process
 from shoal.daemon.manager_process import ManagerFailed, ManagerProcess
 from tests.fakes.clock import ManualClock
@@ -31,9 +33,11 @@ class OwnFiles:
     """Those of a manager that stays the user who started it."""
 
     socket: Path
+    locks: tuple[Lock, ...] = (UNLOCKED,)
 
     def hand_over(self) -> None: ...
     def share_certificates(self) -> None: ...
+    def keep_locks(self, locks: Sequence[Lock]) -> None: ...
 
 
 def hopeless(tmp_path: Path, clock: ManualClock) -> ManagerProcess:

@@ -193,7 +193,6 @@ def test_bad_networks(spec: dict[str, Any], status: int) -> None:
         ({"Name": "other"}, 400),
         ({"CAConfig": {"NodeCertExpiry": 1}}, 400),
         ({"Dispatcher": {"HeartbeatPeriod": -1}}, 400),
-        ({"EncryptionConfig": {"AutoLockManagers": True}}, 501),
     ],
 )
 def test_bad_settings(spec: dict[str, Any], status: int) -> None:
