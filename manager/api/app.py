@@ -66,7 +66,7 @@ def engine_app(access: Access, *extra: web.RouteDef) -> web.Application:
     app.cleanup_ctx.append(events.event_log)
     app.on_response_prepare.append(reads.label)
     for method, path, handler in _READS:
-        _route(app, method, path, handler)
+        _route(app, method, path, where_it_is_known(handler))
     for method, path, handler in _ON_THE_LEADER:
         _route(app, method, path, on_the_leader(handler))
     app.router.add_get("/internal/info", swarm.swarm_info)
@@ -107,6 +107,21 @@ def on_the_leader(handler: Handler) -> Handler:
             except SelfLeads:
                 await access.clock.sleep(_CATCH_UP)  # elected, but still applying what its predecessors wrote
         raise Unavailable(NO_LEADER)
+
+    return handle
+
+
+def where_it_is_known(handler: Handler) -> Handler:
+    """A read, here; but the leader's where this manager takes no entries (its disk is full) and so falls behind.
+
+    A client that wants this manager's own state has it all the same.
+    """
+    by_leader = on_the_leader(handler)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        access = request.app[ACCESS]
+        lags = bool(access.trouble()) and not access.leading()
+        return await (by_leader if lags and reads.wants_confirmed(request) else handler)(request)
 
     return handle
 

@@ -30,6 +30,11 @@ async def read(request: web.Request) -> Read:
     return found
 
 
+def wants_confirmed(request: web.Request) -> bool:
+    """Whether the answer must be as new as any acknowledged write."""
+    return request.headers.get(CONSISTENCY, CONFIRMED).strip().lower() != STALE
+
+
 async def confirm(request: web.Request) -> Read:
     """As `read`, confirmed whatever the request wants."""
     access = request.app[ACCESS]
