@@ -112,7 +112,7 @@ def on_the_leader(handler: Handler) -> Handler:
 
 
 def where_it_is_known(handler: Handler) -> Handler:
-    """A read, here; but the leader's where this manager takes no entries (its disk is full) and so falls behind.
+    """A read here, or the leader's where this manager takes no entries (its disk is full) and falls behind.
 
     A client that wants this manager's own state has it all the same.
     """
