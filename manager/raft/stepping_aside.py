@@ -22,7 +22,7 @@ class SteppingAside(MemberChanges):
     def no_room(self) -> NoRoom | None:
         """Why nothing can be written at present; None when it can."""
         if self._room.full:
-            return NoRoom(self._room.reason)
+            return NoRoom(f"the leading manager, {self.selfNode.id}, can't keep a write: {self._room.reason}")
         voters = self.voters()
         full = self._full & voters
         managers = len(voters) + 1
