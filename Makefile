@@ -1,13 +1,14 @@
 # sudo make demo   sets up what it needs, then runs the main job
 # sudo make test   sets up what it needs, then runs every test
 # make check       ruff, mypy, import rules
+# make fuzz        parsers of strangers' bytes, led by coverage: make fuzz MINUTES=60
 # make bench       benchmarks against peers and raw limits (bench/RESULTS.md)
 
 PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check fuzz bench clean
 
 setup: $(VENV)/.ready
 	@./setup/system
@@ -27,6 +28,11 @@ check: $(VENV)/.ready
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+MINUTES ?= 20
+fuzz: $(VENV)/.ready
+	@$(BIN)/python -m pip install -q --disable-pip-version-check atheris 2>/dev/null || true
+	@$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
 
 bench: setup
 	@$(BIN)/python -m bench.run
