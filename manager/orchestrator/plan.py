@@ -45,6 +45,13 @@ class Desire:
 
     task: Task
     state: TaskState
+    while_idle: bool = False
+    """It was decided because the task serves nobody: if it runs by now, its whole step is not written."""
+
+    def overtaken(self, tx: Transaction) -> bool:
+        """Whether the task has come to run since the decision."""
+        task = tx.get(Task, self.task.id)
+        return self.while_idle and task is not None and task.status.state == TaskState.RUNNING
 
     def apply(self, tx: Transaction) -> None:
         """Raise it; never lower it."""
@@ -161,6 +168,8 @@ class Plan:
 
 def _write(step: Step) -> Callable[[Transaction], None]:
     def write(tx: Transaction) -> None:
+        if any(isinstance(change, Desire) and change.overtaken(tx) for change in step):
+            return  # what overtook it makes a new decision
         for change in step:
             change.apply(tx)
 

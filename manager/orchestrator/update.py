@@ -157,7 +157,10 @@ def _replace(plan: Plan, situation: Situation, slot: Slot, config: UpdateConfig)
     runnable = slot.runnable
     running = [task for task in runnable if task.status.state == TaskState.RUNNING]
     kept = running[-1:] if start_first else []
-    stops: list[Change] = [Desire(task, TaskState.SHUTDOWN) for task in runnable if task not in kept]
+    idle = start_first and not running
+    stops: list[Change] = [
+        Desire(task, TaskState.SHUTDOWN, while_idle=idle) for task in runnable if task not in kept
+    ]
     held = situation.holder(slot.number, slot.node_id) is not None
     wait = held or (not start_first and not all(stopped(situation, task) for task in slot.tasks))
     new = situation.factory.new_task(
