@@ -51,14 +51,15 @@ def playground(daemon: Daemon, hosts: int, managers: int, *images: Path) -> Iter
         place.up(Settings(hosts=hosts, managers=managers, daemon=daemon.command, log_level="warn"))
         for host in place.hosts():
             for image in images:
-                _load(place.engine(host.name), image)
+                load(place.engine(host.name), image)
         yield place
     finally:
         place.down()
         shutil.rmtree(parent)
 
 
-def _load(engine: Engine, image: Path) -> None:
+def load(engine: Engine, image: Path) -> None:
+    """`docker load`. Raises ShoalError."""
     headers = {"Content-Type": "application/x-tar"}
     with (
         image.open("rb") as archive,
