@@ -1,4 +1,4 @@
-"""A node's disk: it forgets what was not synced when power is lost, tears tails, fills up, fails, flips bits."""
+"""A node's disk: it forgets what was not synced when power is lost, tears tails, fills up, fails and decays."""
 
 import errno
 from collections.abc import Callable
@@ -26,6 +26,10 @@ class Disk:
         self.files: dict[Path, Inode] = {}
         self._undo: list[Callable[[], None]] = []  # removals and creations that no directory sync has fixed
         self.full = False
+        self.failed = False
+        """Whether it failed since its manager last started."""
+        self.damaged = False
+        """Whether something durable was lost or changed; until it is wiped for a new member."""
         self.sync_fails = 0
         """So many of the next syncs fail."""
         self.on_operation: Callable[[str, Path, Process], None] = lambda operation, path, process: None
@@ -142,7 +146,7 @@ class ProcessDisk:
         return self.open_read(path).read()
 
     def replace(self, path: Path, content: bytes) -> None:
-        """Write a file anew, not synced: after a loss of power it may be the old one, the new one, or torn."""
+        """Write a file anew, not synced: after a loss of power it may be the old one or torn."""
         temporary = path.with_suffix(".tmp")
         file = self.create(temporary)
         file.write(content)

@@ -13,7 +13,8 @@ from cluster.seams import SECOND
 
 START = 1_000 * SECOND
 """The loop's first instant, ns."""
-_MICROSECOND = 1_000
+MANY_TURNS = 3_000
+"""More turns of the loop at one instant are a busy loop."""
 
 
 class Killed(BaseException):
@@ -39,7 +40,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[int, int, asyncio.TimerHandle]] = []
         self._serial = 0
-        self._stopping = False
+        self._instant = self._turns = 0
         self._running = False
         self.steps = 0
         self.over = False
@@ -143,6 +144,12 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 raise Stuck("nothing is left to happen")
             self.now = max(self.now, timers[0][0])
         now = self.now
+        if now != self._instant:
+            self._instant, self._turns = now, 0
+        self._turns += 1
+        if self._turns > MANY_TURNS:
+            turning = ", ".join(sorted({repr(handle) for handle in ready}))
+            raise Failed(f"{MANY_TURNS} turns and no time passes: {turning}")
         while timers and timers[0][0] <= now:
             handle = heapq.heappop(timers)[2]
             if not handle._cancelled:

@@ -14,7 +14,7 @@ from cluster.errors import ShoalError
 from cluster.joining import JoinRequest, RenewRequest
 from cluster.messages import ManagerAddress
 from cluster.objects import Cluster, EngineDescription, NodeDescription
-from cluster.seams import MILLISECOND, SECOND
+from cluster.seams import SECOND
 from cluster.spec import Platform, Resources
 from manager.api.app import engine_app
 from manager.core import Core
@@ -125,6 +125,7 @@ class SimNode:
     def start_manager(self, founding: Cluster | None = None) -> None:
         """Start the manager process, as shoald does."""
         process = self.manager = self._process("manager")
+        self.disk.failed = self.disk.full or self.disk.sync_fails > 0
         self.manages = True
         self.world.story.note(self.name, "manager starts")
         process.start(self._manage(process, founding))
@@ -315,6 +316,10 @@ class SimNode:
         self.world.story.note(self.name, f"removed: {message}")
         self._wishes.put_nowait("removed")
 
+    def wish_to_leave(self) -> None:
+        """`docker swarm leave --force` on the node."""
+        self._wishes.put_nowait("removed")
+
     async def _renew_when_wished(self, process: Process) -> None:
         """Renew the certificate when the managers wish it, and become what it says."""
         while True:
@@ -357,7 +362,7 @@ class SimNode:
             self.manages = False
             self.end_manager("demoted")
             self.disk.wipe(RAFT)
-            self.refused = ""
+            self.refused, self.disk.damaged = "", False
         if changed and self.session is not None:
             self.session.reconnect()
 
@@ -367,6 +372,7 @@ class SimNode:
         self.manages = False
         self.end_manager("removed")
         self.disk.wipe(RAFT)
+        self.disk.damaged = False
         await agent.abandon()
         self.world.story.note(self.name, "left")
         self.world.left(self)
@@ -389,7 +395,7 @@ class SimNode:
             joined = answer.json()
             self.node_id, self.role = joined["node_id"], joined["role"]
             self.managers = tuple(ManagerAddress(m["node_id"], m["address"]) for m in joined["managers"])
-            self.gone, self.refused = False, ""
+            self.gone, self.refused, self.disk.damaged = False, "", False
             self.world.joined(self)
             if self.role == "manager":
                 self.start_manager()
@@ -430,4 +436,4 @@ class SimNode:
         )
 
 
-BOOT = 5 * MILLISECOND
+

@@ -13,6 +13,7 @@ from cluster.seams import MILLISECOND, SECOND
 from cluster.spec import ClusterSpec
 from cluster.states import NodeState, Role
 from manager.ca import authority
+from manager.raft.errors import RaftCorrupt
 from manager.raft.timing import RaftLimits, RaftTiming
 from manager.rpc import peers
 from tests.simulator import http
@@ -48,6 +49,8 @@ class World:
         self.checks = Checks(self)
         self.nodes = [SimNode(self, number) for number in range(1, managers + workers + 1)]
         self._first_managers = managers
+        self.healing = False
+        self.last_fault = 0
         self.pace = 0.25
         """Operations a second and client."""
         self.services: list[str] = []
@@ -87,13 +90,38 @@ class World:
     def left(self, node: SimNode) -> None:
         """A node is in no cluster any more."""
 
+    def fault(self, what: str) -> None:
+        """A fault begins or ends."""
+        self.story.note("FAULT", what)
+        self.last_fault = self.loop.now
+
+    def calm_for(self) -> int:
+        """ns since the last fault began or ended."""
+        return self.loop.now - self.last_fault
+
+    def may_lose(self, node: SimNode) -> bool:
+        """Whether the cluster survives that this manager loses its disk: with it, still only a minority has."""
+        leader = self.leader()
+        if leader is None or leader.core is None or self.healing:
+            return False
+        members = leader.core.members()
+        lost = {node.node_id}
+        for other in self.nodes:
+            if other.node_id in members and (other.disk.damaged or other.refused):
+                lost.add(other.node_id)
+        return node.node_id in members and len(lost) * 2 < len(members)
+
     def manager_ended(self, node: SimNode, error: Exception) -> None:
-        """A manager can't run: an operator has to look."""
+        """A manager can't run. One whose files are damaged needs an operator; others try again."""
         self.story.note(node.name, f"manager refuses to run: {error}")
+        if isinstance(error, RaftCorrupt):
+            if not node.disk.damaged:
+                self.checks.violated(f"{node.name} refuses files that nothing has damaged: {error}")
+            node.refused = str(error)
 
     def excused(self, node: SimNode) -> bool:
         """Whether a fault explains that a manager fails."""
-        return False
+        return node.disk.failed or node.disk.damaged
 
     # --- beginning ----------------------------------------------------------------------------------------
 

@@ -1,0 +1,113 @@
+"""What the cluster must have come to when faults and changes are over: the spec, everywhere, and nothing left."""
+
+from typing import TYPE_CHECKING
+
+from cluster.objects import Node, Service, Task
+from cluster.states import Availability, NodeState, TaskState, UpdateState
+from manager.orchestrator.replicated import is_replicated, replicas
+from manager.orchestrator.situation import dirty
+from manager.store import View
+from tests.simulator.checks import same
+
+if TYPE_CHECKING:
+    from tests.simulator.world import World
+
+STEADY = ("steady", "slow", "stubborn")
+PAUSED = (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
+UNDER_WAY = (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
+
+
+def lacking(world: "World") -> str:
+    """What is not yet as it should be; empty when the cluster has converged."""
+    leader = world.leader()
+    if leader is None or leader.core is None:
+        return "there is no leader"
+    if not world.all_ready():
+        return "not every node is ready, or not every manager a member"
+    view = leader.core.store.view()
+    for node in world.cores():
+        assert node.core is not None
+        if node.core.store.view().index != view.index:
+            return f"{node.name} is at {node.core.store.view().index}, the leader at {view.index}"
+        if not same(node.core.store.view(), view):
+            return f"{node.name} has another state than the leader"
+    return _roles(world, view) or _tasks(world, view) or _services(view) or _machines(world, view)
+
+
+def _roles(world: "World", view: View) -> str:
+    leader = world.leader()
+    assert leader is not None and leader.core is not None
+    members = set(leader.core.members())
+    managers = {node.id for node in view.all(Node) if node.spec.role.value == "manager"}
+    if members != managers:
+        return f"the managers are {managers}, Raft's members {members}"
+    for stored in view.all(Node):
+        node = world.node_of(stored.id)
+        if stored.role is not stored.spec.role:
+            return f"node {stored.id} is not yet {stored.spec.role.value}"
+        if node is None and stored.status.state is NodeState.READY:
+            return f"node {stored.id} is ready, and there is none"
+        if node is not None and node.role != stored.role.value:
+            return f"{node.name} is {node.role}, the cluster says {stored.role.value}"
+    return ""
+
+
+def _tasks(world: "World", view: View) -> str:
+    for task in view.all(Task):
+        if view.get(Service, task.service_id) is None:
+            return f"task {task.name} of a removed service is left"
+        if task.status.state <= TaskState.RUNNING < task.desired_state:
+            return f"task {task.name} is {task.status.state.word} and should be {task.desired_state.word}"
+    return ""
+
+
+def _services(view: View) -> str:
+    for service in view.all(Service):
+        image = _image(service)
+        tasks = [
+            task
+            for task in view.tasks_of_service(service.id)
+            if task.desired_state <= TaskState.RUNNING and not task.status.state.terminal
+        ]
+        places = [(task.slot, "" if task.slot else task.node_id) for task in tasks]
+        if len(places) != len(set(places)):
+            return f"service {service.spec.name} has two tasks in a place"
+        if service.update_status is not None and service.update_status.state in UNDER_WAY:
+            return f"service {service.spec.name} is {service.update_status.state.value}"
+        paused = service.update_status is not None and service.update_status.state in PAUSED
+        if image.partition(":")[0] not in STEADY or paused:
+            continue
+        running = [task for task in tasks if task.status.state is TaskState.RUNNING]
+        if is_replicated(service):
+            wanted = replicas(service)
+        else:
+            wanted = sum(node.spec.availability is not Availability.DRAIN for node in view.all(Node))
+        if len(running) != wanted or len(tasks) != wanted:
+            return f"service {service.spec.name} has {len(running)} of {wanted} running, {len(tasks)} tasks"
+        for task in running:
+            if dirty(service, task):
+                return f"task {task.name} runs an old spec"
+    return ""
+
+
+def _image(service: Service) -> str:
+    container = service.spec.task_template.container_spec
+    return container.image if container is not None else ""
+
+
+def _machines(world: "World", view: View) -> str:
+    for node in world.nodes:
+        for task_id, container in node.machine.containers.items():
+            task = view.get(Task, task_id)
+            if task is None:
+                return f"{node.name} has a container of {task_id}, which is no task"
+            if container.running and task.desired_state > TaskState.RUNNING:
+                return f"{node.name} runs {task.name}, which should be {task.desired_state.word}"
+    for task in view.all(Task):
+        if task.status.state is not TaskState.RUNNING:
+            continue
+        node_ = world.node_of(task.node_id)
+        container_ = node_.machine.containers.get(task.id) if node_ is not None else None
+        if container_ is None or not container_.running:
+            return f"task {task.name} is said to run, and its container does not"
+    return ""

@@ -1,0 +1,105 @@
+"""An operator: replaces managers that lost their disk, promotes, demotes, removes and adds nodes."""
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING
+
+from cluster.seams import SECOND
+from tests.simulator.workload import Client
+
+if TYPE_CHECKING:
+    from tests.simulator.node import SimNode
+    from tests.simulator.world import World
+
+NUMBER = 90
+
+
+class Operator:
+    """Works through the same API as everybody."""
+
+    def __init__(self, world: "World", *, changes: bool) -> None:
+        self.world = world
+        self.client = Client(world, NUMBER)
+        self.client.name = "operator"
+        self.rng = Random(f"{world.seed} operator")
+        self.pace = 0.04 if changes else 0.0
+        self.resting = False
+
+    async def work(self) -> None:
+        """Mend what is broken, and now and then change who is a manager."""
+        due = self._due()
+        while True:
+            await asyncio.sleep(1)
+            for node in self.world.nodes:
+                if node.refused and node.powered:
+                    await self.replace(node)
+            if not self.resting and self.pace and self.world.loop.now >= due:
+                due = self._due()
+                await self._change()
+
+    def _due(self) -> int:
+        return self.world.loop.now + int(self.rng.expovariate(self.pace or 1) * SECOND)
+
+    async def _change(self) -> None:
+        nodes = [node for node in self.world.nodes if node.node_id and not node.gone and not node.refused]
+        managers = [node for node in nodes if node.role == "manager"]
+        workers = [node for node in nodes if node.role == "worker"]
+        choice = self.rng.random()
+        if choice < 0.4 and len(managers) > 1:
+            await self.set_role(self.rng.choice(managers), "worker")
+        elif choice < 0.8 and workers:
+            await self.set_role(self.rng.choice(workers), "manager")
+        elif workers:
+            node = self.rng.choice(workers)
+            await self.remove(node)
+            await self.join(node, "worker")
+
+    async def set_role(self, node: "SimNode", role: str) -> None:
+        """Promote or demote, once; a refusal is a refusal."""
+
+        def change(spec: dict[str, object]) -> None:
+            spec["Role"] = role
+
+        await self.client.change_node(node.node_id, change, f"{node.name} to be {role}")
+
+    async def replace(self, node: "SimNode") -> None:
+        """A manager without its disk: its id goes for good, and it joins anew."""
+        self.world.story.note("operator", f"replaces {node.name}: {node.refused}")
+        await self.remove(node)
+        await self.join(node, "manager")
+
+    async def remove(self, node: "SimNode") -> None:
+        """Demote a node if need be, and remove it, until it is gone."""
+        client, node_id = self.client, node.node_id
+        while (seen := await client.read(f"/nodes/{node_id}")) is not None:
+            if seen["Spec"]["Role"] == "manager":
+
+                def change(spec: dict[str, object]) -> None:
+                    spec["Role"] = "worker"
+
+                await client.change_node(node_id, change, f"demote {node.name}")
+            elif "ManagerStatus" not in seen:
+                await client.write("DELETE", f"/nodes/{node_id}?force=1", None, client.op())
+            await asyncio.sleep(1)
+        while not node.gone:  # it learns it from the managers, or its operator makes it leave
+            await asyncio.sleep(1)
+            if node.powered and node.the_agent is not None and not node.gone:
+                node.wish_to_leave()
+        while node.agent is not None and node.agent.alive:
+            await asyncio.sleep(0.5)
+
+    async def join(self, node: "SimNode", role: str) -> None:
+        """Join again, as another node."""
+        tokens = self.world.cluster.root_ca.join_tokens
+        token = tokens.manager if role == "manager" else tokens.worker
+        while True:
+            managers = [other.address for other in self.world.nodes if other.manages and other is not node]
+            self.rng.shuffle(managers)
+            if node.powered:
+                process = self.world.process(f"{node.name}.join")
+                try:
+                    await process.start(node.join(process, token, managers), "try to join")
+                    return
+                except ConnectionError:
+                    pass
+            await asyncio.sleep(2)
