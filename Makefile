@@ -1,6 +1,6 @@
 # sudo make demo   sets up what it needs, then runs the main job
 # sudo make test   sets up what it needs, then runs every test
-# make check       ruff, mypy, import rules
+# make check       ruff, mypy, import rules, audit of code and dependencies
 # make fuzz        parsers of strangers' bytes, led by coverage: make fuzz MINUTES=60
 # make bench       benchmarks against peers and raw limits (bench/RESULTS.md)
 
@@ -8,7 +8,7 @@ PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check fuzz bench clean
+.PHONY: setup demo test check audit fuzz bench clean
 
 setup: $(VENV)/.ready
 	@./setup/system
@@ -28,6 +28,10 @@ check: $(VENV)/.ready
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.audit
+
+audit: $(VENV)/.ready
+	@$(BIN)/python -m tests.audit
 
 MINUTES ?= 20
 fuzz: $(VENV)/.ready
@@ -38,4 +42,4 @@ bench: setup
 	@$(BIN)/python -m bench.run
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz
