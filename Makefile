@@ -2,13 +2,14 @@
 # sudo make test   sets up what it needs, then runs every test
 # make check       ruff, mypy, import rules, audit of code and dependencies
 # make fuzz        parsers of strangers' bytes, led by coverage: make fuzz MINUTES=60
+# make chaos       a real cluster under traffic and faults, its history checked: make chaos MINUTES=60 SEED=…
 # make bench       benchmarks against peers and raw limits (bench/RESULTS.md)
 
 PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check audit fuzz bench clean
+.PHONY: setup demo test check audit fuzz chaos bench clean
 
 setup: $(VENV)/.ready
 	@./setup/system
@@ -33,10 +34,15 @@ check: $(VENV)/.ready
 audit: $(VENV)/.ready
 	@$(BIN)/python -m tests.audit
 
-MINUTES ?= 20
+fuzz: MINUTES ?= 20
 fuzz: $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --disable-pip-version-check atheris 2>/dev/null || true
 	@$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+
+chaos: MINUTES ?= 60
+chaos: setup
+	@./setup/tests "$(VENV)"
+	@nice $(BIN)/python -m tests.chaos.run --minutes $(MINUTES) --seed "$(SEED)"
 
 bench: setup
 	@$(BIN)/python -m bench.run

@@ -37,6 +37,11 @@ class Faults:
         }
         self.counts: Counter[str] = Counter()
 
+    @property
+    def kinds(self) -> list[Callable[[], None]]:
+        """One of each."""
+        return list(self._weights)
+
     def run(self, until: float) -> None:
         """One fault after the other until that moment (of time.monotonic)."""
         kinds, weights = list(self._weights), list(self._weights.values())
@@ -127,8 +132,8 @@ class Faults:
         """No byte is free for a manager's state, and then there is space again."""
         host = self._host()
         self._tell(f"the disk of {host} is full")
-        self._arena.fill_disk(host)
         try:
+            self._arena.fill_disk(host)
             self._while_it_lasts(1.0, 5.0)
         finally:
             self._arena.free_disk(host)
