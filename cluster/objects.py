@@ -293,6 +293,7 @@ class Cluster(StoreObject, frozen=True):
     data_path_port: int = 4789
     removed_nodes: tuple[str, ...] = ()  # node ids whose certificates are no longer honoured
     unlock_key: str = ""  # with autolock: what locks the managers' files at rest
+    generation: int = 0  # how many times a new cluster was forced, by the state; Raft counts, too
 
 
 AnyObject = Node | Service | Task | Network | Secret | Config | Cluster

@@ -11,21 +11,24 @@ from typing import Protocol
 
 from cluster.errors import ShoalError, Unavailable
 from cluster.messages import LogChunk, LogRequest
-from cluster.objects import Cluster
+from cluster.objects import Cluster, Node
 from cluster.seams import MILLISECOND, SECOND, Clock, Random
 from manager.allocator import Allocator
-from manager.api.access import NO_LEADER, Managers, Read, SelfLeads
+from manager.api.access import Managers, Read, SelfLeads
 from manager.ca.authority import Authority, founding_objects
 from manager.ca.roles import RoleManager
 from manager.dispatcher import Dispatcher
+from manager.guidance import no_leader
 from manager.leader import Leadership, Runnable
 from manager.locking import KeyKeeper, LockFollower, NoKeeper
 from manager.orchestrator.node_down import OrphanKeeper
 from manager.orchestrator.orchestrator import GlobalOrchestrator, ReplicatedOrchestrator
 from manager.orchestrator.reaper import Reaper
 from manager.raft import NotLeader, Raft
+from manager.rpc.address import AddressKeeper
 from manager.rpc.join import Post, ask_to_be_member
 from manager.rpc.leader import Barrier
+from manager.rpc.membership import admit_manager
 from manager.rpc.session import Sessions
 from manager.rpc.vote import VoteKeeper
 from manager.scheduler import Scheduler
@@ -110,7 +113,7 @@ class Core:
         peers: the members that it was told of, node id → address. Raises ShoalError when it gets none.
         """
         members = {**peers, **self.members()}
-        if self.node_id not in members:
+        if self.node_id not in members and not self.raft.status().member:
             await ask_to_be_member(self.node_id, self.advertise, [*members.values()], post, self.clock)
 
     async def _ask_for_vote(self, post: Post) -> None:
@@ -129,8 +132,10 @@ class Core:
         )
         follower = LockFollower(self.store, self.raft, self.key_keeper, self.clock)
         locking = asyncio.create_task(follower.run())
+        keeper = AddressKeeper(self._moved, lambda: self._tell_address(post), self.clock)
+        address = asyncio.create_task(keeper.run())
         stopping = asyncio.create_task(stop.wait())
-        running = (leadership, votes, locking, stopping)
+        running = (leadership, votes, locking, address, stopping)
         try:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -139,6 +144,21 @@ class Core:
             for task in running:
                 task.cancel()
             await asyncio.wait(running)
+
+    def _moved(self) -> bool:
+        """Whether the others have another address of this manager than it has."""
+        known = self.members().get(self.node_id)
+        node = self.store.view().get(Node, self.node_id)
+        status = node.manager_status if node is not None else None
+        return known is not None and (
+            known != self.advertise or (status is not None and status.address != self.advertise)
+        )
+
+    async def _tell_address(self, post: Post) -> None:
+        if self.leading():
+            await admit_manager(self, self.node_id, self.advertise)
+        else:
+            await self._ask_for_vote(post)
 
     async def hand_over(self) -> None:
         """Before the end: leave leadership, if this manager has it, to another one."""
@@ -161,7 +181,9 @@ class Core:
             Reaper(store, clock),
             Scheduler(store, clock),
             self._dispatcher,
-            RoleManager(store, self.members, self.raft.remove_member, clock),
+            RoleManager(
+                store, self.members, self.raft.remove_member, clock, lambda: self.raft.status().generation
+            ),
         ]
 
     # --- what the API and the port ask ----------------------------------------------------------------
@@ -177,6 +199,14 @@ class Core:
     def known_leader(self) -> str:
         """The leader's node id; empty during an election."""
         return self.raft.leader_id or ""
+
+    def no_leader(self) -> str:
+        """Why there is none as far as this manager sees, and what to type."""
+        status, left_behind = self.raft.status(), self.raft.left_behind
+        connected = {peer.node_id for peer in status.peers if peer.connected}
+        names = {node.id: node.description.hostname for node in self.store.view().all(Node)}
+        reason = left_behind.reason if left_behind is not None else ""
+        return no_leader(self.node_id, status.members, connected | {self.node_id}, names, reason)
 
     def leader_address(self) -> str:
         """The leader's address; empty when none is known."""
@@ -218,7 +248,7 @@ class Core:
                 await self.clock.sleep(_CATCH_UP)
             except TimeoutError:
                 break
-        raise Unavailable(NO_LEADER)
+        raise Unavailable(self.no_leader())
 
     async def confirmed(self) -> View:
         """The state, confirmed by the leader."""

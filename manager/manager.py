@@ -11,14 +11,16 @@ from aiohttp import web
 
 from cluster.errors import Unavailable
 from cluster.identity import check_identity
-from cluster.objects import Cluster
+from cluster.objects import Cluster, Node
 from cluster.seams import Clock, Random
 from manager.api.app import engine_app
+from manager.api.health import own_health
 from manager.api.leaving import leave
 from manager.ca.authority import first_identity, found_cluster
 from manager.certificates import load_identity, save_identity
 from manager.core import Core
 from manager.exits import leave_last_words
+from manager.health import ClusterHealth, ManagerHealth, judge
 from manager.keys.locks import lock_of
 from manager.locking import DaemonPipe
 from manager.port import ClusterPort
@@ -26,6 +28,7 @@ from manager.raft import Raft, TlsMaterial
 from manager.raft.engine import exit_process
 from manager.raft.room import RESERVE
 from manager.raft.timing import RaftLimits
+from manager.rpc.health import ask_all
 from manager.rpc.join import Answered, posting
 from manager.rpc.leader import LeaderClient
 from manager.rpc.server import port_app
@@ -106,7 +109,7 @@ class Manager(Core):
 
     async def _start_raft(self, stack: AsyncExitStack) -> None:
         settings, identity = self._settings, self._identity
-        self._client = LeaderClient(self.node_id, self.leader_member, identity, self.clock)
+        self._client = LeaderClient(self.node_id, self.leader_member, identity, self.clock, self.no_leader)
         stack.push_async_callback(self._client.close)
         raft = Raft(
             node_id=self.node_id,
@@ -121,6 +124,7 @@ class Manager(Core):
             limits=RaftLimits(reserve=RESERVE),
             on_fatal=self._fatal,
             locks=self.key_keeper.locks,
+            force_new_cluster=settings.force_new_cluster,
         )
         await self.start(stack, raft, self._client)
 
@@ -196,6 +200,23 @@ class Manager(Core):
             log.warning(
                 "refused a connection to the cluster port", extra={"peer": peer, "reason": str(error)}
             )
+
+    # --- how it is ------------------------------------------------------------------------------------
+
+    def health(self) -> ManagerHealth:
+        """This manager in its own words."""
+        settings, expires = self._settings, self._identity.peer.not_after
+        return own_health(self, self.raft, self.advertise, settings.state_dir, expires)
+
+    async def cluster_health(self) -> ClusterHealth:
+        """Ask every manager. Needs no leader."""
+        status = self.raft.status()
+        learners = {peer.node_id: peer.address for peer in status.peers if peer.learner}
+        others = {**learners, **status.members}
+        others.pop(self.node_id, None)
+        names = {node.id: node.description.hostname for node in self.store.view().all(Node)}
+        found = [self.health(), *await ask_all(others, names, self._identity)]
+        return judge(self.node_id, status.members, found, self.clock.now())
 
     # --- asking the leader ------------------------------------------------------------------------------
 

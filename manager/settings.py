@@ -38,6 +38,7 @@ class Settings:
     founding: Founding | None = None  # found a new cluster
     peers: dict[str, str] = field(default_factory=dict)  # join these managers: node id → address
     lock_fd: int | None = None  # a socket to the node daemon, which knows the unlock key: manager.locking
+    force_new_cluster: bool = False  # the survivor of a lost majority goes on alone
     user: tuple[int, int] | None = None  # become this user and group, without capabilities
     log_level: str = "info"
     log_format: str = "text"
@@ -63,10 +64,15 @@ def parse_settings(arguments: list[str]) -> Settings:
         "--join", action="append", default=[], metavar="NODE_ID=IP:PORT", help="join these managers"
     )
     parser.add_argument("--lock-fd", type=int, help="open socket over which the daemon tells the unlock key")
+    parser.add_argument(
+        "--force-new-cluster", action="store_true", help="go on alone with the state that is here"
+    )
     parser.add_argument("--user", type=_user, metavar="UID:GID", help="give up root and become this user")
     parser.add_argument("--log-level", default="info", choices=tuple(LEVELS))
     parser.add_argument("--log-format", default="text", choices=("text", "json"))
     given = parser.parse_args(arguments)
+    if given.init is not None and given.force_new_cluster:
+        parser.error("--init and --force-new-cluster exclude each other")
     if given.init is not None and given.join:
         parser.error("--init and --join exclude each other")
     try:
@@ -93,6 +99,7 @@ def parse_settings(arguments: list[str]) -> Settings:
         founding=founding,
         peers=peers,
         lock_fd=given.lock_fd,
+        force_new_cluster=given.force_new_cluster,
         user=given.user,
         log_level=given.log_level,
         log_format=given.log_format,

@@ -7,8 +7,8 @@ from aiohttp import web
 
 from cluster.errors import ShoalError, Unavailable
 from cluster.seams import MILLISECOND
-from manager.api import events, logs, networks, nodes, payloads, reads, services, swarm, tasks
-from manager.api.access import ACCESS, NO_LEADER, Access, SelfLeads
+from manager.api import backup, events, health, logs, networks, nodes, payloads, reads, services, swarm, tasks
+from manager.api.access import ACCESS, Access, SelfLeads
 from manager.api.request import answer, check_api_version
 from manager.raft.errors import NotLeader
 
@@ -69,6 +69,8 @@ def engine_app(access: Access, *extra: web.RouteDef) -> web.Application:
         _route(app, method, path, where_it_is_known(handler))
     for method, path, handler in _ON_THE_LEADER:
         _route(app, method, path, on_the_leader(handler))
+    _route(app, "GET", "/shoal/cluster/health", health.cluster_health)
+    _route(app, "POST", "/shoal/cluster/backup", backup.take_backup)
     app.router.add_get("/internal/info", swarm.swarm_info)
     _route(app, "GET", "/_ping", _ping)
     app.add_routes(extra)
@@ -106,7 +108,7 @@ def on_the_leader(handler: Handler) -> Handler:
                     raise
             except SelfLeads:
                 await access.clock.sleep(_CATCH_UP)  # elected, but still applying what its predecessors wrote
-        raise Unavailable(NO_LEADER)
+        raise Unavailable(access.no_leader())
 
     return handle
 

@@ -15,7 +15,7 @@ from cluster.objects import Cluster, Node
 from cluster.spec import ClusterSpec, EncryptionConfig
 from cluster.states import Role
 from cluster.validate import check_cluster
-from manager.api.access import ACCESS, NO_LEADER, Access, cluster_of
+from manager.api.access import ACCESS, Access, cluster_of
 from manager.api.reads import state
 from manager.api.request import answer, body, flag, version
 from manager.keys.locks import with_autolock
@@ -94,7 +94,7 @@ def info(access: Access, view: View) -> dict[str, Any]:
         "NodeAddr": own.manager_status.address.rpartition(":")[0] if own and own.manager_status else "",
         "LocalNodeState": "active" if cluster is not None else "pending",
         "ControlAvailable": cluster is not None,
-        "Error": access.trouble() or ("" if access.known_leader() else NO_LEADER),
+        "Error": access.trouble() or ("" if access.known_leader() else access.no_leader()),
         "RemoteManagers": [
             {"NodeID": node.id, "Addr": node.manager_status.address}
             for node in managers

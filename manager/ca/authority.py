@@ -93,7 +93,7 @@ def founding_objects(
             status=NodeStatus(state=NodeState.UNKNOWN, address=host),
             manager_status=ManagerStatus(address=address),
             data_path_address=data_path_address or host,
-            tls=_tls_info(cluster),
+            tls=node_tls(cluster),
         )
     )
 
@@ -143,7 +143,7 @@ class Authority:
                     role=role,
                     status=NodeStatus(state=NodeState.UNKNOWN, address=request.address),
                     data_path_address=request.data_path_address or request.address,
-                    tls=_tls_info(cluster),
+                    tls=node_tls(cluster),
                 )
             )
             return cluster, role, certificate
@@ -186,7 +186,8 @@ def manager_addresses(view: View) -> tuple[ManagerAddress, ...]:
     )
 
 
-def _tls_info(cluster: Cluster) -> NodeTLSInfo:
+def node_tls(cluster: Cluster) -> NodeTLSInfo:
+    """What the Engine API tells of a node's certificate."""
     subject, public_key = ca_issuer(cluster.root_ca.certificate)
     return NodeTLSInfo(
         trust_root=cluster.root_ca.certificate.decode(),

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from msgspec.structs import replace
 
@@ -30,18 +30,28 @@ class RoleManager:
         members: Callable[[], Mapping[str, str]],
         remove_member: Callable[[str], Awaitable[None]],
         clock: Clock,
+        generation: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`members`: Raft's members, id → address. `remove_member` raises ShoalError while it can't."""
+        """`members`: Raft's members, id → address. `remove_member` raises ShoalError while it can't.
+
+        `generation`: how many times a new cluster was forced, by Raft's log.
+        """
         self._store = store
         self._members = members
         self._remove_member = remove_member
         self._clock = clock
+        self._generation = generation
 
     async def run(self) -> None:
         """Follow the nodes' specs until cancelled."""
         await restarting("roles", self._session, self._clock)
 
     async def _session(self) -> None:
+        generation = self._generation()
+        cluster = self._store.view().cluster()
+        if cluster is not None and cluster.generation < generation:
+            members = frozenset(self._members())
+            await self._store.update_retrying(lambda tx: leave_behind(tx, members, generation))
         view, watch = self._store.watch(Node)
         with watch:
             pending = await self._reconcile(view)
@@ -80,3 +90,19 @@ class RoleManager:
 
         await self._store.update_retrying(change)
         log.info("role changed", extra={"node": node_id, "role": role.value})
+
+
+def leave_behind(tx: Transaction, members: Collection[str], generation: int) -> None:
+    """After a forced new cluster: the managers that are no members any more are workers, wherever they are.
+
+    Those that come back learn it when they open a session, and may be promoted again.
+    """
+    cluster = tx.cluster()
+    if cluster is None or cluster.generation >= generation:
+        return
+    for node in list(tx.all(Node)):
+        if node.role is Role.MANAGER and node.manager_status is not None and node.id not in members:
+            spec = replace(node.spec, role=Role.WORKER)
+            tx.update(replace(node, spec=spec, role=Role.WORKER, manager_status=None))
+            log.warning("a manager was left behind by a forced new cluster", extra={"node": node.id})
+    tx.update(replace(cluster, generation=generation))

@@ -119,8 +119,8 @@ class MemberChanges(Replication):
             self._answer(
                 waiter, InvalidArgument("the leader can't remove itself: hand leadership over first")
             )
-        elif peer is None:
-            self._answer(waiter, None)
+        elif peer is None:  # done already, or logged and not committed yet
+            self._answer(waiter, self._change_objection() if node_id in self._config else None)
         else:
             problem = self._change_objection() or self._removal_objection(peer)
             if problem is not None:

@@ -442,6 +442,7 @@ class RaftNode(SteppingAside):
             no_room=self._room.reason,
             members=dict(self._config),
             peers=peers,
+            member=self._standing() >= 0,
             generation=self._generation,
             since_leader=int((now - self._heard_leader) * SECOND) if self.leader() and not leads else None,
         )

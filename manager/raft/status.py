@@ -38,6 +38,8 @@ class RaftStatus:
     """Why this node's disk has no room for the log, and what to do; empty when it has."""
     members: dict[str, str] = field(default_factory=dict)
     peers: tuple[PeerStatus, ...] = ()
+    member: bool = False
+    """Whether this node votes by its log, committed or not."""
     generation: int = 0
     """How many times a new cluster was forced."""
     since_leader: int | None = None

@@ -68,6 +68,7 @@ class _Outgoing:
         self.link: Link | None = None
         self.welcomed = False
         self.refused = False
+        self._stranger = False
         self.lost = asyncio.Event()
         self._reader = FrameReader()
 
@@ -76,14 +77,18 @@ class _Outgoing:
         self._transport.opened(self)
         identity = link.identity
         problem = self._transport.objection(identity.cluster_id, identity.role)
-        if problem is None and identity.node_id != self.peer.id:
+        self._stranger = problem is None and identity.node_id != self.peer.id
+        if self._stranger:
             problem = f"it holds the certificate of node {identity.node_id or '(unnamed)'}"
         if problem is not None:
             self._transport.complain(
                 self.peer.id, f"manager {self.peer.id} at {self.peer.address} is not it: {problem}"
             )
+        if problem is not None and not (self._stranger and self._transport.is_strange(identity.node_id)):
             link.abort()
         else:
+            # A manager of this cluster in a member's place, such as one restored from a backup, may know
+            # that this one was left behind; nothing else is said to it.
             link.write(encode(Hello(self._transport.address, self._transport.standing())))
 
     def data_received(self, data: bytes) -> None:
@@ -93,7 +98,9 @@ class _Outgoing:
             messages = []
             self._abort(f"manager {self.peer.id} answered nonsense: {error}")
         for message in messages:
-            if isinstance(message, Welcome) and not self.welcomed:
+            if isinstance(message, Welcome) and self._stranger:
+                self._abort(f"manager {self.peer.id} at {self.peer.address} is another one")
+            elif isinstance(message, Welcome) and not self.welcomed:
                 self.welcomed = True
                 self._transport.outgoing_up(self)
             elif isinstance(message, Refused):
@@ -285,6 +292,10 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         if stream is not None and stream.link is not None:
             stream.link.abort()
         self._dial(moved)
+
+    def is_strange(self, node_id: str) -> bool:
+        """Whether this is none of the managers that this one knows."""
+        return node_id not in self._peers
 
     def reached(self, node_id: str, address: str) -> bool:
         """Whether the member answers at this address."""

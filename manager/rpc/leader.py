@@ -54,8 +54,15 @@ class LeaderClient:
     """HTTP to the leader over mutual TLS. `leader` gives its node id and address, or None."""
 
     def __init__(
-        self, node_id: str, leader: Callable[[], tuple[str, str] | None], identity: Identity, clock: Clock
+        self,
+        node_id: str,
+        leader: Callable[[], tuple[str, str] | None],
+        identity: Identity,
+        clock: Clock,
+        advice: Callable[[], str] = lambda: NO_LEADER,
     ) -> None:
+        """advice: what to say when no leader is found."""
+        self._advice = advice
         self._node_id = node_id
         self._leader = leader
         self._clock = clock
@@ -120,7 +127,7 @@ class LeaderClient:
             elif leader is not None:
                 raise SelfLeads
             if self._clock.monotonic() >= deadline:
-                raise Unavailable(NO_LEADER + (f" ({reason})" if reason else ""))
+                raise Unavailable(self._advice() + (f" ({reason})" if reason else ""))
             await self._clock.sleep(POLL)
 
     async def _while_leading(self, leader_id: str, work: Awaitable[_R]) -> _R:

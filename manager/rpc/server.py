@@ -15,6 +15,7 @@ from manager.api.app import MAX_BODY, Handler, engine_app, errors, on_the_leader
 from manager.api.request import answer, body
 from manager.ca.authority import Authority
 from manager.dispatcher.channel import PeerIdentity
+from manager.rpc import health
 from manager.rpc.leader import Barrier
 from manager.rpc.membership import Membership, admit_manager, dismiss_manager
 from manager.rpc.peers import require_manager, require_node
@@ -52,6 +53,7 @@ def port_app(port: Port) -> web.Application:
     app.router.add_post("/renew", handlers.renew)
     app.router.add_get("/session", handlers.session)
     app.router.add_get("/raft/barrier", handlers.barrier)
+    app.router.add_get("/raft/health", health.own)
     app.router.add_post("/raft/join/{node_id}", handlers.own(on_the_leader(handlers.raft_join)))
     app.router.add_post("/raft/leave/{node_id}", handlers.own(on_the_leader(handlers.raft_leave)))
     app.router.add_post(f"{_FORWARD}/join", on_the_leader(handlers.join))

@@ -12,6 +12,7 @@ from cluster.errors import InvalidArgument, ShoalError
 from shoal.cli.session import Session
 
 _COMMANDS = {
+    "cluster": ("shoal.cli.cluster", "cluster", "How the managers are; backup and restore."),
     "completion": ("shoal.cli.completion", "completion", "Print a shell's completion script."),
     "doctor": ("shoal.doctor.commands", "doctor", "Say what this machine lacks, and how to get it."),
     "image": ("shoal.cli.image", "image", "Images on this node."),

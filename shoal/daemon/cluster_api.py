@@ -1,16 +1,21 @@
 """The Engine API's cluster part on a node: init, join, leave and unlock here, the rest by its manager."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from aiohttp import web
 
 from cluster.errors import ShoalError
 from shoal.daemon.proxy import ManagerProxy
+from shoal.daemon.restore import receive
 from shoal.daemon.swarm_node import SwarmNode
 from shoal.daemon.swarm_requests import InitRequest, JoinRequest, UnlockRequest
 from worker.api.http import add_route, answer, body, flag
 
 FORWARDED = (
+    ("GET", "/shoal/cluster/health"),
+    ("POST", "/shoal/cluster/backup"),
     ("GET", "/swarm"),
     ("POST", "/swarm/update"),
     ("GET", "/swarm/unlockkey"),
@@ -61,6 +66,14 @@ def routes(app: web.Application, node: SwarmNode, proxy: ManagerProxy) -> None:
         await node.unlock((await body(request, UnlockRequest)).unlock_key)
         return web.Response()
 
+    async def restore(request: web.Request) -> web.Response:
+        with TemporaryDirectory(prefix="restore.", dir=node.data_root) as directory:
+            file = Path(directory) / "backup"
+            options = await receive(request, file)
+            restored = await node.restore(options, file)
+        return answer({"NodeID": restored.node_id, "ClusterID": restored.cluster_id})
+
+    add_route(app, "POST", "/shoal/cluster/restore", restore)
     add_route(app, "POST", "/swarm/init", init)
     add_route(app, "POST", "/swarm/join", join)
     add_route(app, "POST", "/swarm/leave", leave)

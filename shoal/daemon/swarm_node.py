@@ -22,7 +22,9 @@ from shoal.daemon.manager_files import ManagersFiles
 from shoal.daemon.manager_process import ManagerProcess
 from shoal.daemon.membership import LOCKED, Membership, MembershipStore
 from shoal.daemon.proxy import NOT_A_MANAGER, NOT_IN_SWARM, ManagerProxy
+from shoal.daemon.recovery import Recovery
 from shoal.daemon.swarm_requests import InitRequest, JoinRequest, addresses
+from worker.agent.agent import NodeEvents
 
 log = logging.getLogger("shoal.daemon.swarm")
 
@@ -45,7 +47,7 @@ class Wish(NamedTuple):
     node_id: str
 
 
-class SwarmNode:
+class SwarmNode(Recovery):
     """Owns the manager process and the agent of this node.
 
     State changes are serialised: one of init, join, leave, promote and demote at a time.
@@ -127,13 +129,11 @@ class SwarmNode:
     async def init(self, request: InitRequest) -> str:
         """Found a cluster; this node's id."""
         async with self._lock:
+            if request.force_new_cluster:
+                return await self._force_new_cluster(request)
             self._must_be_outside()
             request.check()
             self._begin()
-            if request.force_new_cluster:
-                raise InvalidArgument(
-                    "--force-new-cluster needs the state of an earlier cluster on this node"
-                )
             node_id = new_id(self._rng)
             listen, advertise, data_path = await addresses(request)
             membership = Membership(
@@ -315,6 +315,10 @@ class SwarmNode:
     def manager_pid(self) -> int | None:
         """The manager process, if one runs."""
         return self._manager.pid
+
+    @property
+    def _events(self) -> NodeEvents:
+        return self
 
     # --- agent.NodeEvents ---------------------------------------------------------------------------------
 

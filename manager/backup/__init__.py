@@ -1,0 +1,1 @@
+"""Backups of the cluster's state: an encrypted file, from any manager, restored as a cluster of one."""

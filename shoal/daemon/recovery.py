@@ -1,0 +1,145 @@
+"""The ways back that begin on one node: a new cluster from a lost majority's survivor, or from a backup."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from cluster.errors import Conflict, InvalidArgument
+from cluster.messages import ManagerAddress
+from cluster.seams import Clock, Random
+from cluster.states import Role
+from shoal.daemon.agent_runner import AgentRunner
+from shoal.daemon.manager_process import ManagerFailed, ManagerProcess
+from shoal.daemon.membership import Membership, MembershipStore
+from shoal.daemon.proxy import ManagerProxy
+from shoal.daemon.restore import RestoreRequest, stage, verified
+from shoal.daemon.swarm_requests import InitRequest, addresses, advertised, listening, split
+from worker.agent.agent import NodeEvents
+
+log = logging.getLogger("shoal.daemon.recovery")
+
+NO_STATE = (
+    "--force-new-cluster needs the state of an earlier cluster on this node, as a manager has it: run it on "
+    'a manager that survived, or restore a backup with "shoal cluster restore"'
+)
+RESTARTING = "the manager of this node starts again, for a new cluster: try again in a moment"
+IN_A_CLUSTER = (
+    "this node is part of a cluster, and a restored one would take its place: restore on a fresh node, or add"
+    " --force to leave the cluster that this node is in"
+)
+
+
+class Recovery:
+    """Part of SwarmNode, which supplies what is declared here."""
+
+    _store: MembershipStore
+    _agents: AgentRunner
+    _manager: ManagerProcess
+    _proxy: ManagerProxy
+    _socket: str
+    _membership: Membership | None
+    _clock: Clock
+    _rng: Random
+    _lock: asyncio.Lock
+
+    async def _start_manager(self, extra: Sequence[str] = ()) -> None:
+        raise NotImplementedError
+
+    async def _stop_manager(self, refusal: str) -> None:
+        raise NotImplementedError
+
+    async def _undo(self) -> None:
+        raise NotImplementedError
+
+    async def _force_new_cluster(self, request: InitRequest) -> str:
+        """Go on alone with the state that is here; this node's id. The tasks and the workers stay.
+
+        Raft does it in one durable step. What shoald notes besides is for its own next start, and is mended
+        by the manager when it is missing.
+        """
+        membership = self._membership
+        if membership is None or membership.role is not Role.MANAGER or not self._store.has_raft():
+            raise InvalidArgument(NO_STATE)
+        forced = await asyncio.to_thread(_alone, membership, request)
+        await self._stop_manager(RESTARTING)
+        self._membership = forced
+        try:
+            await self._start_manager(("--force-new-cluster",))
+        except ManagerFailed:
+            self._membership = membership
+            await self._manager.resume()
+            self._proxy.attach(self._socket)
+            raise
+        self._store.save(forced)
+        if forced.advertise_address != membership.advertise_address:
+            await self._restart_agent()
+        else:
+            self._agents.reconnect()
+        log.warning("a new cluster was forced on this node", extra={"node": forced.node_id})
+        return forced.node_id
+
+    async def restore(self, request: RestoreRequest, file: Path) -> Membership:
+        """Become the only manager of the cluster in that backup. Nothing changes unless all of it is sound.
+
+        Raises Conflict when the node is in a cluster and may not leave it; Unauthorized, DamagedBackup.
+        """
+        async with self._lock:
+            if self._membership is not None and not request.force:
+                raise Conflict(IN_A_CLUSTER)
+            contents = await asyncio.to_thread(verified, file, request.passphrase)
+            init = InitRequest(
+                listen_addr=request.listen_addr,
+                advertise_addr=request.advertise_addr,
+                data_path_addr=request.data_path_addr,
+            )
+            where = await addresses(init)
+            root = self._store.root.with_name(f"{self._store.root.name}.restored")
+            staged = await asyncio.to_thread(stage, contents, where, root, self._clock, self._rng)
+            if self._membership is not None:
+                await self._undo()
+            self._store.forget()
+            staged.store.root.rename(self._store.root)
+            self._membership = staged.membership
+            await self._start_manager()
+            await self._agents.start(self._membership, self._events)
+            log.warning(
+                "the cluster was restored from a backup",
+                extra={"node": staged.membership.node_id, "index": contents.head.index},
+            )
+            return staged.membership
+
+    @property
+    def data_root(self) -> Path:
+        """Where shoald keeps its data."""
+        return self._store.root.parent
+
+    @property
+    def _events(self) -> NodeEvents:
+        raise NotImplementedError
+
+    async def _restart_agent(self) -> None:
+        """With the membership as it is now; containers run on."""
+        assert self._membership is not None, "an agent runs for a member only"
+        await self._agents.stop()
+        await self._agents.start(self._membership, self._events)
+
+
+def _alone(membership: Membership, request: InitRequest) -> Membership:
+    """The membership of a cluster of this node, at its present address unless another is given."""
+    listen = listening(request.listen_addr) if request.listen_addr else membership.listen_address
+    advertise = membership.advertise_address
+    if request.advertise_addr:
+        host, port = split(request.advertise_addr)
+        advertise = advertised(f"{host}:{port or split(advertise)[1]}", listen)
+    return moved(replace(membership, listen_address=listen), advertise, request.data_path_addr)
+
+
+def moved(membership: Membership, advertise: str, data_path: str = "") -> Membership:
+    """The membership with another address of this node's. Container traffic moves along if it went there."""
+    old, new = membership.address, advertise.rpartition(":")[0].strip("[]")
+    path = data_path or (new if membership.data_path_address == old else membership.data_path_address)
+    managers = (ManagerAddress(membership.node_id, advertise),)
+    return replace(membership, advertise_address=advertise, data_path_address=path, managers=managers)
