@@ -1,9 +1,20 @@
 """What a node and a manager say to each other to join a cluster or renew a certificate (JSON, port 2377)."""
 
+from ipaddress import ip_address
+
 import msgspec
 
 from cluster.messages import ManagerAddress
 from cluster.states import Availability, Role
+
+
+def is_ip(text: str) -> bool:
+    """Whether a node's word for its own address is an IP address: other nodes put it into their kernels."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class RootCertificate(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from cluster.identity import (
     token_role,
 )
 from cluster.ids import new_id
-from cluster.joining import JoinAnswer, JoinRequest, RenewAnswer
+from cluster.joining import JoinAnswer, JoinRequest, RenewAnswer, is_ip
 from cluster.messages import ManagerAddress
 from cluster.objects import (
     Cluster,
@@ -126,6 +126,9 @@ class Authority:
         token = parse_join_token(request.token)
         if not request.address:
             raise InvalidArgument("the join request must say at which address the node is reached")
+        for address in (request.address, request.data_path_address):
+            if address and not is_ip(address):
+                raise InvalidArgument(f"the join request names {address[:80]!r}, which is not an IP address")
         node_id = new_id(self._rng)
         csr = request.csr.encode()
 

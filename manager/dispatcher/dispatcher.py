@@ -20,7 +20,7 @@ from cluster.messages import (
 from cluster.objects import Node, Task
 from cluster.seams import SECOND, Clock, Random
 from manager.dispatcher.channel import Channel, ChannelClosed, PeerIdentity
-from manager.dispatcher.registration import manager_addresses, register
+from manager.dispatcher.registration import manager_addresses, register, sound
 from manager.dispatcher.session import Session
 from manager.dispatcher.term import REMOVED, Term
 from manager.store import OVERTAKEN, Store
@@ -69,6 +69,9 @@ class Dispatcher:
                 hello = await channel.receive()
             if not isinstance(hello, Hello):
                 log.warning("a session must begin with hello", extra={"node": peer.node_id})
+                return
+            if not sound(hello):
+                log.warning("a node names no IP address as its own", extra={"node": peer.node_id})
                 return
             await self._admit(peer, hello, channel)
         except (ChannelClosed, TimeoutError, *OVERTAKEN) as error:

@@ -2,11 +2,19 @@
 
 from msgspec.structs import replace
 
+from cluster.joining import is_ip
 from cluster.messages import Hello, ManagerAddress
 from cluster.objects import Node, NodeDescription
 from cluster.states import NodeState
 from manager.dispatcher.channel import PeerIdentity
 from manager.store import Transaction, View
+
+
+def sound(hello: Hello) -> bool:
+    """Whether the addresses that the node names are some."""
+    host = hello.address.rpartition(":")[0].strip("[]")
+    own = not hello.address or is_ip(hello.address) or is_ip(host)
+    return own and (not hello.data_path_address or is_ip(hello.data_path_address))
 
 
 def register(tx: Transaction, peer: PeerIdentity, hello: Hello) -> Node | None:

@@ -203,3 +203,12 @@ async def test_a_demoted_node_stays_a_manager_until_raft_let_it_go(
         while members.asked < 2:
             await asyncio.sleep(0.005)
     assert founded.node("m2").role is Role.MANAGER
+
+
+@pytest.mark.parametrize("field", ["address", "data_path_address"])
+@pytest.mark.parametrize("address", ["host1", "10.0.0.1/8", "10.0.0", "10.0.0.2\0", "1" * 5000])
+async def test_a_joiner_names_ip_addresses(founded: Founded, field: str, address: str) -> None:
+    """Every other node would put it into its kernel."""
+    _, wanted = request(founded.cluster.root_ca.join_tokens.worker, **{field: address})
+    with pytest.raises(InvalidArgument, match="not an IP address"):
+        await founded.authority.admit(wanted)
