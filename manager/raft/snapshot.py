@@ -177,7 +177,12 @@ class Snapshots:
     def serialize(self, data: tuple[None, Entry, Entry, set[object]], id_: int) -> None:
         """Ask the state machine for its state at this point of the log, and have a thread write it."""
         meta = SnapshotMeta(data[1], data[2], self._members(), self.generation)
-        self._writing, self._compact_to = meta, id_
+        self._compact_to = id_
+        if meta.index == self.index and not self.stale:
+            # After a restart the log's head is back, and the snapshot that stands for it is there: only cut.
+            self._writing, self._state = None, SERIALIZER_STATE.SUCCESS
+            return
+        self._writing = meta
         key = self._keyring.current
         self._writing_key = key.id
         self._state = SERIALIZER_STATE.SERIALIZING
@@ -197,7 +202,9 @@ class Snapshots:
     def checkSerializing(self) -> tuple[int, int | None]:
         """pysyncobj asks each tick; on success it compacts the log to the index returned."""
         state = self._state
-        if state == SERIALIZER_STATE.SUCCESS and self._writing is not None:
+        if state == SERIALIZER_STATE.SUCCESS and self._writing is None:
+            self._state = SERIALIZER_STATE.NOT_SERIALIZING
+        elif state == SERIALIZER_STATE.SUCCESS and self._writing is not None:
             self._state = SERIALIZER_STATE.NOT_SERIALIZING
             if self._writing.index < self.index or (self._writing.index == self.index and not self.stale):
                 self._disk.remove(self._written)
