@@ -25,6 +25,7 @@ from bench import (
     leader_kill,
     memory,
     peer,
+    power_cycles,
     scale_under_load,
     worker_loss,
 )
@@ -44,6 +45,7 @@ BARS: dict[str, Callable[[Options], Bar]] = {
         memory,
         commit_latency,
         big_state,
+        power_cycles,
     )
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -110,7 +110,7 @@ class Run:
         for client in self.clients:
             client.finish()
 
-    def judge(self, faults: Counter[str], seconds: float) -> Result:
+    def judge(self, seconds: float, faults: Counter[str] | None = None) -> Result:
         """Stop everything, look at what there is at the end, and judge. For a cluster that is healed."""
         self.stop_clients()
         final: dict[tuple[str, str], list[Seen]] = {}
@@ -128,7 +128,7 @@ class Run:
             watcher.finish()
         found = judging.violations(self.history, self._initial, last)
         lost, duplicated = judging.lost_and_duplicated(self.history, final) if final else (0, 0)
-        return Result(self.history, found, faults, seconds, lost, duplicated)
+        return Result(self.history, found, faults or Counter(), seconds, lost, duplicated)
 
     def _mark(self) -> int:
         """Write once more; the index of that."""
@@ -196,7 +196,7 @@ def chaos(seed: str, seconds: float, kept: Path, *, image: Path | None = None) -
         run.start()
         faults.run(begun + seconds)
         faults.heal()
-        result = run.judge(faults.counts, time.monotonic() - begun)
+        result = run.judge(time.monotonic() - begun, faults.counts)
         if result.violations:
             result.keep(place, kept)
         return result

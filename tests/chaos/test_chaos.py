@@ -28,7 +28,7 @@ def test_every_kind_of_fault() -> None:
             faults.one(fault)
         faults.run(time.monotonic() + MORE_SECONDS)
         faults.heal()
-        result = run.judge(faults.counts, time.monotonic() - begun)
+        result = run.judge(time.monotonic() - begun, faults.counts)
         print(result.summary())
         if result.violations:
             result.keep(place, KEPT / SEED)

@@ -1,0 +1,113 @@
+"""Bar 2: managers killed and hosts without power, again and again, under load: what was acknowledged stays."""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.cluster import Options
+from bench.report import Bar, percentile
+from cluster.errors import ShoalError
+from tests.chaos.arena import Arena, arena
+from tests.chaos.run import KEPT, Result, Run
+
+CYCLES = 200
+MANAGERS = 3
+SEED = "power cycles"
+KILL, ONE, ALL = "kill -9 of one manager", "power loss of one host", "power loss of all hosts"
+SHARES = {KILL: 6, ONE: 3, ALL: 1}
+UNDER_LOAD = (0.2, 0.8)
+"""Seconds of undisturbed writes before each cycle: any moment of a write, a sync or a snapshot may be hit."""
+PATIENCE = 60.0
+QUICK_CYCLES = 10
+
+
+class Cycles:
+    """One cluster of three managers with clients at each."""
+
+    def __init__(self, place: Arena, run: Run) -> None:
+        self._arena = place
+        self._run = run
+        self._rng = random.Random(SEED)
+        self.recoveries: dict[str, list[float]] = {kind: [] for kind in SHARES}
+        """For each kind of cycle: seconds from the fault to the next acknowledged write, restart included."""
+
+    def one(self) -> None:
+        """Take away, give back at once, wait for a write. Raises TimeoutError."""
+        kinds: dict[str, Callable[[], None]] = {KILL: self._kill, ONE: self._lose_one, ALL: self._lose_all}
+        kind = self._rng.choices(list(SHARES), list(SHARES.values()))[0]
+        time.sleep(self._rng.uniform(*UNDER_LOAD))
+        begun = time.monotonic()
+        kinds[kind]()
+        before = self._run.acknowledged()
+        while self._run.acknowledged() == before:
+            if time.monotonic() - begun > PATIENCE:
+                raise TimeoutError(f"no write was acknowledged for {PATIENCE:.0f} s after a {kind}")
+            time.sleep(0.02)
+        self.recoveries[kind].append(time.monotonic() - begun)
+
+    def _kill(self) -> None:
+        running = [host for host in self._arena.hosts if self._arena.process(host, "manager")]
+        self._arena.signal(self._rng.choice(running or self._arena.hosts), "manager", signal.SIGKILL)
+
+    def _lose_one(self) -> None:
+        self._power(self._rng.choice(self._arena.hosts))
+
+    def _lose_all(self) -> None:
+        self._power(*self._arena.hosts)
+
+    def _power(self, *hosts: str) -> None:
+        self._arena.lose_power(*hosts)
+        self._arena.start(*hosts)
+
+
+def measure(count: int) -> tuple[Result, dict[str, list[float]]]:
+    """So many cycles, and the verdict on all that the clients saw."""
+    with arena(MANAGERS, log_level="warn") as place:
+        run = Run(place, SEED, tasks=False)
+        cycles = Cycles(place, run)
+        begun = time.monotonic()
+        run.start()
+        for number in range(count):
+            try:
+                cycles.one()
+            except (TimeoutError, ShoalError) as error:
+                run.history.problems.append(f"cycle {number}: {error}")
+                break
+        result = run.judge(time.monotonic() - begun)
+        if result.violations:
+            result.keep(place, Path(KEPT, "power-cycles"))
+        return result, cycles.recoveries
+
+
+def run(options: Options) -> Bar:
+    """Measure."""
+    bar = Bar(
+        "11. Power cycles",
+        f"{CYCLES} cycles of kill -9 and power loss of real managers under load: no acknowledged write is "
+        "lost or done twice, and the clients' history is linearizable",
+        ("", "cycles", "next acknowledged write: p50", "max"),
+    )
+    result, recoveries = measure(QUICK_CYCLES if options.quick else CYCLES)
+    for kind, found in recoveries.items():
+        if found:
+            figures = (f"{percentile(found, 0.5):.2f} s", f"{max(found):.2f} s")
+            bar.rows.append((kind, str(len(found)), *figures))
+    count = sum(map(len, recoveries.values()))
+    acknowledged = sum(one.outcome == "ok" and one.action != "read" for one in result.history.operations)
+    bar.check(result.lost == 0, f"{acknowledged} writes acknowledged in {count} cycles, {result.lost} lost")
+    bar.check(result.duplicated == 0, f"{result.duplicated} duplicated")
+    bar.check(
+        not result.violations,
+        f"{len(result.history.operations)} operations and {len(result.history.streams)} event streams "
+        f"checked: {len(result.violations)} violations",
+    )
+    bar.notes.append(
+        "Two clients at each of the 3 managers create, update, remove and read configs, secrets, services "
+        "and nodes at random. A power loss takes everything that was not synced: a preloaded library keeps what "
+        "was, and only that comes back. Recovery is from the fault to the next acknowledged write at any "
+        "manager, and for power losses includes starting the hosts and daemons again."
+    )
+    bar.notes += result.violations[:20]
+    return bar
