@@ -148,9 +148,9 @@ def run(options: Options) -> Bar:
     bar.notes.append(
         f"{MANAGERS} processes on this machine and one disk, {PAYLOAD} bytes of data in each write, each "
         "client rewrites its own object. Shoal's clients are tasks in the leader's process, and its members "
-        f"speak mutual TLS; etcd's are gRPC streams over {etcd.CONNECTIONS} connections from one Python process, "
-        f"and its members speak plain TCP. {options.rounds(ROUNDS)} rounds of {seconds:.0f} s each, in turn; the "
-        "medians. Through the API: new configs over a unix socket, which shoald passes on to the manager."
-        + (f" Without etcd: {missing}" if missing else "")
+        f"speak mutual TLS; etcd's are gRPC streams over {etcd.CONNECTIONS} connections from one Python "
+        f"process, and its members speak plain TCP. {options.rounds(ROUNDS)} rounds of {seconds:.0f} s each, "
+        "in turn; the medians. Through the API: new configs over a unix socket, which shoald passes on to "
+        "the manager." + (f" Without etcd: {missing}" if missing else "")
     )
     return bar

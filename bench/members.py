@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +20,23 @@ from tests.fakes.raft import CLUSTER, Authority
 ANSWER_SECONDS = 300.0
 
 
+Start = Callable[[str, Sequence[str], dict[str, Any]], "subprocess.Popen[str]"]
+"""Starts a member's command where that member lives; the last are options of Popen."""
+
+
+def start_here(node_id: str, command: Sequence[str], options: dict[str, Any]) -> "subprocess.Popen[str]":
+    """Start it as a child like any other."""
+    return subprocess.Popen(command, text=True, **options)
+
+
 class MemberProcess:
     """One member; `ask` runs one of its operations."""
 
-    def __init__(self, birth: Birth) -> None:
+    def __init__(self, birth: Birth, start: Start) -> None:
         self.node_id = birth.node_id
         self.address = birth.address
         self.birth = birth
+        self._start = start
         self.process: subprocess.Popen[str]
         self.started: dict[str, Any] = {}
         self._log = Path(birth.directory + ".log")
@@ -36,7 +46,7 @@ class MemberProcess:
         command = [sys.executable, "-m", "bench.raft_member"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with self._log.open("a") as log:
-            self.process = subprocess.Popen(command, stderr=log, text=True, **pipes)
+            self.process = self._start(self.node_id, command, pipes | {"stderr": log})
         self.send_line(asdict(self.birth))
         self.started = self.answer()
 
@@ -84,8 +94,16 @@ class MemberProcess:
 class Members:
     """A cluster of member processes."""
 
-    def __init__(self, directory: Path, limits: dict[str, int]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limits: dict[str, int],
+        start: Start = start_here,
+        address: Callable[[str], str] = lambda node_id: f"127.0.0.1:{free_port()}",
+    ) -> None:
+        """address: where a node's port is; node ids are m1, m2 and so on."""
         self.directory = directory
+        self._start, self._address = start, address
         self._limits = limits
         self._authority = Authority()
         self.all: list[MemberProcess] = []
@@ -104,9 +122,8 @@ class Members:
         peers = {member.node_id: member.address for member in self.all}
         pem = (tls.certificate.decode(), tls.key.decode(), tls.ca.decode())
         place = str(self.directory / node_id)
-        member = MemberProcess(
-            Birth(node_id, CLUSTER, f"127.0.0.1:{free_port()}", place, *pem, peers, self._limits)
-        )
+        birth = Birth(node_id, CLUSTER, self._address(node_id), place, *pem, peers, self._limits)
+        member = MemberProcess(birth, self._start)
         self.all.append(member)
         return member
 
@@ -135,9 +152,18 @@ def free_port() -> int:
 
 @contextmanager
 def members(count: int, **limits: int) -> Iterator[Members]:
-    """A new cluster of that many; gone afterwards."""
+    """A new cluster of that many on loopback; gone afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="shoal-bench-"))
-    cluster = Members(directory, limits)
+    try:
+        with running(Members(directory, limits), count) as cluster:
+            yield cluster
+    finally:
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def running(cluster: Members, count: int) -> Iterator[Members]:
+    """Let so many join; in the end they are ended."""
     try:
         for _ in range(count):
             cluster.join()
@@ -146,4 +172,3 @@ def members(count: int, **limits: int) -> Iterator[Members]:
         for member in cluster.all:
             if hasattr(member, "process"):
                 member.end()
-        shutil.rmtree(directory)

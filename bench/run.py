@@ -26,6 +26,7 @@ from bench import (
     memory,
     peer,
     power_cycles,
+    returning,
     scale_under_load,
     worker_loss,
 )
@@ -45,6 +46,7 @@ BARS: dict[str, Callable[[Options], Bar]] = {
         memory,
         commit_latency,
         big_state,
+        returning,
         power_cycles,
     )
 }
