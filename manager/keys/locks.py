@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from msgspec.structs import replace
 
 from cluster.errors import InvalidArgument
+from cluster.joining import JoinAnswer, RenewAnswer
 from cluster.objects import Cluster
 from cluster.seams import Random
 from manager.keys.sealing import KEY_SIZE, WrongKey, new_key
@@ -57,6 +58,11 @@ def lock_of(cluster: Cluster) -> Lock:
     """How the cluster wants its managers locked."""
     key = parse_unlock_key(cluster.unlock_key) if cluster.unlock_key else None
     return Lock(key, cluster.version)
+
+
+def lock_in(answer: JoinAnswer | RenewAnswer) -> Lock:
+    """How a manager that joins or is promoted is to be locked."""
+    return Lock(parse_unlock_key(answer.unlock_key) if answer.unlock_key else None, answer.lock_version)
 
 
 def with_autolock(cluster: Cluster, random: Random, rotate: bool = False) -> Cluster:

@@ -89,6 +89,6 @@ async def swarm_info(node: SwarmNode, proxy: ManagerProxy) -> dict[str, Any]:
         try:
             seen = await proxy.call("GET", "/internal/info", timeout=INFO_TIMEOUT)
         except ShoalError as error:
-            info = node.info(None)
+            info = node.state.info(None)
             return {**info, "Error": info["Error"] or str(error)}
-    return node.info(seen)
+    return node.state.info(seen)

@@ -7,20 +7,21 @@ from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from cluster.errors import Conflict, InvalidArgument, ShoalError, Unavailable
+from cluster.errors import Conflict, ShoalError, Unavailable
 from cluster.identity import renewal_time
 from cluster.ids import new_id
-from cluster.joining import JoinAnswer, RenewAnswer
+from cluster.joining import RenewAnswer
 from cluster.messages import ManagerAddress
 from cluster.seams import SECOND, Clock, Random
-from cluster.states import Availability, Role
-from manager.keys.locks import UNLOCKED, Lock, parse_unlock_key
+from cluster.states import Role
+from manager.keys.locks import UNLOCKED, Lock, lock_in, parse_unlock_key
 from manager.keys.sealing import new_key
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.join import join, renew
 from shoal.daemon.manager_files import ManagersFiles
 from shoal.daemon.manager_process import ManagerProcess
 from shoal.daemon.membership import LOCKED, Membership, MembershipStore
+from shoal.daemon.node_state import NodeState
 from shoal.daemon.proxy import NOT_A_MANAGER, NOT_IN_SWARM, ManagerProxy
 from shoal.daemon.recovery import Recovery
 from shoal.daemon.swarm_requests import InitRequest, JoinRequest, addresses
@@ -185,10 +186,10 @@ class SwarmNode(Recovery):
             clock=self._clock,
             address=advertise.rpartition(":")[0],
             data_path_address=data_path,
-            availability=_availability(request.availability),
+            availability=request.wanted_availability,
         )
         answer = joined.answer
-        self._store.save_identity(joined.identity, (_lock(answer),))
+        self._store.save_identity(joined.identity, (lock_in(answer),))
         self._membership = Membership(
             node_id=answer.node_id,
             cluster_id=answer.cluster_id,
@@ -265,46 +266,17 @@ class SwarmNode(Recovery):
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("a change of this node's membership failed", extra={"reason": str(error)})
 
-    def info(self, seen: dict[str, Any] | None) -> dict[str, Any]:
-        """The Swarm part of GET /info; `seen` is what this node's manager says."""
-        membership = self._membership
-        if membership is None or self._pending:
-            return {
-                "NodeID": "",
-                "NodeAddr": "",
-                "LocalNodeState": self._pending or "inactive",
-                "ControlAvailable": False,
-                "Error": self._error,
-                "RemoteManagers": None,
-            }
-        if self._store.locked:
-            return {
-                "NodeID": "",
-                "NodeAddr": membership.address,
-                "LocalNodeState": "locked",
-                "ControlAvailable": False,
-                "Error": LOCKED,
-                "RemoteManagers": None,
-            }
-        if seen is not None:
-            return {**seen, "NodeAddr": membership.address}
-        return {
-            "NodeID": membership.node_id,
-            "NodeAddr": membership.address,
-            "LocalNodeState": "error" if self._error or self._manager.error else "active",
-            "ControlAvailable": False,
-            "Error": self._error or self._manager.error or self._agents.error,
-            "RemoteManagers": [{"NodeID": m.node_id, "Addr": m.address} for m in membership.managers],
-        }
+    @property
+    def state(self) -> NodeState:
+        """For those who ask what this node is."""
+        failure = self._error or self._manager.error
+        silence = self._agents.error
+        return NodeState(self._membership, self._pending, self._store.locked, failure, silence)
 
     @property
     def ping_state(self) -> str:
         """The Swarm header of /_ping."""
-        if self._membership is None:
-            return self._pending or "inactive"
-        if self._store.locked:
-            return "locked"
-        return f"active/{self._membership.role.value}"
+        return self.state.ping
 
     @property
     def node_id(self) -> str:
@@ -387,7 +359,7 @@ class SwarmNode(Recovery):
         if answer.role is Role.WORKER:
             return (UNLOCKED,)
         if not self._proxy.attached:  # not locked yet: only the manager makes the file that tells with what
-            return (UNLOCKED, _lock(answer))
+            return (UNLOCKED, lock_in(answer))
         return self._store.locks
 
     async def _start_manager(self, extra: Sequence[str] = ()) -> None:
@@ -435,15 +407,3 @@ class SwarmNode(Recovery):
             *(f"--join={other.node_id}={other.address}" for other in self._other_managers()),
             *self._log_flags,
         ]
-
-
-def _lock(answer: JoinAnswer | RenewAnswer) -> Lock:
-    """What the cluster locks its managers with."""
-    return Lock(parse_unlock_key(answer.unlock_key) if answer.unlock_key else None, answer.lock_version)
-
-
-def _availability(text: str) -> Availability:
-    try:
-        return Availability(text or Availability.ACTIVE)
-    except ValueError as error:
-        raise InvalidArgument(f"invalid availability {text!r}: use active, pause or drain") from error

@@ -109,6 +109,16 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name)
     join_token: str = ""
     availability: str = ""
 
+    @property
+    def wanted_availability(self) -> Availability:
+        """The node's; by default active. Raises InvalidArgument."""
+        try:
+            return Availability(self.availability or Availability.ACTIVE)
+        except ValueError as error:
+            raise InvalidArgument(
+                f"invalid availability {self.availability!r}: use active, pause or drain"
+            ) from error
+
 
 class Addresses(NamedTuple):
     """This node's: two "ip:port", and the IP address of its overlay traffic."""
