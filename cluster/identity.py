@@ -131,13 +131,18 @@ def parse_join_token(token: str) -> JoinToken:
     return JoinToken(parts[2], parts[3])
 
 
-def check_root_ca(token: JoinToken, root_ca: bytes) -> None:
-    """Refuse a root CA that the token does not name: the manager belongs to another cluster, or lies."""
+def check_root_ca(token: JoinToken, root_ca: bytes) -> bytes:
+    """The root CA that the token names. Raises Unauthorized when it names another: the manager belongs to
+    another cluster, or lies.
+
+    Trust what this returns, not `root_ca`: OpenSSL would trust whatever else stands in that text.
+    """
     if not hmac.compare_digest(ca_digest(root_ca), token.digest):
         raise Unauthorized(
             f"remote CA does not match fingerprint. Expected: {token.digest}. "
             "The token is of another cluster, or the address is not one of its managers"
         )
+    return _load_certificate(root_ca).public_bytes(serialization.Encoding.PEM)
 
 
 def token_role(token: str, worker: str, manager: str) -> Role:
@@ -186,7 +191,7 @@ def issue_certificate(
         request = x509.load_pem_x509_csr(csr)
         sound = request.is_signature_valid
         key = request.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InvalidArgument(f"the certificate request can't be read: {error}") from error
     if not sound or not isinstance(key, ec.EllipticCurvePublicKey):
         raise InvalidArgument("the certificate request must be for an elliptic curve key and signed with it")
@@ -277,7 +282,7 @@ def renewal_time(peer: Peer, rng: Random) -> int:
 def _load_certificate(pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise InvalidArgument(f"the certificate can't be read: {error}") from error
 
 

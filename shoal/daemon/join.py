@@ -93,8 +93,7 @@ async def _join_by(
     availability: Availability,
 ) -> Joined:
     own_address = address or await _own_address(manager)
-    root_ca = await _fetch_root_ca(manager)
-    check_root_ca(parsed, root_ca)
+    root_ca = check_root_ca(parsed, await _fetch_root_ca(manager))
     key, csr = create_csr()
     request = JoinRequest(
         token=token.strip(),
@@ -105,8 +104,8 @@ async def _join_by(
     )
     context = ssl.create_default_context(cadata=root_ca.decode())
     answer = await _post(f"https://{manager}/join", request, JoinAnswer, context)
-    identity = Identity(certificate=answer.certificate.encode(), key=key, root_ca=answer.root_ca.encode())
-    check_root_ca(parsed, identity.root_ca)
+    trusted = check_root_ca(parsed, answer.root_ca.encode())
+    identity = Identity(certificate=answer.certificate.encode(), key=key, root_ca=trusted)
     check_identity(identity, clock.now())
     return Joined(identity, answer, own_address)
 

@@ -1,6 +1,8 @@
 """What fuzzing and a reader's eye found in parsers, once each: every test here has failed."""
 
 import io
+import random
+import ssl
 import time
 import tracemalloc
 from base64 import encodebytes
@@ -15,7 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster import template
 from cluster.errors import InvalidArgument
-from cluster.identity import create_root_ca, issue_certificate
+from cluster.identity import (
+    ca_issuer,
+    check_root_ca,
+    create_root_ca,
+    issue_certificate,
+    new_join_token,
+    parse_join_token,
+)
 from cluster.seams import SECOND
 from cluster.states import Role
 from manager.raft.wire import BadFrame, FrameReader, Hello, encode
@@ -120,20 +129,51 @@ def test_a_line_in_very_many_parts() -> None:
     assert joiner.rest()[0].data == b"x" * 100_000
 
 
-def test_a_certificate_request_for_a_key_of_another_kind() -> None:
-    """The algorithm's identifier is replaced by one that nothing knows."""
+@pytest.mark.parametrize(
+    ("sound", "odd"),
+    [
+        (
+            bytes.fromhex("06072a8648ce3d0201"),
+            bytes.fromhex("06072a8648ce3d027f"),
+        ),  # a key of an unknown kind
+        (b"\x02\x01\x00", b"\x02\x01\x02"),  # a version that there is not
+    ],
+)
+def test_a_certificate_request_of_another_kind(sound: bytes, odd: bytes) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "n")])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     der = request.public_bytes(serialization.Encoding.DER)
-    unknown = der.replace(bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d027f"))
-    assert unknown != der
-    pem = x509_pem(unknown)
-    ca = create_root_ca(0)
+    assert sound in der
+    pem = x509_pem(der.replace(sound, odd, 1))
     with pytest.raises(InvalidArgument):
         issue_certificate(
-            ca, pem, node_id="n", role=Role.WORKER, cluster_id="c", now=0, lifetime=3600 * SECOND
+            create_root_ca(0),
+            pem,
+            node_id="n",
+            role=Role.WORKER,
+            cluster_id="c",
+            now=0,
+            lifetime=3600 * SECOND,
         )
+
+
+def test_a_root_certificate_of_a_version_that_there_is_not() -> None:
+    pem = create_root_ca(0)[0]
+    der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+    odd = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)
+    with pytest.raises(InvalidArgument):
+        ca_issuer(b"-----BEGIN CERTIFICATE-----\n" + encodebytes(odd) + b"-----END CERTIFICATE-----\n")
+
+
+def test_a_root_certificate_that_brings_another_along() -> None:
+    """The token names the first; OpenSSL would have trusted a liar's own, too, and told it the token."""
+    ours, liars = create_root_ca(0)[0], create_root_ca(0)[0]
+    token = parse_join_token(new_join_token(ours, random.Random(1)))
+    trusted = check_root_ca(token, ours + liars)
+    assert trusted == ours
+    assert len(ssl.create_default_context(cadata=(ours + liars).decode()).get_ca_certs()) == 2
+    assert len(ssl.create_default_context(cadata=trusted.decode()).get_ca_certs()) == 1
 
 
 def x509_pem(der: bytes) -> bytes:
