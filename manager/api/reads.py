@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from cluster.consistency import CONFIRMED, CONSISTENCY, READ, STALE, WRITE
-from cluster.errors import InvalidArgument
+from cluster.errors import InvalidArgument, Unavailable
 from cluster.seams import MILLISECOND
 from manager.api.access import ACCESS, Access, Read
 from manager.store import View
@@ -14,7 +14,7 @@ _LABELS: web.RequestKey[dict[str, str]] = web.RequestKey("labels", dict[str, str
 async def read(request: web.Request) -> Read:
     """The state that the request is answered from; the answer will say which.
 
-    Raises Unavailable when it can't be confirmed, InvalidArgument for a consistency that there isn't.
+    Raises Unavailable when it can't be confirmed or there is none here yet; InvalidArgument.
     """
     wanted = request.headers.get(CONSISTENCY, CONFIRMED).strip().lower()
     if wanted not in (CONFIRMED, STALE):
@@ -26,6 +26,10 @@ async def read(request: web.Request) -> Read:
         return await confirm(request)
     access = request.app[ACCESS]
     found = access.own_read()
+    if found.view.cluster() is None:
+        raise Unavailable(
+            "this manager has not learnt the cluster's state yet: try again, or ask another one"
+        )
     request[_LABELS] = {READ: describe(found, access)}
     return found
 

@@ -107,18 +107,23 @@ def daemon_pid(cluster: Cluster, host: str) -> int:
     return msgspec.json.decode(path.read_bytes(), type=DaemonStatus).pid
 
 
-_KILL_ALL = """
+_MANAGERS = """
 cd /proc
-managers=$(for child in $(cat $1/task/*/children); do grep -qzx manager $child/cmdline && echo $child; done)
-echo $managers
-kill -KILL $1 $managers
+for child in $(cat $1/task/*/children); do grep -qzx manager $child/cmdline && echo $child; done
+true
 """
+
+
+def manager_pid(cluster: Cluster, host: str) -> int:
+    """The manager process in its host, a child of shoald; 0 when there is none."""
+    command = ["sh", "-c", _MANAGERS, "sh", str(daemon_pid(cluster, host))]
+    return int(cluster.playground.run(host, command, 10).stdout or 0)
 
 
 def kill_shoal(cluster: Cluster, host: str) -> None:
     """SIGKILL shoald and the host's manager process, if there is one: nothing is handled any more."""
-    command = ["sh", "-c", _KILL_ALL, "sh", str(daemon_pid(cluster, host))]
-    done = cluster.playground.run(host, command, 10)
+    processes = [pid for pid in (daemon_pid(cluster, host), manager_pid(cluster, host)) if pid]
+    assert len(processes) == (2 if host == "host1" else 1), "host1 has the manager"
+    done = cluster.playground.run(host, ["kill", "-KILL", *map(str, processes)], 10)
     assert done.returncode == 0, done.stderr
-    assert bool(done.stdout.strip()) == (host == "host1"), "host1 has the manager"
     eventually(f"shoald of {host} is dead", lambda: not daemon_pid(cluster, host))

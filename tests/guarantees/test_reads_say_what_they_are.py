@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,13 +19,12 @@ from manager.api.app import engine_app
 from manager.raft import NotLeader
 from manager.raft.freshness import ASK_EVERY, Freshness
 from shoal.cli.main import main
-from shoal.daemon import cluster_api
-from shoal.daemon.proxy import ManagerProxy
 from tests.fakes.engine_api import serve
 from tests.fakes.raft_fuzz import Fuzz
 from tests.fakes.raft_world import SimClock, SimNode, World
+from tests.guarantees.hosts import manager_pid
 from tests.host.manager.managers import ManagerProcess, Managers
-from tests.support.cluster import docker_cli
+from tests.support.cluster import Cluster, docker_cli
 from tests.unit.api.manager import Api, LoneManager, service_body, start
 
 STALE_READ = {CONSISTENCY: "stale"}
@@ -171,6 +169,15 @@ async def test_writes_say_that_they_are_committed_and_refusals_that_they_are_con
     assert told.startswith("confirmed; ")
 
 
+async def test_a_manager_that_knows_nothing_yet_says_so() -> None:
+    async with (
+        TestClient(TestServer(engine_app(LoneManager()))) as client,
+        client.get("/swarm", headers=STALE_READ) as answer,
+    ):
+        assert (answer.status, READ in answer.headers) == (503, False)
+        assert "has not learnt the cluster's state yet" in (await answer.json())["message"]
+
+
 class Deposed(LoneManager):
     """Another leads already; this one learns of it when it asks for confirmation."""
 
@@ -273,6 +280,15 @@ async def test_followers_answer_by_themselves_when_asked_also_without_a_quorum(t
         assert (status, word, len(services)) == (200, "confirmed", 2)
 
 
+@pytest.mark.playground
+def test_every_route_through_a_nodes_daemon_is_labelled(cluster: Cluster) -> None:
+    engine = cluster.playground.engine("host1")
+    for path in ("/swarm", "/nodes", "/services", "/tasks", "/networks", "/secrets", "/configs"):
+        engine.labels.clear()
+        engine.get(path)
+        assert engine.labels[0].startswith("confirmed; "), path
+
+
 # --- clients --------------------------------------------------------------------------------------------
 
 
@@ -298,22 +314,13 @@ def test_the_command_line_says_how_old_what_it_shows_is(
         assert capsys.readouterr().err == ""
 
 
-class _Node:
-    """A daemon's own knowledge of its membership."""
-
-    def info(self, seen: dict[str, Any] | None) -> dict[str, Any]:
-        return seen or {"LocalNodeState": "active", "Error": ""}
-
-
-async def test_docker_info_waits_for_no_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A manager process that is stopped takes connections and answers nothing."""
-    monkeypatch.setattr(cluster_api, "INFO_TIMEOUT", 0.05)
-    proxy = ManagerProxy()
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(tmp_path / "m.sock"))
-        silent.listen()
-        proxy.attach(str(tmp_path / "m.sock"))
-        info = await cluster_api.swarm_info(_Node(), proxy)  # type: ignore[arg-type]
-    assert info["LocalNodeState"] == "active"
-    assert "does not answer" in info["Error"]
-    await proxy.detach()
+@pytest.mark.playground
+def test_docker_info_waits_for_no_manager(cluster: Cluster) -> None:
+    """A manager process that stands still takes connections and answers nothing."""
+    manager = manager_pid(cluster, "host1")
+    cluster.playground.run("host1", ["kill", "-STOP", str(manager)])
+    try:
+        told = cluster.docker("info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}", timeout=20)
+    finally:
+        cluster.playground.run("host1", ["kill", "-CONT", str(manager)])
+    assert told.startswith("active the manager of this node does not answer")
