@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import OrderedDict
 from contextlib import AsyncExitStack
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from cluster.errors import Unavailable
 from cluster.identity import check_identity
 from cluster.objects import Cluster, Node
 from cluster.seams import Clock, Random
+from manager.api.app import MAX_BODY, engine_app
 from manager.api.app import engine_app
 from manager.api.health import own_health
 from manager.api.leaving import leave
@@ -20,6 +22,7 @@ from manager.ca.authority import first_identity, found_cluster
 from manager.certificates import load_identity, save_identity
 from manager.core import Core
 from manager.exits import leave_last_words
+from manager.guard import Bounds, Guard
 from manager.health import ClusterHealth, ManagerHealth, judge
 from manager.keys.locks import lock_of
 from manager.locking import DaemonPipe
@@ -37,15 +40,20 @@ from manager.settings import Settings
 
 log = logging.getLogger("shoal.manager")
 
-SERVER: dict[str, Any] = {
-    "access_log": None,
-    "handler_cancellation": True,
-    "shutdown_timeout": 1.0,
-    # As in Go's servers: a filter may name very many services.
-    "max_line_size": 1 << 20,
-    "max_field_size": 1 << 20,
-}
+SERVER: dict[str, Any] = {"handler_cancellation": True, "shutdown_timeout": 1.0}
 """How both of the manager's HTTP servers run."""
+PORT = Bounds(
+    connections=16384,  # every agent holds one
+    anonymous=256,
+    head_timeout=10.0,
+    idle_timeout=60.0,
+    body_bytes=MAX_BODY,
+    body_timeout=20.0,
+)
+PORT_SHARE, API_SHARE = 0.5, 0.125
+"""Of the files that the manager may open; the rest is Raft's and the disk's."""
+MAX_HANDSHAKES = 512
+"""TLS handshakes at a time; beyond that, the one that has taken longest is ended."""
 HANDSHAKE_TIMEOUT = 5.0
 
 
@@ -59,7 +67,7 @@ class Manager(Core):
         if pipe is not None:
             self.key_keeper = pipe
         self._tls: ssl.SSLContext | None = None
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes: OrderedDict[asyncio.Task[None], None] = OrderedDict()
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -134,7 +142,9 @@ class Manager(Core):
         exit_process(reason)
 
     async def _open_port(self, stack: AsyncExitStack) -> None:
-        runner = web.AppRunner(port_app(self), **SERVER)
+        guard, app = Guard(PORT.within(PORT_SHARE)), port_app(self)
+        app.middlewares.append(guard.bodies)
+        runner = guard.runner(app, **SERVER)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         self._port_runner = runner
@@ -151,7 +161,9 @@ class Manager(Core):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stack.callback(listener.close)
         app = engine_app(self, web.post("/internal/leave", leave), web.get("/internal/alive", self._alive))
-        runner = web.AppRunner(app, **SERVER)
+        guard = Guard(Bounds(body_bytes=MAX_BODY).within(API_SHARE))
+        app.middlewares.append(guard.bodies)
+        runner = guard.runner(app, **SERVER)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.callback(path.unlink, missing_ok=True)
@@ -182,9 +194,13 @@ class Manager(Core):
     # --- connections ----------------------------------------------------------------------------------
 
     def _accept_http(self, sock: socket.socket) -> None:
+        if len(self._handshakes) >= MAX_HANDSHAKES:
+            self._handshakes.popitem(last=False)[0].cancel()
         task = asyncio.create_task(self._handshake(sock))
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        self._handshakes[task] = None
+        task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+        # Cancelled before its first step, a task runs none of its code.
+        task.add_done_callback(lambda done: sock.close() if done.cancelled() else None)
 
     async def _handshake(self, sock: socket.socket) -> None:
         """TLS as the server; an expired or foreign client certificate ends here, and both sides log it."""

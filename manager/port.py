@@ -8,6 +8,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from manager.raft.wire import ALPN
 
@@ -15,7 +16,7 @@ log = logging.getLogger("shoal.port")
 
 BACKLOG = 256
 MAX_WAITING = 512
-"""Connections that have not sent a whole ClientHello yet; more are closed."""
+"""Connections that have not sent a whole ClientHello yet; beyond that, the oldest is closed."""
 HELLO_TIMEOUT = 3.0
 """Seconds for a whole ClientHello to arrive."""
 _PEEK = 16384 + 5
@@ -69,9 +70,6 @@ class ClusterPort:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        for task, sock in waiting.items():
-            if task.cancelled():  # perhaps before its first step, so that it could not close it
-                sock.close()
         if self._pause is not None:
             self._pause.cancel()
         if self._listener is not None:
@@ -105,12 +103,18 @@ class ClusterPort:
                 return
             sock.setblocking(False)
             if len(self._waiting) >= MAX_WAITING:
-                log.warning("too many connections are silent: closing one more")
-                sock.close()
-                continue
+                # Not the new one: those who mean it speak at once.
+                oldest = next(iter(self._waiting))
+                del self._waiting[oldest]
+                oldest.cancel()
             task = asyncio.create_task(self._route(sock))
             self._waiting[task] = sock
-            task.add_done_callback(self._waiting.pop)
+            task.add_done_callback(partial(self._waited, sock))
+
+    def _waited(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        self._waiting.pop(task, None)
+        if task.cancelled():  # perhaps before its first step, so that it could not close it
+            sock.close()
 
     async def _route(self, sock: socket.socket) -> None:
         try:

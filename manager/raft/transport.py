@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 
 from pysyncobj.node import Node as EngineNode
@@ -39,6 +40,8 @@ RETRY_REFUSED_MAX = 1 * SECOND
 REMOVED_GRACE = 0.5
 """Seconds in which a removed member can still receive what was sent to it."""
 CLOSING_TURNS = 20
+MAX_ACCEPTING = 128
+"""Handshakes of managers, or of those who say so, at a time; beyond that, the oldest is ended."""
 _SAY_AGAIN = 30 * SECOND
 LEFT_BEHIND = (
     "a new cluster was forced on manager {here}, and manager {node} was left behind: it takes no part. "
@@ -179,6 +182,7 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         self._incoming: dict[str, _Incoming] = {}
         self._streams: set[_Outgoing | _Incoming] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: OrderedDict[asyncio.Task[None], None] = OrderedDict()
         self._diallers: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, asyncio.Task[None]] = {}
         self._said: dict[str, tuple[str, int]] = {}
@@ -211,7 +215,11 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         if not self._started:
             sock.close()
             return
+        if len(self._accepting) >= MAX_ACCEPTING:
+            self._accepting.popitem(last=False)[0].cancel()
         task = self._own(self._accept(sock))
+        self._accepting[task] = None
+        task.add_done_callback(lambda done: self._accepting.pop(done, None))
         # A task that is cancelled before its first step runs none of its code.
         task.add_done_callback(lambda done: sock.close() if done.cancelled() else None)
 

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from cluster.ids import new_id
 from cluster.seams import SystemClock, system_random
+from manager.guard import Bounds, Guard
 from netplane.plane import NetPlane
 from shoal.daemon import cluster_api, listeners
 from shoal.daemon.agent_runner import AgentRunner
@@ -28,7 +29,7 @@ from shoal.daemon.proxy import ManagerProxy
 from shoal.daemon.swarm_node import SwarmNode
 from shoal.daemon.systemd import Systemd
 from worker.api import auth, containers, images, system, volumes
-from worker.api.http import add_common_headers, errors_middleware
+from worker.api.http import Handler, add_common_headers, errors_middleware, split_version
 from worker.container_logs import ContainerLogs
 from worker.engine import Engine
 from worker.health import HealthSupervisor
@@ -41,7 +42,10 @@ from worker.volumes.store import VolumeStore
 
 log = logging.getLogger("shoal.daemon")
 
-MAX_BODY = 64 << 20  # of JSON; image archives are streamed past this
+STREAMS = frozenset({"/images/load"})
+"""What takes bodies of any size, and reads them piece by piece. All others are JSON."""
+OPEN_FILES_SHARE = 0.25
+"""Of the files that shoald may open, for clients of the API."""
 
 
 class Daemon:
@@ -82,7 +86,8 @@ class Daemon:
             )
             stack.push_async_callback(node.stop)
             await node.start()
-            await listeners.serve(self._app(engine, node, proxy), self._config, stack)
+            guard = Guard(Bounds().within(OPEN_FILES_SHARE))
+            await listeners.serve(self._app(engine, node, proxy, guard), self._config, stack, guard)
             log.info("shoald is up", extra={"data_root": str(engine.data_root)})
             health = HealthSupervisor(engine.runtime, self._clock)
             watch = ManagerWatch(lambda: node.manager_pid, proxy, self._clock)
@@ -150,8 +155,16 @@ class Daemon:
             registry_config=self._registry_config(),
         )
 
-    def _app(self, engine: Engine, node: SwarmNode, proxy: ManagerProxy) -> web.Application:
-        app = web.Application(middlewares=[errors_middleware], client_max_size=MAX_BODY)
+    def _app(self, engine: Engine, node: SwarmNode, proxy: ManagerProxy, guard: Guard) -> web.Application:
+        @web.middleware
+        async def bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if split_version(request.path)[1] in STREAMS:
+                return await handler(request)
+            return await guard.with_body(request, handler)
+
+        app = web.Application(
+            middlewares=[errors_middleware, bodies], client_max_size=guard.bounds.body_bytes
+        )
         app.on_response_prepare.append(add_common_headers)
         system.routes(app, engine, lambda: cluster_api.swarm_info(node, proxy), lambda: node.ping_state)
         containers.routes(app, engine)

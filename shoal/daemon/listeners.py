@@ -1,5 +1,6 @@
 """Where the API is served: unix sockets, TCP, TCP with TLS."""
 
+import asyncio
 import contextlib
 import grp
 import logging
@@ -13,11 +14,13 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from cluster.errors import InvalidArgument, Unavailable
+from manager.guard import Guard
 from shoal.daemon.config import DaemonConfig, Listener, listeners
 
 log = logging.getLogger("shoal.daemon.api")
 
-MAX_HEADER = 1 << 20  # bytes, as in Go's servers: filters and registry credentials can be long
+HANDSHAKE_TIMEOUT = 10.0
+BACKLOG = 128
 GROUP = "docker"  # whose members may use the socket, where the group exists
 
 
@@ -34,19 +37,11 @@ class _ClientFaults(logging.Filter):
         return True
 
 
-async def serve(app: web.Application, config: DaemonConfig, stack: AsyncExitStack) -> None:
-    """Serve on all configured addresses until the stack closes."""
+async def serve(app: web.Application, config: DaemonConfig, stack: AsyncExitStack, guard: Guard) -> None:
+    """Serve on all configured addresses until the stack closes; `guard` bounds what clients may take."""
     requests = logging.getLogger("shoal.daemon.requests")
     requests.addFilter(_ClientFaults())
-    runner = web.AppRunner(
-        app,
-        logger=requests,
-        access_log=None,
-        handler_cancellation=True,
-        shutdown_timeout=1.0,
-        max_line_size=MAX_HEADER,
-        max_field_size=MAX_HEADER,
-    )
+    runner = guard.runner(app, logger=requests, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     for listener in listeners(config):
@@ -54,13 +49,27 @@ async def serve(app: web.Application, config: DaemonConfig, stack: AsyncExitStac
         sock = _bind(listener)
         if listener.path:
             stack.callback(Path(listener.path).unlink, missing_ok=True)
-        await web.SockSite(runner, sock, ssl_context=context).start()
+        if context is None:
+            await web.SockSite(runner, sock).start()
+        else:
+            await _serve_tls(runner, sock, context, stack)
         if listener.port and not listener.tls:
             log.warning(
                 "THE API IS SERVED WITHOUT TLS: whoever reaches this address is root on this machine",
                 extra={"address": str(listener)},
             )
         log.info("API listens", extra={"address": str(listener)})
+
+
+async def _serve_tls(
+    runner: web.AppRunner, sock: socket.socket, context: ssl.SSLContext, stack: AsyncExitStack
+) -> None:
+    """As a SockSite, but a handshake that stalls ends soon."""
+    assert runner.server is not None, "the runner is set up"
+    server = await asyncio.get_running_loop().create_server(
+        runner.server, sock=sock, ssl=context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT, backlog=BACKLOG
+    )
+    stack.callback(server.close)
 
 
 def _bind(listener: Listener) -> socket.socket:

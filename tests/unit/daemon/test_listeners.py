@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cluster.errors import InvalidArgument, Unavailable
+from manager.guard import Bounds, Guard
 from shoal.daemon.config import DaemonConfig
 from shoal.daemon.listeners import serve
 
@@ -102,7 +103,7 @@ async def test_clients_must_prove_themselves(tmp_path: Path, stack: AsyncExitSta
         tlscert=certificate,
         tlskey=key,
     )
-    await serve(application(), config, stack)
+    await serve(application(), config, stack, Guard(Bounds()))
     known = ssl.create_default_context(cafile=str(ours.file))
     known.load_cert_chain(*ours.issue("client"))
     assert await ask(port, known) == "OK"
@@ -119,16 +120,16 @@ async def test_certificates_that_are_not_there(tmp_path: Path, stack: AsyncExitS
         hosts=(f"tcp://127.0.0.1:{free_port()}",), tlsverify=True, tlscert=str(tmp_path / "none.pem")
     )
     with pytest.raises(InvalidArgument, match=r"can't load the TLS files .*none\.pem"):
-        await serve(application(), config, stack)
+        await serve(application(), config, stack, Guard(Bounds()))
 
 
 async def test_the_socket_is_for_root_and_its_group(tmp_path: Path, stack: AsyncExitStack) -> None:
     path = tmp_path / "run" / "x.sock"
     config = DaemonConfig(hosts=(f"unix://{path}",))
-    await serve(application(), config, stack)
+    await serve(application(), config, stack, Guard(Bounds()))
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
     with pytest.raises(Unavailable, match="another daemon serves on"):
-        await serve(application(), config, stack)
+        await serve(application(), config, stack, Guard(Bounds()))
     assert path.exists()
     await stack.aclose()
     assert not path.exists()
@@ -138,7 +139,7 @@ async def test_a_socket_that_a_crash_left_is_replaced(tmp_path: Path, stack: Asy
     path = tmp_path / "x.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    await serve(application(), DaemonConfig(hosts=(f"unix://{path}",)), stack)
+    await serve(application(), DaemonConfig(hosts=(f"unix://{path}",)), stack, Guard(Bounds()))
     connector = aiohttp.UnixConnector(path=str(path))
     async with (
         aiohttp.ClientSession(connector=connector) as http,
