@@ -61,3 +61,6 @@ class FakeExecutor:
 
     async def find(self, task: Task) -> Found:
         return self.found.get(task.id, Found.NOTHING)
+
+    def remains(self) -> list[str]:
+        return [task_id for task_id, found in self.found.items() if found is not Found.NOTHING]

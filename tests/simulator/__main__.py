@@ -40,7 +40,9 @@ def main() -> int:
     parser.add_argument("--lines", type=int, default=60, help="lines of a failing seed's story")
     parser.add_argument("--only", default="", help="only these kinds of faults")
     parser.add_argument("--without", default="", help="all kinds of faults but these")
-    parser.add_argument("--minimise", action="store_true", help="find out which kinds of faults a failure needs")
+    parser.add_argument(
+        "--minimise", action="store_true", help="find out which kinds of faults a failure needs"
+    )
     parser.add_argument("--failed", type=Path, help="append failing seeds to this file")
     given = parser.parse_args()
     kinds = frozenset(given.only.split(",")) if given.only else frozenset(KINDS)

@@ -1,4 +1,4 @@
-"""A node's disk: it forgets what was not synced when power is lost, tears tails, fills up, fails and decays."""
+"""A node's disk: it forgets what was not synced when power is lost, tears tails, fills up, fails, decays."""
 
 import errno
 from collections.abc import Callable
@@ -9,13 +9,14 @@ from tests.simulator.loop import Process
 
 
 class Inode:
-    """A file's bytes: as programs see them, and how much of them survives a loss of power."""
+    """A file's bytes, as programs see them, and what of them survives a loss of power."""
 
-    __slots__ = ("data", "stable")
+    __slots__ = ("before", "data", "stable")
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.stable = b""
+        self.stable = 0  # so many bytes are durable
+        self.before: bytes | None = None  # what was durable before a truncation that is not synced
 
 
 class Disk:
@@ -49,17 +50,18 @@ class Disk:
             undo()
         self._undo.clear()
         for inode in self.files.values():
-            if bytes(inode.data) == inode.stable:
-                continue
-            kept = len(inode.stable)
-            tail = bytes(inode.data[kept:]) if inode.data.startswith(inode.stable) else b""
-            cut = rng.randrange(len(tail) + 1) if tail and rng.random() < 0.5 else 0
-            torn = bytearray(tail[:cut])
-            if torn and rng.random() < 0.3:  # the size was written, and the last block was not
-                start = rng.randrange(len(torn))
-                torn[start:] = bytes(len(torn) - start)
-            inode.data = bytearray(inode.stable) + torn
-            inode.stable = bytes(inode.data)
+            if inode.before is not None and rng.random() < 0.5:
+                inode.data = bytearray(inode.before)
+            elif len(inode.data) > inode.stable:
+                kept = inode.stable
+                if rng.random() < 0.5:
+                    kept += rng.randrange(len(inode.data) - inode.stable + 1)
+                del inode.data[kept:]
+                if kept > inode.stable and rng.random() < 0.3:
+                    # The file grew, and its last block was not written.
+                    start = inode.stable + rng.randrange(kept - inode.stable)
+                    inode.data[start:] = bytes(kept - start)
+            inode.stable, inode.before = len(inode.data), None
 
     def wipe(self, under: Path) -> None:
         """Lose every file below a directory."""
@@ -70,7 +72,7 @@ class Disk:
         """Flip a bit, durably."""
         inode = self.files[path]
         inode.data[offset] ^= 1 << self.rng.randrange(8)
-        inode.stable = bytes(inode.data)
+        inode.stable = len(inode.data)
 
 
 class ProcessDisk:
@@ -133,6 +135,10 @@ class ProcessDisk:
         self.disk.settle()
         self.touch("renamed", target)
 
+    def sync_directory(self, directory: Path) -> None:
+        self.touch("sync_directory", directory)
+        self.disk.settle()
+
     def remove(self, path: Path) -> None:
         self.touch("remove", path)
         inode = self.disk.files.pop(path, None)
@@ -180,12 +186,16 @@ class _File:
         if self._disk.disk.sync_fails:
             self._disk.disk.sync_fails -= 1
             raise OSError(errno.EIO, "Input/output error (injected)", str(self._path))
-        self._inode.stable = bytes(self._inode.data)
+        self._inode.stable, self._inode.before = len(self._inode.data), None
         self._disk.touch("synced", self._path)
 
     def truncate(self, size: int) -> None:
         self._disk.touch("truncate", self._path)
-        del self._inode.data[size:]
+        inode = self._inode
+        if size < inode.stable and inode.before is None:
+            inode.before = bytes(inode.data[: inode.stable])
+        del inode.data[size:]
+        inode.stable = min(inode.stable, size)
 
     def close(self) -> None:
         pass

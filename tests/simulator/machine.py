@@ -212,6 +212,9 @@ class SimExecutor:
             return Found.NOTHING
         return {"created": Found.CREATED, "running": Found.RUNNING, "exited": Found.ENDED}[container.state]
 
+    def remains(self) -> list[str]:
+        return list(self.machine.containers)
+
 
 def _status(container: Container) -> ContainerStatus:
     return ContainerStatus(container_id=container.task.id, pid=1, exit_code=container.exit_code)

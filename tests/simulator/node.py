@@ -434,6 +434,3 @@ class SimNode:
             node.core is not None and self.node_id in node.core._dispatcher.connected
             for node in self.world.nodes
         )
-
-
-

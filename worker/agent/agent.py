@@ -133,6 +133,7 @@ class Agent:
         await self._close_channel_tasks()
         self._logs.close()
         self._begin_held()
+        self._begin_forgotten()
         for driver in self._drivers.values():
             driver.remove()
         if self._running:
@@ -216,6 +217,7 @@ class Agent:
         gone = set(message.removed_tasks)
         if message.full:
             self._begin_held()  # all that are left of them are no longer assigned
+            self._begin_forgotten()
             gone |= self._drivers.keys() - {task.id for task in message.tasks}
         for task_id in gone & self._drivers.keys():
             self._drivers[task_id].remove()
@@ -239,6 +241,14 @@ class Agent:
         for assigned in self._held.values():
             self._begin(assigned.task, assigned.status)
         self._held.clear()
+
+    def _begin_forgotten(self) -> None:
+        """Take up containers of tasks that this agent does not remember, as its memory is not synced: they
+        are stopped and removed like those of any task that is no longer assigned."""
+        for task_id in self._executor.remains():
+            if task_id not in self._drivers:
+                log.warning("found a container of a task that is not assigned here", extra={"task": task_id})
+                self._begin(Task(id=task_id), TaskStatus(state=TaskState.RUNNING))
 
     def _begin(self, task: Task, status: TaskStatus) -> None:
         driver = TaskDriver(task, status, self._executor, self._clock, self._report)

@@ -23,6 +23,7 @@ from worker.runtime.model import (
     SeccompMode,
 )
 
+TASK_LABEL = "com.docker.swarm.task.id"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -38,6 +39,12 @@ class NetworkFiles(Record, frozen=True):
 def container_id(task_id: str) -> str:
     """The id of a task's container: derived, so that it can be found again after any crash."""
     return hashlib.sha256(b"shoal-task:" + task_id.encode()).hexdigest()
+
+
+def task_id_of(container: ContainerConfig) -> str:
+    """The task whose container this is; "" for any other container."""
+    task_id = container.labels.get(TASK_LABEL, "")
+    return task_id if container.id == container_id(task_id) else ""
 
 
 def container_config(
@@ -130,7 +137,7 @@ def task_labels(task: Task) -> dict[str, str]:
         "com.docker.swarm.service.id": task.service_id,
         "com.docker.swarm.service.name": task.service_name,
         "com.docker.swarm.task": "",
-        "com.docker.swarm.task.id": task.id,
+        TASK_LABEL: task.id,
         "com.docker.swarm.task.name": task.name,
     }
 

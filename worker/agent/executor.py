@@ -1,5 +1,6 @@
 """The seam between a task's driver and the machine: images, network and containers behind five verbs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -78,3 +79,6 @@ class Executor(Protocol):
 
     async def find(self, task: Task) -> Found:
         """What exists of the task on this machine (after a restart)."""
+
+    def remains(self) -> Sequence[str]:
+        """The ids of all tasks of which there is a container on this machine."""

@@ -1,7 +1,7 @@
 """Runs tasks on this machine: composes images, volumes, network plane and runtime."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -18,6 +18,7 @@ from worker.agent.container import (
     container_id,
     hostname,
     in_memory_files,
+    task_id_of,
 )
 from worker.agent.executor import Ended, Found, Started, TaskFailed, TaskRejected
 from worker.agent.template import Template
@@ -161,6 +162,10 @@ class TaskExecutor:
         if state.running:
             return Found.RUNNING
         return Found.CREATED if state.status is RuntimeStatus.CREATED else Found.ENDED
+
+    def remains(self) -> Sequence[str]:
+        """From the containers' labels."""
+        return [task_id for config, _ in self._runtime.list() if (task_id := task_id_of(config))]
 
     # --- parts --------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from cluster.spec import ContainerSpec, SecretReference, TaskSpec
 from cluster.states import TaskState
 from tests.fakes.executor import FakeExecutor
 from worker.agent.agent import Agent
+from worker.agent.executor import Found
 from worker.agent.seek import SessionClosed
 from worker.agent.state import AgentState
 
@@ -169,3 +170,15 @@ async def test_a_status_is_stored_before_the_leader_hears_of_it(node: Node) -> N
     again.close()
     assert held.status.state is TaskState.RUNNING
     assert isinstance(held.status, TaskStatus)
+
+
+async def test_a_container_that_the_agent_has_forgotten_is_stopped_and_removed(node: Node) -> None:
+    """Its memory is not synced: after a loss of power it may lack a task whose container is there."""
+    node.executor.found["lost"] = Found.RUNNING
+    agent = await node.start()
+    await agent.received(Assignments(sequence=1, full=True, tasks=(PLAIN,)))
+    async with asyncio.timeout(5):
+        while "remove lost" not in node.executor.calls:
+            await asyncio.sleep(0.01)
+    assert node.executor.calls.index("stop lost") < node.executor.calls.index("remove lost")
+    assert "lost" not in [task.id for task, _ in agent.tasks]
