@@ -150,8 +150,12 @@ class DaemonPipe:
     async def open(cls, descriptor: int) -> "DaemonPipe":
         """Take the socket that the daemon left open, and hear what locks this manager. Raises Unavailable."""
         pipe = cls(*await asyncio.open_connection(sock=socket.socket(fileno=descriptor)))
-        first = decode_message(await pipe._reader.readline())
-        pipe.locks = tuple(lock.lock() for lock in first.locks)
+        try:
+            first = decode_message(await pipe._reader.readline())
+            pipe.locks = tuple(lock.lock() for lock in first.locks)
+        except BaseException:
+            pipe.close()
+            raise
         return pipe
 
     async def prepare(self, lock: Lock) -> None:

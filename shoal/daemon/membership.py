@@ -22,6 +22,7 @@ from cluster.states import Role
 from manager.certificates import load_identity
 from manager.keys.locks import UNLOCKED, Lock, lock_tls_key
 from manager.keys.sealing import WrongKey
+from manager.raft.errors import RaftCorrupt
 from manager.raft.keyring import KEYRING, KeyringFile, parse_keyring
 from manager.rpc.tls import load_chain
 
@@ -139,7 +140,10 @@ class MembershipStore:
 
     def look_at_lock(self) -> None:
         """At the start: whether the manager's keys are locked, and nobody has said with what."""
-        file = self._keyring()
+        try:
+            file = self._keyring()
+        except (RaftCorrupt, OSError):
+            file = None  # the manager will say what is wrong, and the node runs its tasks
         self.locks = () if file is not None and file.locked else (UNLOCKED,)
 
     @property

@@ -277,6 +277,32 @@ async def test_settings_left_out_stay(api: Api) -> None:
     assert (await api.ok("GET", "/swarm"))["Spec"]["Dispatcher"] == {"HeartbeatPeriod": 2_000_000_000}
 
 
+async def update_swarm(api: Api, body: dict[str, Any], query: str = "") -> None:
+    index = (await api.ok("GET", "/swarm"))["Version"]["Index"]
+    await api.ok("POST", f"/swarm/update?version={index}{query}", body)
+
+
+async def unlock_key(api: Api) -> str:
+    return str((await api.ok("GET", "/swarm/unlockkey"))["UnlockKey"])
+
+
+async def test_autolock_has_a_key_that_can_be_rotated(api: Api) -> None:
+    await update_swarm(api, {"EncryptionConfig": {"AutoLockManagers": True}})
+    key = await unlock_key(api)
+    assert key.startswith("SWMKEY-1-")
+    assert (await api.ok("GET", "/swarm"))["Spec"]["EncryptionConfig"] == {"AutoLockManagers": True}
+    await update_swarm(api, {"Labels": {"a": "b"}})
+    assert await unlock_key(api) == key, "what is left out stays: nothing unlocks by accident"
+    await update_swarm(api, {}, "&rotateManagerUnlockKey=true")
+    assert await unlock_key(api) not in ("", key)
+    shown = json.dumps([await api.ok("GET", path) for path in ("/swarm", "/internal/info")])
+    assert "SWMKEY" not in shown
+    await update_swarm(api, {"EncryptionConfig": {"AutoLockManagers": False}})
+    assert await unlock_key(api) == ""
+    await update_swarm(api, {}, "&rotateManagerUnlockKey=true")
+    assert await unlock_key(api) == ""
+
+
 async def test_info_hides_the_tokens(api: Api) -> None:
     info = await api.ok("GET", "/internal/info")
     assert info["LocalNodeState"] == "active"

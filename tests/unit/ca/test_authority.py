@@ -12,11 +12,12 @@ from cluster.identity import Identity, check_identity, create_csr, new_join_toke
 from cluster.joining import JoinRequest
 from cluster.objects import Cluster, ManagerStatus, Node
 from cluster.seams import SECOND, SystemClock
-from cluster.spec import CAConfig, ClusterSpec
+from cluster.spec import CAConfig, ClusterSpec, EncryptionConfig
 from cluster.states import Availability, Role
 from manager.ca.authority import Authority, first_identity, found_cluster, founding_objects, manager_addresses
 from manager.ca.roles import RoleManager
-from manager.store import Store
+from manager.keys.locks import with_autolock
+from manager.store import Store, Transaction
 from tests.fakes.proposer import LocalProposer
 
 HOUR = 3600 * SECOND
@@ -101,6 +102,22 @@ async def test_a_token_admits_with_its_role(founded: Founded, role: Role) -> Non
     assert (node.role, node.spec.availability) == (role, Availability.DRAIN)
     assert node.manager_status is None  # a manager has a place in Raft only once it was added
     assert [m.node_id for m in answer.managers] == ["m1"]
+
+
+async def test_only_managers_are_told_the_unlock_key(founded: Founded) -> None:
+    def lock(tx: Transaction) -> None:
+        spec = replace(founded.cluster.spec, encryption_config=EncryptionConfig(auto_lock_managers=True))
+        tx.update(with_autolock(replace(founded.cluster, spec=spec), founded.rng))
+
+    await founded.store.update(lock)
+    key, tokens = founded.cluster.unlock_key, founded.cluster.root_ca.join_tokens
+    worker = await founded.authority.admit(request(tokens.worker)[1])
+    manager = await founded.authority.admit(request(tokens.manager)[1])
+    assert (worker.unlock_key, manager.unlock_key) == ("", key)
+    assert manager.lock_version == founded.cluster.version
+    for node_id, told in ((worker.node_id, ""), (manager.node_id, key)):
+        renewed = founded.authority.renew(founded.store.view(), node_id, create_csr()[1])
+        assert (renewed.unlock_key, renewed.lock_version) == (told, founded.cluster.version)
 
 
 async def test_each_join_is_a_new_node(founded: Founded) -> None:
