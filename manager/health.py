@@ -10,8 +10,8 @@ from manager.guidance import force_command
 
 LAGS = 1000
 """Entries behind the leader, from which on a manager counts as lagging."""
-SLOW_SYNC = 100 * MILLISECOND
-"""A disk whose syncs take so long (p99) slows every write down, and elections with it."""
+SLOW_SYNC = 250 * MILLISECOND
+"""A disk whose syncs take so long (p99) is near the time after which followers elect another leader."""
 LITTLE_ROOM = 1 << 30
 """Bytes: a log, a snapshot and the next one need some hundred MB."""
 EXPIRES_SOON = 3 * 24 * 3600 * SECOND

@@ -44,6 +44,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", fo
     cgroup_parent: str = ""
     default_runtime: str = "crun"
     manager_user: str = ""
+    advertise_addr: str = ""
 
     @property
     def container_cgroup(self) -> str:

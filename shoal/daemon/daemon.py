@@ -83,6 +83,7 @@ class Daemon:
                 (f"--log-level={self._config.log_level}", f"--log-format={self._config.log_format}"),
                 self._clock,
                 self._rng,
+                self._config.advertise_addr,
             )
             stack.push_async_callback(node.stop)
             await node.start()

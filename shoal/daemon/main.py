@@ -49,6 +49,10 @@ _FLAGS_TO_FIELDS = {
 @click.option(
     "--manager-user", help="User, UID or UID:GID of the manager process (shoal-manager, or else 65521)"
 )
+@click.option(
+    "--advertise-addr",
+    help="This node's new address in its cluster: IP, IP:PORT or interface",
+)
 @click.option("--default-runtime", help="OCI runtime: crun (default) or runc")
 @click.version_option(package_name="shoal", prog_name="shoald")
 def main(config_file: Path | None, **flags: Any) -> None:

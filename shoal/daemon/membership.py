@@ -48,6 +48,8 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     listen_address: str
     advertise_address: str
     data_path_address: str  # an IP
+    advertise_local: bool = False
+    """The advertised address was this machine's own; when it is no more, the node has moved."""
     data_path_port: int = 4789
     managers: tuple[ManagerAddress, ...] = ()
 

@@ -7,16 +7,25 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cluster.errors import Conflict, InvalidArgument
+from cluster.errors import Conflict, InvalidArgument, Unavailable
 from cluster.messages import ManagerAddress
 from cluster.seams import Clock, Random
 from cluster.states import Role
+from shoal.daemon.addressing import moved, settled
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.manager_process import ManagerFailed, ManagerProcess
 from shoal.daemon.membership import Membership, MembershipStore
 from shoal.daemon.proxy import ManagerProxy
 from shoal.daemon.restore import RestoreRequest, stage, verified
-from shoal.daemon.swarm_requests import InitRequest, addresses, advertised, listening, split
+from shoal.daemon.swarm_requests import (
+    InitRequest,
+    addresses,
+    advertised,
+    listening,
+    own_addresses,
+    source_towards,
+    split,
+)
 from worker.agent.agent import NodeEvents
 
 log = logging.getLogger("shoal.daemon.recovery")
@@ -44,6 +53,7 @@ class Recovery:
     _clock: Clock
     _rng: Random
     _lock: asyncio.Lock
+    _advertise_address: str
 
     async def _start_manager(self, extra: Sequence[str] = ()) -> None:
         raise NotImplementedError
@@ -63,6 +73,8 @@ class Recovery:
         membership = self._membership
         if membership is None or membership.role is not Role.MANAGER or not self._store.has_raft():
             raise InvalidArgument(NO_STATE)
+        if self._store.locked and not self._proxy.attached:
+            raise Unavailable(self._proxy.refusal)
         forced = await asyncio.to_thread(_alone, membership, request)
         await self._stop_manager(RESTARTING)
         self._membership = forced
@@ -102,6 +114,7 @@ class Recovery:
                 await self._undo()
             self._store.forget()
             staged.store.root.rename(self._store.root)
+            self._store.look_at_lock()
             self._membership = staged.membership
             await self._start_manager()
             await self._agents.start(self._membership, self._events)
@@ -110,6 +123,22 @@ class Recovery:
                 extra={"node": staged.membership.node_id, "index": contents.head.index},
             )
             return staged.membership
+
+    async def _settle_address(self, membership: Membership) -> Membership:
+        """The membership with the address that the node has now; the managers are told by its manager, and by
+        its agent's next session."""
+        wanted = self._advertise_address
+        now, problem = await asyncio.to_thread(
+            lambda: settled(membership, wanted and _chosen(wanted), own_addresses(), source_towards)
+        )
+        if problem:
+            log.error(problem)
+        if now.advertise_address != membership.advertise_address:
+            old, new = membership.advertise_address, now.advertise_address
+            log.warning("this node has another address", extra={"was": old, "is": new})
+        if now != membership:
+            self._store.save(now)
+        return now
 
     @property
     def data_root(self) -> Path:
@@ -134,12 +163,18 @@ def _alone(membership: Membership, request: InitRequest) -> Membership:
     if request.advertise_addr:
         host, port = split(request.advertise_addr)
         advertise = advertised(f"{host}:{port or split(advertise)[1]}", listen)
-    return moved(replace(membership, listen_address=listen), advertise, request.data_path_addr)
+    data_path = _host(advertised(request.data_path_addr, listen)) if request.data_path_addr else ""
+    local = _host(advertise) in own_addresses()
+    alone = replace(membership, listen_address=listen, managers=(ManagerAddress(membership.node_id, ""),))
+    return moved(alone, advertise, advertise_local=local, data_path=data_path)
 
 
-def moved(membership: Membership, advertise: str, data_path: str = "") -> Membership:
-    """The membership with another address of this node's. Container traffic moves along if it went there."""
-    old, new = membership.address, advertise.rpartition(":")[0].strip("[]")
-    path = data_path or (new if membership.data_path_address == old else membership.data_path_address)
-    managers = (ManagerAddress(membership.node_id, advertise),)
-    return replace(membership, advertise_address=advertise, data_path_address=path, managers=managers)
+def _chosen(text: str) -> str:
+    """The operator's choice; an interface's name stands for its address. Raises InvalidArgument."""
+    host, port = split(text)
+    found = _host(advertised(host, listening("")))
+    return f"{found}:{port}" if port else found
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")

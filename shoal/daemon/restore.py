@@ -84,6 +84,7 @@ def stage(contents: Contents, where: Addresses, root: Path, clock: Clock, random
         listen_address=where.listen,
         advertise_address=where.advertise,
         data_path_address=where.data_path,
+        advertise_local=where.local,
         data_path_port=restored.data_path_port,
         managers=(ManagerAddress(restored.node_id, where.advertise),),
     )

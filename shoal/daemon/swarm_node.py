@@ -63,7 +63,10 @@ class SwarmNode(Recovery):
         log_flags: Sequence[str],
         clock: Clock,
         rng: Random,
+        advertise_address: str = "",
     ) -> None:
+        """`advertise_address`: where this node is, "ip", "ip:port" or an interface; empty: where it was."""
+        self._advertise_address = advertise_address
         self._store = store
         self._agents = agents
         self._proxy = proxy
@@ -87,6 +90,7 @@ class SwarmNode(Recovery):
         self._membership = self._store.load()
         if self._membership is None:
             return
+        self._membership = await self._settle_address(self._membership)
         if self._membership.role is Role.MANAGER:
             # Without its manager the node still runs its tasks; `docker info` shows the error.
             self._store.look_at_lock()
@@ -136,7 +140,7 @@ class SwarmNode(Recovery):
             request.check()
             self._begin()
             node_id = new_id(self._rng)
-            listen, advertise, data_path = await addresses(request)
+            listen, advertise, data_path, local = await addresses(request)
             membership = Membership(
                 node_id=node_id,
                 cluster_id="",
@@ -144,6 +148,7 @@ class SwarmNode(Recovery):
                 listen_address=listen,
                 advertise_address=advertise,
                 data_path_address=data_path,
+                advertise_local=local,
                 data_path_port=request.data_path_port or 4789,
                 managers=(ManagerAddress(node_id, advertise),),
             )
@@ -179,7 +184,7 @@ class SwarmNode(Recovery):
                 self._pending = ""
 
     async def _join(self, request: JoinRequest) -> None:
-        listen, advertise, data_path = await addresses(request)
+        listen, advertise, data_path, local = await addresses(request)
         joined = await join(
             request.remote_addrs,
             request.join_token,
@@ -197,6 +202,7 @@ class SwarmNode(Recovery):
             listen_address=listen,
             advertise_address=advertise,
             data_path_address=data_path,
+            advertise_local=local,
             data_path_port=answer.data_path_port,
             managers=answer.managers,
         )

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -121,11 +122,12 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_name)
 
 
 class Addresses(NamedTuple):
-    """This node's: two "ip:port", and the IP address of its overlay traffic."""
+    """This node's: two "ip:port", and the IP address of its overlay traffic. local: it is this machine's."""
 
     listen: str
     advertise: str
     data_path: str
+    local: bool
 
 
 async def addresses(request: InitRequest | JoinRequest) -> Addresses:
@@ -141,7 +143,8 @@ def _addresses_of(request: InitRequest | JoinRequest) -> Addresses:
     listen = listening(request.listen_addr)
     advertise = advertised(request.advertise_addr, listen, towards)
     data_path = advertised(request.data_path_addr, listen) if request.data_path_addr else advertise
-    return Addresses(listen, advertise, data_path.rpartition(":")[0])
+    local = advertise.rpartition(":")[0] in own_addresses()
+    return Addresses(listen, advertise, data_path.rpartition(":")[0], local)
 
 
 def listening(text: str) -> str:
@@ -162,7 +165,7 @@ def advertised(text: str, listen: str, towards: list[str] | None = None) -> str:
         if not ipaddress.ip_address(listen_host).is_unspecified:
             host = listen_host
         else:
-            host = _source_towards(towards or []) or _only_address()
+            host = source_towards(towards or []) or _only_address()
     return f"{_resolve(host)}:{port or listen_port or CLUSTER_PORT}"
 
 
@@ -206,11 +209,16 @@ def _addresses() -> list[tuple[str, str]]:
         for name, address in found
         if name
         and not ipaddress.ip_address(address).is_loopback
-        and not name.startswith(("docker", "br-", "shoal"))
+        and not name.startswith(("docker", "br-", "shoal", "shoe"))
     ]
 
 
-def _source_towards(targets: list[str]) -> str:
+def own_addresses() -> set[str]:
+    """This machine's IPv4 addresses that others may reach it at."""
+    return {address for _, address in _addresses()}
+
+
+def source_towards(targets: Sequence[str]) -> str:
     """The local address from which the first reachable of these is reached."""
     for target in targets:
         host, port = split(target)

@@ -69,15 +69,16 @@ def test_the_manager_understands_what_it_is_told_to_found() -> None:
 
 async def test_this_node_s_addresses_are_found_while_the_loop_runs() -> None:
     remote = JoinRequest(remote_addrs=["127.0.0.1:2377"])
-    assert await addresses(remote) == ("0.0.0.0:2377", "127.0.0.1:2377", "127.0.0.1")
+    assert await addresses(remote) == ("0.0.0.0:2377", "127.0.0.1:2377", "127.0.0.1", False)
     given = InitRequest(
         listen_addr="127.0.0.1:9000", advertise_addr="192.0.2.7", data_path_addr="192.0.2.8:1"
     )
-    assert await addresses(given) == ("127.0.0.1:9000", "192.0.2.7:9000", "192.0.2.8")
+    assert await addresses(given) == ("127.0.0.1:9000", "192.0.2.7:9000", "192.0.2.8", False)
     assert await addresses(InitRequest(listen_addr="127.0.0.1")) == (
         "127.0.0.1:2377",
         "127.0.0.1:2377",
         "127.0.0.1",
+        False,
     )
     with pytest.raises(InvalidArgument, match="use an IP address or the name of a network interface"):
         await addresses(InitRequest(advertise_addr="no-such-interface"))
