@@ -19,6 +19,8 @@ INCOMPLETE = "warning: incomplete log stream. some logs could not be retrieved f
 MAX_BUFFERED = 8 << 20
 """Bytes that wait for a slow reader; beyond, its stream ends with an error rather than stall the agents."""
 
+_CHUNK = 256  # what a piece takes besides its data
+
 
 @dataclass
 class _Stream:
@@ -75,7 +77,7 @@ class LogBroker:
                 chunk = await stream.queue.get()
                 if chunk is None:
                     break
-                stream.buffered -= len(chunk.data)
+                stream.buffered -= len(chunk.data) + _CHUNK
                 yield chunk
         finally:
             del self._streams[number]
@@ -90,7 +92,7 @@ class LogBroker:
         stream = self._streams.get(chunk.request)
         if stream is None or session.id not in stream.open:
             return
-        stream.buffered += len(chunk.data)
+        stream.buffered += len(chunk.data) + _CHUNK
         if stream.buffered > MAX_BUFFERED:
             session.send(LogCancel(request=chunk.request))
             stream.end(session.id, f"the reader is too slow for node {stream.open[session.id]}")

@@ -13,6 +13,10 @@ log = logging.getLogger("shoal.dispatcher.session")
 
 CONGESTED = 16
 """Messages waiting to be sent, from which on assignments are gathered rather than queued."""
+MAX_QUEUED = 4096
+"""Messages waiting to be sent, beyond which the session ends: the agent does not read."""
+MAX_REPORTS = 64
+"""Status reports of one agent that wait to be written, beyond which its session ends."""
 FAREWELL = 1.0
 """Seconds that a closing session's last messages may take."""
 
@@ -30,6 +34,8 @@ class Session:
         self._channel = channel
         self._outgoing: asyncio.Queue[ManagerMessage | None] = asyncio.Queue()
         self._closing = False
+        self._overrun = asyncio.Event()
+        self._reports = 0
 
     @property
     def node_id(self) -> str:
@@ -48,8 +54,26 @@ class Session:
 
     def send(self, message: ManagerMessage) -> None:
         """Queue a message; nothing after `close`."""
-        if not self._closing:
+        if self._closing:
+            return
+        if self._outgoing.qsize() >= MAX_QUEUED:
+            self._break_off("the agent does not read what is sent to it")
+        else:
             self._outgoing.put_nowait(message)
+
+    def reports(self, more: int) -> None:
+        """That many more (or fewer) status reports of the agent's wait to be written."""
+        self._reports += more
+        if self._reports > MAX_REPORTS:
+            self._break_off("the agent sends statuses faster than they can be written")
+
+    def _break_off(self, reason: str) -> None:
+        if not self._closing:
+            log.error("ending a session", extra={"node": self.node_id, "reason": reason})
+            self._closing = True
+            while not self._outgoing.empty():
+                self._outgoing.get_nowait()
+            self._overrun.set()
 
     def close(self, farewell: ManagerMessage | None = None) -> None:
         """End the session after what is queued, and this last message, were sent."""
@@ -67,14 +91,16 @@ class Session:
         """
         sender = asyncio.create_task(self._send_all(drained), name=f"send {self.node_id}")
         receiver = asyncio.create_task(self._receive_all(received), name=f"receive {self.node_id}")
+        overrun = asyncio.create_task(self._overrun.wait())
         try:
-            await asyncio.wait((sender, receiver), return_when=asyncio.FIRST_COMPLETED)
-            if self._closing and not sender.done():
+            await asyncio.wait((sender, receiver, overrun), return_when=asyncio.FIRST_COMPLETED)
+            if self._closing and not sender.done() and not self._overrun.is_set():
                 await asyncio.wait((sender,), timeout=FAREWELL)
         finally:
             self._closing = True
             sender.cancel()
             receiver.cancel()
+            overrun.cancel()
             results = await asyncio.gather(sender, receiver, return_exceptions=True)
         for result in results:
             if isinstance(result, ChannelClosed):

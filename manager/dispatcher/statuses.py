@@ -55,6 +55,7 @@ class StatusWriter:
     def take(self, session: Session, report: StatusReport) -> None:
         """A report to be written and acknowledged."""
         self._reports.append(_Report(session, report))
+        session.reports(+1)
         self._arrived.set()
 
     async def run(self) -> None:
@@ -74,6 +75,7 @@ class StatusWriter:
         await self._commit(changes)
         view = self._store.view()
         for session, report in batch:
+            session.reports(-1)
             session.send(StatusAck(report.number))
             unknown = tuple(
                 update.task_id

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Iterable
 from functools import partial
 
@@ -60,7 +59,7 @@ class Term:
             clock.monotonic(),
         )
         self._inherit_withdrawals()
-        self._descriptions: deque[tuple[str, DescriptionChanged]] = deque()
+        self._descriptions: dict[str, DescriptionChanged] = {}  # by node, its newest
         self._described = asyncio.Event()
         self.sessions: dict[str, Session] = {}
         self.statuses = StatusWriter(store, clock)
@@ -119,7 +118,7 @@ class Term:
                 session.applied = max(session.applied, sequence)
                 self._released(self._withdrawals.applied(session.id, sequence))
             case DescriptionChanged():
-                self._descriptions.append((session.node_id, message))
+                self._descriptions[session.node_id] = message
                 self._described.set()
             case LogChunk():
                 self.logs.chunk(session, message)
@@ -337,14 +336,15 @@ class Term:
             await self._described.wait()
             self._described.clear()
             while self._descriptions:
-                node_id, message = self._descriptions.popleft()
+                node_id = next(iter(self._descriptions))
+                message = self._descriptions.pop(node_id)
                 try:
                     await self._store.update_retrying(
                         partial(describe, node_id=node_id, description=message.description)
                     )
                 except OVERTAKEN as error:
                     log.info("description not written yet", extra={"node": node_id, "reason": str(error)})
-                    self._descriptions.append((node_id, message))
+                    self._descriptions.setdefault(node_id, message)
                     await self._clock.sleep(LONGEST_SLEEP)
                 except ShoalError as error:
                     log.error("a description was refused", extra={"node": node_id, "reason": str(error)})

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +23,8 @@ from worker.images.engine_json import (
 from worker.images.model import ImageUser
 
 _FILTERS = {"before", "dangling", "label", "label!", "reference", "since", "until"}
+MAX_LINES = 256
+"""Lines of progress that wait for a slow client."""
 _END = object()
 
 
@@ -68,7 +70,7 @@ class _Handlers:
 
         async def work() -> Exception | None:
             try:
-                await self._images.pull(name, auth=auth, platform=platform, progress=messages.put_nowait)
+                await self._images.pull(name, auth=auth, platform=platform, progress=_into(messages))
             except Unauthorized as error:
                 # To a 401 the docker CLI answers with a prompt for a password, in which a script hangs.
                 return Forbidden(str(error))
@@ -90,7 +92,7 @@ class _Handlers:
 
         async def work() -> Exception | None:
             try:
-                await self._images.load(body(), messages.put_nowait)
+                await self._images.load(body(), _into(messages))
             except (ShoalError, OSError) as error:
                 return error
             finally:
@@ -133,6 +135,16 @@ class _Handlers:
             ImageUser(container_id=config.id, image_id=config.image_id, running=state.running)
             for config, state in self._engine.runtime.list()
         ]
+
+
+def _into(messages: "asyncio.Queue[Any]") -> Callable[[dict[str, Any]], None]:
+    """Queue lines for a client that may be slow, or not read at all: how far a layer is, it can miss."""
+
+    def put(line: dict[str, Any]) -> None:
+        if messages.qsize() < MAX_LINES or not line.get("progressDetail"):
+            messages.put_nowait(line)
+
+    return put
 
 
 async def _stream(

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from cluster.errors import Unavailable
 from cluster.messages import (
     Applied,
+    DescriptionChanged,
     Heartbeat,
     LogChunk,
     LogEnd,
@@ -20,6 +21,8 @@ from cluster.messages import (
     RoleChanged,
     SessionRedirect,
     StatusAck,
+    StatusReport,
+    TaskStatusUpdate,
     Welcome,
 )
 from cluster.objects import (
@@ -28,6 +31,7 @@ from cluster.objects import (
     Network,
     NetworkAttachment,
     Node,
+    NodeDescription,
     NodeStatus,
     Service,
     StoreObject,
@@ -40,6 +44,7 @@ from cluster.seams import MILLISECOND, SECOND
 from cluster.spec import NetworkSpec, NodeSpec, ServiceSpec
 from cluster.states import NodeState, Role, TaskState
 from manager.dispatcher import Dispatcher
+from manager.dispatcher.session import MAX_QUEUED, MAX_REPORTS
 from manager.store import Store
 from tests.fakes.agent import FakeAgent
 from tests.fakes.clock import ManualClock, settle
@@ -527,3 +532,51 @@ async def test_a_node_heard_of_while_it_is_marked_down_is_ready_again(cluster: C
         await cluster.talk()
         assert cluster.get(Node, "n1").status.state == NodeState.READY
         assert cluster.dispatcher.connected == {"n1"}
+
+
+# --- agents that ask more than they read ------------------------------------------------------------------
+
+
+async def test_an_agent_that_never_reads_its_answers_is_cut_off() -> None:
+    cluster = Cluster()
+    await cluster.nodes("n1", "n2")
+    async with running(cluster):
+        deaf, other = await cluster.agent("n1"), await cluster.agent("n2")
+        deaf.channel.flowing.clear()
+        for _ in range(MAX_QUEUED + 100):
+            deaf.say(Heartbeat())
+        await settle(MAX_QUEUED + 200)
+        assert deaf.serving.done()
+        assert not other.serving.done()
+
+
+async def test_an_agent_that_floods_the_managers_with_statuses_is_cut_off() -> None:
+    cluster = Cluster()
+    await cluster.nodes("n1", "n2")
+    await cluster.web()
+    async with running(cluster):
+        agent, other = await cluster.agent("n1"), await cluster.agent("n2")
+        cluster.proposer.hold()
+        for number in range(MAX_REPORTS + 10):
+            status = TaskStatus(state=TaskState.RUNNING, message=f"{number}")
+            agent.say(StatusReport(number=number, updates=(TaskStatusUpdate("t1", status),)))
+            await settle(5)
+        assert agent.serving.done()
+        assert not other.serving.done()
+        cluster.proposer.release()
+
+
+async def test_of_a_node_s_descriptions_only_the_newest_waits() -> None:
+    cluster = Cluster()
+    await cluster.nodes("n1")
+    async with running(cluster):
+        agent = await cluster.agent("n1")
+        cluster.proposer.hold()
+        for number in range(500):
+            description = NodeDescription(hostname=f"h{number}")
+            agent.say(DescriptionChanged(description=description))
+        await settle(600)
+        assert cluster.proposer.held <= 1
+        cluster.proposer.release()
+        await cluster.talk()
+        assert cluster.get(Node, "n1").description.hostname == "h499"
