@@ -77,7 +77,7 @@ def _check(wanted: Mapping[str, list[str]], key: str, allowed: set[str] | None) 
 def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InvalidArgument(f"invalid filter 'name={text}': {error}") from error
 
 

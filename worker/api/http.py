@@ -23,7 +23,7 @@ API_VERSION = "1.50"
 MIN_API_VERSION = "1.24"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_VERSIONED = re.compile(r"/v(\d+)\.(\d+)(?=/)")
+_VERSIONED = re.compile(r"/v(\d{1,3})\.(\d{1,3})(?=/)", re.ASCII)
 _TRUE = frozenset(("1", "true", "t", "yes", "y", "on"))
 _FALSE = frozenset(("0", "false", "f", "no", "n", "off"))
 
@@ -137,7 +137,7 @@ async def add_common_headers(_: web.Request, response: web.StreamResponse) -> No
 def add_route(app: web.Application, method: str, path: str, handler: Handler) -> None:
     """Serve a path with and without a version prefix."""
     app.router.add_route(method, path, handler)
-    app.router.add_route(method, r"/v{api:\d+\.\d+}" + path, handler)
+    app.router.add_route(method, r"/v{api:[0-9]{1,3}\.[0-9]{1,3}}" + path, handler)
 
 
 def flag(request: web.Request, name: str, default: bool = False) -> bool:
@@ -151,10 +151,9 @@ def integer(request: web.Request, name: str, default: int) -> int:
     value = request.query.get(name, "")
     if not value:
         return default
-    try:
-        return int(value)
-    except ValueError as error:
-        raise InvalidArgument(f"invalid value {value!r} of parameter {name}: expected an integer") from error
+    if not re.fullmatch(r"\s*[-+]?[0-9]{1,18}\s*", value):
+        raise InvalidArgument(f"invalid value {value[:80]!r} of parameter {name}: expected an integer")
+    return int(value)
 
 
 def filters(request: web.Request, known: Mapping[str, object] | set[str]) -> dict[str, list[str]]:

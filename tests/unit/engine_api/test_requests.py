@@ -22,6 +22,8 @@ async def test_ping(api: Api, prefix: str) -> None:
         ("GET", "/v1.23/info", 400),
         ("GET", "/v1.51/info", 400),
         ("GET", "/v1/info", 404),
+        ("GET", f"/v1.{'9' * 5000}/info", 404),
+        ("GET", f"/v{'9' * 5000}.1/info", 404),
         ("GET", "/nothing", 404),
         ("PUT", "/info", 405),
         ("OPTIONS", "/_ping", 405),
@@ -124,3 +126,14 @@ async def test_unknown_containers(api: Api) -> None:
     ):
         assert await api(method, path) == (404, {"message": "No such container: x"})
     assert (await api("GET", "/containers/json", filters='{"since":["x"]}'))[0] == 404
+
+
+@pytest.mark.parametrize("name", ["a{99999999999999999999}", "(" * 3000 + "a" + ")" * 3000, "[", "a**", "\\"])
+async def test_patterns_that_no_engine_takes(api: Api, name: str) -> None:
+    status, answer = await api("GET", "/containers/json", filters=json.dumps({"name": [name]}))
+    assert (status, "invalid filter" in answer["message"]) == (400, True)
+
+
+@pytest.mark.parametrize("limit", ["9" * 5000, "1e3", "0x10", "1_000", "--1"])
+async def test_numbers_that_are_none(api: Api, limit: str) -> None:
+    assert (await api("GET", "/containers/json", limit=limit))[0] == 400
