@@ -134,7 +134,7 @@ def decode_message(line: bytes) -> LockMessage:
     """Read a line. Raises Unavailable when the other end has closed, or wrote something else."""
     try:
         return msgspec.json.decode(line, type=LockMessage)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unavailable("the pipe between the manager and its daemon is broken") from error
 
 

@@ -36,7 +36,7 @@ async def serve_locks(ours: socket.socket, locks: Locks) -> None:
                 await writer.drain()
             elif message.settle is not None:
                 locks.keep_locks((message.settle.lock(),))
-    except (OSError, ShoalError) as error:
+    except (OSError, ShoalError, ValueError) as error:  # ValueError: a line without an end
         log.error("the manager's lock can't be kept up with", extra={"reason": str(error)})
     finally:
         writer.close()
