@@ -55,6 +55,9 @@ class Disk(Protocol):
     def rename(self, source: Path, target: Path) -> None:
         """Replace target atomically; durable on return."""
 
+    def sync_directory(self, directory: Path) -> None:
+        """Return when the names in it are durable."""
+
     def remove(self, path: Path) -> None:
         """Remove the file; that it is missing is fine."""
 
@@ -112,11 +115,15 @@ class SystemDisk:
     def rename(self, source: Path, target: Path) -> None:
         """Rename, then sync the directory."""
         source.rename(target)
-        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.sync_directory(target.parent)
+
+    def sync_directory(self, directory: Path) -> None:
+        """Sync it."""
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(directory)
+            os.fsync(descriptor)
         finally:
-            os.close(directory)
+            os.close(descriptor)
 
     def remove(self, path: Path) -> None:
         """Unlink."""

@@ -136,7 +136,9 @@ class Journal:
         self._file = self._disk.open_append(paths[-1])
         if self._torn:
             self._file.truncate(self._segments[-1].size)
-            self._file.sync()
+        # What a process that was killed had not synced yet looks durable; from now on it is relied upon.
+        self._file.sync()
+        self._disk.sync_directory(self._directory)
 
     _torn = False
 

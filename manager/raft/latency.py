@@ -68,6 +68,10 @@ class TimedDisk:
         """As the disk does."""
         self._disk.rename(source, target)
 
+    def sync_directory(self, directory: Path) -> None:
+        """As the disk does."""
+        self._disk.sync_directory(directory)
+
     def remove(self, path: Path) -> None:
         """As the disk does."""
         self._disk.remove(path)

@@ -175,6 +175,9 @@ class _LogDisk:
                 raise
             self._disk.rename(source, target)
 
+    def sync_directory(self, directory: Path) -> None:
+        self._disk.sync_directory(directory)
+
     def remove(self, path: Path) -> None:
         self._disk.remove(path)
 

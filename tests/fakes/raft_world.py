@@ -116,6 +116,9 @@ class SimDisk:
         self.check("rename", target)
         self.files[target] = self.files.pop(source)
 
+    def sync_directory(self, directory: Path) -> None:
+        self.check("sync_directory", directory)
+
     def remove(self, path: Path) -> None:
         self.check("remove", path)
         self.files.pop(path, None)

@@ -1,13 +1,12 @@
 """The library that makes power losses honest: what was synced stays, and nothing else does."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.chaos import power
+from tests.host.chaos.disk import Disk
 
 pytestmark = pytest.mark.host
 
@@ -29,27 +28,6 @@ def rename(old, new):
 """
 
 
-class Disk:
-    """A directory, and processes that write to it."""
-
-    def __init__(self, root: Path, library: Path) -> None:
-        self.root = root
-        self._environment = power.environment(library, [root])
-
-    def run(self, script: str) -> None:
-        subprocess.run(
-            [sys.executable, "-c", HELPERS + script, str(self.root)], env=self._environment, check=True
-        )
-
-    def after_power_loss(self) -> dict[str, bytes]:
-        power.lose_power(self.root)
-        return {
-            str(path.relative_to(self.root)): path.read_bytes()
-            for path in sorted(self.root.rglob("*"))
-            if path.is_file() and power.SHADOW not in path.parts
-        }
-
-
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return power.build(tmp_path_factory.mktemp("library"))
@@ -59,7 +37,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def disk(tmp_path: Path, library: Path) -> Disk:
     root = tmp_path / "root"
     root.mkdir()
-    return Disk(root, library)
+    return Disk(root, library, HELPERS)
 
 
 def test_a_synced_write_stays_and_an_unsynced_one_is_lost(disk: Disk) -> None:
