@@ -1,8 +1,11 @@
 """`shoal swarm …`"""
 
+import sys
+
 import click
 
-from cluster.errors import Unavailable
+from cluster.errors import InvalidArgument, Unavailable
+from shoal.cli.client import Json
 from shoal.cli.output import say
 from shoal.cli.session import Session, pass_session
 
@@ -26,6 +29,7 @@ def swarm() -> None:
 @click.option(
     "--force-new-cluster", is_flag=True, help="Make one manager of a lost majority a cluster again."
 )
+@click.option("--autolock", is_flag=True, help="Keep managers locked after a restart, until `swarm unlock`.")
 @click.option("--availability", type=click.Choice(["active", "pause", "drain"]), default="active")
 @pass_session
 def init(
@@ -35,6 +39,7 @@ def init(
     data_path_addr: str,
     pools: tuple[str, ...],
     force_new_cluster: bool,
+    autolock: bool,
     availability: str,
 ) -> None:
     """Make this engine the first manager of a new cluster."""
@@ -43,6 +48,7 @@ def init(
         "AdvertiseAddr": advertise_addr,
         "DataPathAddr": data_path_addr,
         "ForceNewCluster": force_new_cluster,
+        "AutoLockManagers": autolock,
         "Availability": availability,
         "Spec": {},
     }
@@ -52,6 +58,49 @@ def init(
     click.echo(f"Swarm initialized: current node ({node}) is now a manager.")
     _print_join(session, "worker")
     say("`shoal swarm join-token manager` shows how a manager joins.")
+    if autolock:
+        _print_unlock_key(session)
+
+
+@swarm.command()
+@click.option("--autolock", type=bool, required=True, help="Whether managers stay locked after a restart.")
+@pass_session
+def update(session: Session, autolock: bool) -> None:
+    """Change the cluster's settings."""
+    found = session.engine.get("/swarm")
+    before = _autolock(found)
+    spec = found["Spec"] | {"EncryptionConfig": {"AutoLockManagers": autolock}}
+    session.engine.post("/swarm/update", spec, version=found["Version"]["Index"])
+    click.echo("Swarm updated.")
+    if autolock and not before:
+        _print_unlock_key(session)
+
+
+@swarm.command()
+@pass_session
+def unlock(session: Session) -> None:
+    """Unlock this node's manager; asks for the key, or reads it from a pipe."""
+    terminal = sys.stdin.isatty()
+    key = click.prompt("Unlock key", hide_input=True, err=True) if terminal else sys.stdin.readline()
+    session.engine.post("/swarm/unlock", {"UnlockKey": key.strip()})
+
+
+@swarm.command(name="unlock-key")
+@click.option("--rotate", is_flag=True, help="Make a new key; keep the old one until all managers have it.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the key.")
+@pass_session
+def unlock_key(session: Session, rotate: bool, quiet: bool) -> None:
+    """Show the key that unlocks managers."""
+    if rotate:
+        found = session.engine.get("/swarm")
+        if not _autolock(found):
+            raise InvalidArgument("autolock is off: `shoal swarm update --autolock true` turns it on")
+        query = {"rotateManagerUnlockKey": True, "version": found["Version"]["Index"]}
+        session.engine.post("/swarm/update", found["Spec"], **query)
+    if quiet:
+        click.echo(_unlock_key(session))
+    else:
+        _print_unlock_key(session)
 
 
 @swarm.command()
@@ -113,6 +162,25 @@ def join_token(session: Session, role: str, rotate: bool, quiet: bool) -> None:
         click.echo(session.engine.get("/swarm")["JoinTokens"][role.capitalize()])
     else:
         _print_join(session, role)
+
+
+def _autolock(swarm: Json) -> bool:
+    return bool(swarm["Spec"].get("EncryptionConfig", {}).get("AutoLockManagers"))
+
+
+def _unlock_key(session: Session) -> str:
+    key: str = session.engine.get("/swarm/unlockkey")["UnlockKey"]
+    if not key:
+        raise InvalidArgument("autolock is off, so there is no unlock key")
+    return key
+
+
+def _print_unlock_key(session: Session) -> None:
+    click.echo(
+        f"To unlock a manager after it restarts, run `shoal swarm unlock` there and give this key:\n\n"
+        f"    {_unlock_key(session)}\n\n"
+        "Keep it in a safe place: without it no restarted manager can be unlocked."
+    )
 
 
 def _print_join(session: Session, role: str) -> None:

@@ -1,5 +1,6 @@
 """`shoal` as a user types it, against a fake engine: what it asks for, what it prints, how it fails."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,41 @@ def test_swarm_tokens(swarm: FakeEngine, run: Run) -> None:
     assert run("swarm", "join-token", "-q", "manager").out == "MT\n"
     assert run("swarm", "join-token", "--rotate", "-q", "worker").out == "WT\n"
     assert swarm.asked("POST", "/swarm/update")[0].query == {"rotateWorkerToken": "true", "version": "9"}
+
+
+def test_autolock_shows_the_key_that_it_makes(swarm: FakeEngine, run: Run) -> None:
+    key = {"UnlockKey": "SWMKEY-1-x"}
+    swarm.on("POST", "/swarm/init", "node1id")
+    swarm.on("POST", "/swarm/update", None)
+    swarm.on("GET", "/swarm/unlockkey", key)
+    assert "\n    SWMKEY-1-x\n" in run("swarm", "init", "--autolock").out
+    assert swarm.asked("POST", "/swarm/init")[0].body["AutoLockManagers"] is True
+    assert "SWMKEY-1-x" in run("swarm", "update", "--autolock", "true").out
+    (call,) = swarm.asked("POST", "/swarm/update")
+    assert call.body == {"a": 1, "EncryptionConfig": {"AutoLockManagers": True}}
+    assert run("swarm", "unlock-key", "-q").out == "SWMKEY-1-x\n"
+    assert "autolock is off" in run("swarm", "unlock-key", "--rotate").err
+    key["UnlockKey"] = ""
+    assert "there is no unlock key" in run("swarm", "unlock-key").err
+
+
+def test_rotating_the_unlock_key(swarm: FakeEngine, run: Run) -> None:
+    locking = {"Version": {"Index": 9}, "Spec": {"EncryptionConfig": {"AutoLockManagers": True}}}
+    swarm.on("GET", "/swarm", locking)
+    swarm.on("POST", "/swarm/update", None)
+    swarm.on("GET", "/swarm/unlockkey", {"UnlockKey": "SWMKEY-1-y"})
+    assert run("swarm", "unlock-key", "--rotate", "-q").out == "SWMKEY-1-y\n"
+    (call,) = swarm.asked("POST", "/swarm/update")
+    assert call.query == {"rotateManagerUnlockKey": "true", "version": "9"}
+
+
+def test_unlock_reads_the_key_from_a_pipe(
+    swarm: FakeEngine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm.on("POST", "/swarm/unlock", None)
+    monkeypatch.setattr("sys.stdin", io.StringIO("SWMKEY-1-x\n"))
+    assert run("swarm", "unlock").status == 0
+    assert swarm.asked("POST", "/swarm/unlock")[0].body == {"UnlockKey": "SWMKEY-1-x"}
 
 
 def test_swarm_leave(swarm: FakeEngine, run: Run) -> None:
