@@ -155,6 +155,22 @@ class Guard:
             log.warning(what, extra={"connections": len(self.connections)})
 
 
+def calm_accepts(loop: asyncio.AbstractEventLoop) -> None:
+    """Say in one line what asyncio says a hundred times over: that a connection can't be accepted for want of
+    files. It tries again after a second, by itself."""
+    said = -_SAID_AGAIN
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal said
+        if not str(context.get("message", "")).startswith("socket.accept() out of system resource"):
+            loop.default_exception_handler(context)
+        elif loop.time() - said > _SAID_AGAIN:
+            said = loop.time()
+            log.error("can't accept connections for now: %s", context.get("exception"))
+
+    loop.set_exception_handler(handle)
+
+
 def _too_large(bounds: Bounds) -> TooLargeBody:
     return TooLargeBody(f"the request's body is larger than {bounds.body_bytes} bytes")
 

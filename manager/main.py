@@ -11,6 +11,7 @@ from cluster.errors import ShoalError
 from cluster.seams import SystemClock, system_random
 from manager.confinement import confine
 from manager.exits import EXIT_REFUSED, last_words
+from manager.guard import calm_accepts
 from manager.locking import DaemonPipe
 from manager.manager import Manager
 from manager.settings import Settings, parse_settings
@@ -24,6 +25,7 @@ async def run(settings: Settings) -> None:
     manager = Manager(settings, SystemClock(), system_random(), pipe)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    calm_accepts(loop)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from cluster.ids import new_id
 from cluster.seams import SystemClock, system_random
-from manager.guard import Bounds, Guard
+from manager.guard import Bounds, Guard, calm_accepts
 from netplane.plane import NetPlane
 from shoal.daemon import cluster_api, listeners
 from shoal.daemon.agent_runner import AgentRunner
@@ -63,6 +63,7 @@ class Daemon:
         """Run until SIGTERM or SIGINT. Containers, their network and their traffic go on afterwards."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        calm_accepts(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         async with AsyncExitStack() as stack:

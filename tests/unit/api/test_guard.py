@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -329,3 +330,52 @@ async def test_the_api_of_a_manager_bears_them_too(tmp_path: Path) -> None:
                 async with http.get(f"http://x/services?{query}") as response:
                     assert response.status == 400
                     assert (await response.json())["message"]
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+_POOR = """
+import asyncio, logging, resource, sys
+from aiohttp import web
+from manager.guard import Bounds, Guard, calm_accepts
+
+async def main():
+    calm_accepts(asyncio.get_running_loop())
+    guard = Guard(Bounds() if sys.argv[2] == "all" else Bounds().within(0.25))
+    app = web.Application(middlewares=[guard.bodies])
+    async def ok(request):
+        return web.json_response("ok")
+    app.router.add_get("/ok", ok)
+    runner = guard.runner(app)
+    await runner.setup()
+    await web.UnixSite(runner, sys.argv[1]).start()
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+logging.basicConfig(stream=sys.stdout)
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("share", ["all", "some"])
+async def test_a_server_without_files_left_says_so_once_and_recovers(tmp_path: Path, share: str) -> None:
+    path = tmp_path / "poor.sock"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _POOR, str(path), share, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        async with AsyncExitStack() as stack:
+            server = Server(path, stack)
+            writers = [(await server.connect())[1] for _ in range(100)]
+            said = await asyncio.wait_for(process.stdout.readline(), 10)
+            assert (b"can't accept" if share == "all" else b"too many connections") in said
+            for writer in writers:
+                writer.close()
+            assert await server.served()
+    finally:
+        process.kill()
+        rest, _ = await process.communicate()
+    assert rest.count(b"\n") <= 1
