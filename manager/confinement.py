@@ -16,6 +16,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from cluster.errors import ShoalError
 from manager import landlock
 from manager.settings import Settings
@@ -51,7 +53,7 @@ def confine(settings: Settings) -> Settings:
         return settings
     uid, gid = settings.user
     homes = {settings.state_dir.parent, settings.certificates.parent, settings.socket.parent}
-    code = {Path(name) for name in sys.path if os.path.isdir(name)}
+    code = {Path(name) for name in sys.path if os.path.isdir(name)} | _homes_of_code()
     try:
         held = {path: os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in homes | code}
         writable = [settings.state_dir, settings.socket.parent]
@@ -68,6 +70,11 @@ def confine(settings: Settings) -> Settings:
     except OSError as error:
         raise ConfinementFailed(f"the manager can't give up root: {error}") from error
     reached = {path: _reached(path, descriptor) for path, descriptor in held.items()}
+    for path in _homes_of_code():
+        if not os.access(reached[path], os.R_OK | os.X_OK):
+            raise ConfinementFailed(
+                f"the manager's user ({uid}) can't read {path}: make it readable (chmod -R go+rX {path})"
+            )
     _import_from({str(path): str(reached[path]) for path in code if path != reached[path]})
 
     def moved(path: Path) -> Path:
@@ -126,6 +133,11 @@ def _prefixes() -> set[Path]:
     """Where Python and Shoal lie."""
     found = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
     return {*map(Path, found), Path(__file__).parents[1]}
+
+
+def _homes_of_code() -> set[Path]:
+    """Where modules are imported from late: Python's own, Shoal's, and the packages that it needs."""
+    return {Path(os.__file__).parent, Path(__file__).parents[1], Path(msgspec.__file__).parents[1]}
 
 
 def _reached(directory: Path, descriptor: int) -> Path:

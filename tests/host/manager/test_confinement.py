@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from manager import landlock
 pytestmark = pytest.mark.host
 
 UID = 65521
+SHOAL = Path(__file__).parents[3]
 _TRIAL = """
-import importlib, json, os, signal, socket, sys, threading
+import hidden_package, importlib, json, os, signal, socket, sys, threading
 from pathlib import Path
 from manager.confinement import confine
 from manager.settings import parse_settings
@@ -48,6 +50,7 @@ answers |= {
     "chroot": attempt(lambda: os.chroot("/")),
     "signal": attempt(lambda: os.kill(given["neighbour"], 0)),
     "module": importlib.import_module("colorsys").__name__,
+    "hidden": [importlib.import_module(name).__name__ for name in ("hidden_module", "hidden_package.part")],
     "package": importlib.import_module("concurrent.futures.thread").__name__,
 }
 def in_thread():
@@ -82,6 +85,13 @@ def attempts(
     elsewhere = root / "elsewhere"
     elsewhere.write_text("of others")
     elsewhere.chmod(0o666)
+    code = root / "private" / "code"  # as Python's or Shoal's own place may be, below /root
+    (code / "hidden_package").mkdir(parents=True, mode=0o700)
+    for name in ("hidden_module.py", "hidden_package/__init__.py", "hidden_package/part.py"):
+        (code / name).touch()
+    for path in (code, code / "hidden_package"):
+        path.chmod(0o755)
+    code.parent.chmod(0o700)
     given = {
         "read": [str(path) for path in (*read, elsewhere)],
         "elsewhere": str(elsewhere),
@@ -93,6 +103,7 @@ def attempts(
             *(f"--state-dir={root / 'swarm/raft'}", f"--certificates={root / 'swarm/certificates'}"),
             *(f"--socket={root / 'run/m.sock'}", "--listen=127.0.0.1:2377", *arguments),
         ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(code), str(SHOAL)])},
         capture_output=True,
         text=True,
         check=False,
@@ -119,6 +130,7 @@ def test_only_its_own_files_are_left_to_a_manager(tmp_path: Path, neighbour: int
     found = attempts(root, neighbour, read=[secret, shadow, environ])
     assert found["certificate"] == "certificate"
     assert (found["write state"], found["bind"], found["tcp"]) == ("1", "ok", "ok")
+    assert found["hidden"] == ["hidden_module", "hidden_package.part"]
     assert (found["module"], found["package"]) == ("colorsys", "concurrent.futures.thread")
     for denied in (secret, shadow, environ, "write certificates", "setuid", "chroot"):
         assert found[str(denied)] == "PermissionError", denied
@@ -161,3 +173,28 @@ def test_without_root_to_give_up_it_does_not_run() -> None:
     )
     assert done.returncode == 2
     assert "can't give up root" in done.stderr
+
+
+def test_code_that_only_root_may_read_is_told(tmp_path: Path) -> None:
+    """As an installation under a umask of 077 leaves it: modules that are imported late would be missing."""
+    for name in ("cluster", "manager"):
+        shutil.copytree(SHOAL / name, tmp_path / "code" / name)
+    (tmp_path / "code").chmod(0o700)
+    (tmp_path / "raft").mkdir()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "manager", f"--user={UID}:{UID}", "--node-id=n"),
+            *(
+                f"--state-dir={tmp_path / 'raft'}",
+                f"--socket={tmp_path / 'm.sock'}",
+                "--listen=127.0.0.1:2377",
+            ),
+        ],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "code")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"can't read {tmp_path / 'code'}: make it readable" in done.stderr
