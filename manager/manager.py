@@ -15,7 +15,6 @@ from cluster.identity import check_identity
 from cluster.objects import Cluster, Node
 from cluster.seams import Clock, Random
 from manager.api.app import MAX_BODY, engine_app
-from manager.api.app import engine_app
 from manager.api.health import own_health
 from manager.api.leaving import leave
 from manager.ca.authority import first_identity, found_cluster
