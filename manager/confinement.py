@@ -53,6 +53,7 @@ def confine(settings: Settings) -> Settings:
         return settings
     uid, gid = settings.user
     homes = {settings.state_dir.parent, settings.certificates.parent, settings.socket.parent}
+    _forget_working_directory()
     code = {Path(name) for name in sys.path if os.path.isdir(name)} | _homes_of_code()
     try:
         held = {path: os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in homes | code}
@@ -133,6 +134,13 @@ def _prefixes() -> set[Path]:
     """Where Python and Shoal lie."""
     found = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
     return {*map(Path, found), Path(__file__).parents[1]}
+
+
+def _forget_working_directory() -> None:
+    """`python -m` looks for modules where it was started, too, which may be /: that is not to be shown."""
+    here = os.getcwd()
+    if Path(here) not in _homes_of_code():
+        sys.path[:] = [name for name in sys.path if name not in ("", here)]
 
 
 def _homes_of_code() -> set[Path]:

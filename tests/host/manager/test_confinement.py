@@ -22,6 +22,7 @@ import hidden_package, importlib, json, os, signal, socket, sys, threading
 from pathlib import Path
 from manager.confinement import confine
 from manager.settings import parse_settings
+sys.path.insert(0, os.getcwd())  # as `python -m` does
 settings = confine(parse_settings(sys.argv[2:]))
 def attempt(what):
     try:
@@ -104,6 +105,7 @@ def attempts(
             *(f"--socket={root / 'run/m.sock'}", "--listen=127.0.0.1:2377", *arguments),
         ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(code), str(SHOAL)])},
+        cwd="/",
         capture_output=True,
         text=True,
         check=False,
