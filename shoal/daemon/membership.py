@@ -120,6 +120,7 @@ class MembershipStore:
         link.unlink(missing_ok=True)
         link.symlink_to(target.name)
         link.replace(self.certificates)
+        _sync_directory(self.root)  # before the old ones go
         for old in self.root.glob("certificates.*"):
             if old.name != target.name:
                 shutil.rmtree(old)
@@ -221,7 +222,11 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(descriptor)
     temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
