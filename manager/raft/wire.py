@@ -1,8 +1,12 @@
 """What managers say to each other: msgpack structs in length-prefixed frames. Nothing is ever unpickled."""
 
+import logging
 import struct
+from typing import get_args
 
 import msgspec
+
+log = logging.getLogger("shoal.raft.wire")
 
 ALPN = "shoal-raft/1"
 MAX_FRAME = 24 << 20
@@ -162,6 +166,7 @@ AnyMessage = (
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
+_KINDS = {kind.__struct_config__.tag for kind in get_args(AnyMessage)}
 
 
 def encode(message: Message) -> bytes:
@@ -172,6 +177,28 @@ def encode(message: Message) -> bytes:
 
 class BadFrame(Exception):
     """The peer sent something that isn't a message."""
+
+
+class _Tag(msgspec.Struct):
+    t: str
+
+
+def _message(frame: bytes) -> AnyMessage | None:
+    """The message in a frame; None for one of a kind that only a newer version has (docs/upgrades.md)."""
+    try:
+        return _decoder.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        if _kind(frame) in (None, *_KINDS):
+            raise BadFrame(str(error)) from error
+        log.info("passing over a message that is unknown here", extra={"reason": str(error)})
+        return None
+
+
+def _kind(frame: bytes) -> str | None:
+    try:
+        return msgspec.msgpack.decode(frame, type=_Tag).t
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 class FrameReader:
@@ -193,10 +220,9 @@ class FrameReader:
             start = offset + _LENGTH.size
             if len(buffer) - start < length:
                 break
-            try:
-                messages.append(_decoder.decode(bytes(buffer[start : start + length])))
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise BadFrame(str(error)) from error
+            message = _message(bytes(buffer[start : start + length]))
+            if message is not None:
+                messages.append(message)
             offset = start + length
         del buffer[:offset]
         return messages
