@@ -134,9 +134,12 @@ def test_only_nodes_that_run_the_task_and_managers_have_it_in_memory(
     assert all("shoald" in name for name in holders)
 
 
-def test_it_is_gone_from_the_nodes_files_with_the_task(cluster: Cluster, marker: Marker) -> None:
+def test_it_is_gone_from_the_nodes_files_when_the_task_has_ended(cluster: Cluster, marker: Marker) -> None:
     assert marker.on(cluster, "host2", "run")
-    cluster.docker("service", "rm", "user")
+    (task,) = cluster.running("user", 1)
+    cluster.update("user", "--secret-rm", "key")
+    cluster.replaced("user", task)
     eventually("the file is gone", lambda: not marker.on(cluster, "host2", "run"))
+    assert cluster.container(task)["State"]["Status"] == "exited"  # kept for its logs
     cluster.docker("secret", "rm", "key")
     assert marker.in_disks_of(cluster) == []

@@ -135,8 +135,9 @@ class Launcher:
         return (self.layout.of(id).bundle / "oom").exists() or self.cgroups.out_of_memory(self.cgroup(id))
 
     def clear(self, id: str) -> None:
-        """Remove what an ended container holds: runtime state, mount, cgroup, bundle."""
+        """Remove what an ended container holds: secrets and configs, runtime state, mount, cgroup, bundle."""
         paths = self.layout.of(id)
+        rootfs.remove_tree(paths.files)
         if (self.layout.run / "oci" / id).exists():
             spawn.run(self.programs.command("delete", "--force", id))
             rootfs.remove_tree(self.layout.run / "oci" / id)
@@ -152,7 +153,6 @@ class Launcher:
         """Remove a container from disk, for good."""
         paths = self.layout.of(id)
         self.clear(id)
-        rootfs.remove_tree(paths.files)
         if paths.home.exists():
             # Renamed first: a removal cut short leaves debris, never half a container.
             doomed = paths.home.with_name(f"{id.partition('.')[0]}.removed")

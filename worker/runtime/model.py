@@ -239,10 +239,15 @@ encode_record: Callable[[Any], bytes] = _encoder.encode
 decode_state: Callable[[bytes], ContainerState] = _state_decoder.decode
 
 
-def encode_config(config: ContainerConfig) -> bytes:
-    """The config as stored: without the data of its in-memory files."""
+def without_data(config: ContainerConfig) -> ContainerConfig:
+    """The config as kept and stored: without the data of its in-memory files."""
     bare = tuple(msgspec.structs.replace(file, data=b"") for file in config.files)
-    return _encoder.encode(msgspec.structs.replace(config, files=bare))
+    return msgspec.structs.replace(config, files=bare)
+
+
+def encode_config(config: ContainerConfig) -> bytes:
+    """The config as stored."""
+    return _encoder.encode(without_data(config))
 
 
 def decode_config(data: bytes) -> ContainerConfig:

@@ -32,6 +32,7 @@ from worker.runtime.model import (
     ExecResult,
     Health,
     HealthStatus,
+    without_data,
 )
 from worker.runtime.process import open_process, send_signal, signal_number
 from worker.runtime.runtime import Change
@@ -155,7 +156,7 @@ class OCIRuntime:
             if creating.exception() is None:
                 await self._threaded(self._launcher.remove, config.id)
             raise
-        self._add(config, ContainerState(), policy)
+        self._add(without_data(config), ContainerState(), policy)
 
     def _create(self, config: ContainerConfig) -> None:
         try:

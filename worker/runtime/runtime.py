@@ -22,7 +22,10 @@ class Runtime(Protocol):
         """Record a container. Its network namespace and mounts are needed only when it starts."""
 
     async def start_container(self, id: str) -> None:
-        """Run it, also again after it ended. ContainerStartFailed when it can't."""
+        """Run it, also again after it ended unless it had files in memory, which go with its end.
+
+        ContainerStartFailed when it can't.
+        """
 
     async def signal(self, id: str, number: int) -> None:
         """Send a signal to its first process. Conflict when it is not running."""
