@@ -186,7 +186,8 @@ class _Tag(msgspec.Struct):
 def _message(frame: bytes) -> AnyMessage | None:
     """The message in a frame; None for one of a kind that only a newer version has (docs/upgrades.md)."""
     try:
-        return _decoder.decode(frame)
+        message: AnyMessage = _decoder.decode(frame)
+        return message
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         if _kind(frame) in (None, *_KINDS):
             raise BadFrame(str(error)) from error
