@@ -18,7 +18,7 @@ from manager.api.access import Managers, Read, SelfLeads
 from manager.ca.authority import Authority, founding_objects
 from manager.ca.roles import RoleManager
 from manager.dispatcher import Dispatcher
-from manager.guidance import no_leader
+from manager.guidance import no_leader, warnings
 from manager.leader import Leadership, Runnable
 from manager.locking import KeyKeeper, LockFollower, NoKeeper
 from manager.orchestrator.node_down import OrphanKeeper
@@ -207,6 +207,12 @@ class Core:
         names = {node.id: node.description.hostname for node in self.store.view().all(Node)}
         reason = left_behind.reason if left_behind is not None else ""
         return no_leader(self.node_id, status.members, connected | {self.node_id}, names, reason)
+
+    def warnings(self) -> list[str]:
+        """What `docker info` should warn of."""
+        status = self.raft.status()
+        connected = {peer.node_id for peer in status.peers if peer.connected}
+        return warnings(status.members, connected | {self.node_id})
 
     def leader_address(self) -> str:
         """The leader's address; empty when none is known."""

@@ -37,6 +37,22 @@ def no_leader(
     )
 
 
+def warnings(members: Mapping[str, str], reachable: Collection[str]) -> list[str]:
+    """What `docker info` should warn of although there is a leader."""
+    count, up = len(members), len(set(members) & set(reachable))
+    needed = count // 2 + 1
+    if up < count and up == needed:
+        return [
+            f"only {up} of {count} managers can be reached from here: one more that fails stops all changes. "
+            'See "shoal cluster health"'
+        ]
+    if count == 2:
+        return [
+            "two managers stand no failure: with either of them gone, nothing can be changed. Add a third"
+        ]
+    return []
+
+
 def force_command(address: str) -> str:
     """What the survivor of a lost majority types."""
     return f"docker swarm init --force-new-cluster --advertise-addr {address}"

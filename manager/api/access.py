@@ -72,6 +72,9 @@ class Access(Protocol):
     def known_leader(self) -> str:
         """The leader's node id as known here, without asking; empty when there is none."""
 
+    def warnings(self) -> list[str]:
+        """What an operator should know although the cluster works."""
+
     def no_leader(self) -> str:
         """What to say when there is none: why, as far as this manager sees, and what to type."""
 

@@ -103,6 +103,8 @@ def info(access: Access, view: View) -> dict[str, Any]:
         "Nodes": len(nodes),
         "Managers": len(managers),
     }
+    if access.known_leader() and (warnings := access.warnings()):
+        result["Warnings"] = warnings
     if cluster is not None:
         result["Cluster"] = _described(cluster)
     return result

@@ -136,5 +136,5 @@ def info_json(engine: Engine, swarm: Mapping[str, Any]) -> dict[str, Any]:
         "InitCommit": {"ID": ""},
         "CDISpecDirs": [],
         "SecurityOptions": ["name=seccomp,profile=builtin"],
-        "Warnings": None,
+        "Warnings": swarm.get("Warnings"),
     }

@@ -44,6 +44,12 @@ class LoneManager:
     def known_leader(self) -> str:
         return self.node_id
 
+    def warnings(self) -> list[str]:
+        return []
+
+    def no_leader(self) -> str:
+        return "no leader"
+
     async def confirmed(self) -> View:
         return self.store.view()
 
