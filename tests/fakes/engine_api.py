@@ -52,7 +52,7 @@ def _handler(engine: FakeEngine) -> type[http.server.BaseHTTPRequestHandler]:
                 return
             _, version, rest = path.split("/", 2)
             engine.versions.append(version)
-            raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            raw = self._content()
             is_json = "json" in self.headers.get("Content-Type", "")
             body = json.loads(raw) if is_json and raw else raw
             call = Call(self.command, f"/{rest}", dict(parse_qsl(url.query)), body, dict(self.headers))
@@ -71,6 +71,16 @@ def _handler(engine: FakeEngine) -> type[http.server.BaseHTTPRequestHandler]:
                 self._send(200, b"", "text/plain")
             else:
                 self._send(200, json.dumps(answer).encode(), "application/json")
+
+        def _content(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            content = b""
+            while length := int(self.rfile.readline(), 16):
+                content += self.rfile.read(length)
+                self.rfile.readline()
+            self.rfile.readline()
+            return content
 
         do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 

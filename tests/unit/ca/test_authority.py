@@ -12,7 +12,7 @@ from cluster.identity import Identity, check_identity, create_csr, new_join_toke
 from cluster.joining import JoinRequest
 from cluster.objects import Cluster, ManagerStatus, Node
 from cluster.seams import SECOND, SystemClock
-from cluster.spec import CAConfig, ClusterSpec, EncryptionConfig
+from cluster.spec import CAConfig, ClusterSpec, EncryptionConfig, NodeSpec
 from cluster.states import Availability, Role
 from manager.ca.authority import Authority, first_identity, found_cluster, founding_objects, manager_addresses
 from manager.ca.roles import RoleManager
@@ -229,3 +229,43 @@ async def test_a_joiner_names_ip_addresses(founded: Founded, field: str, address
     _, wanted = request(founded.cluster.root_ca.join_tokens.worker, **{field: address})
     with pytest.raises(InvalidArgument, match="not an IP address"):
         await founded.authority.admit(wanted)
+
+
+async def test_after_a_forced_new_cluster_the_other_managers_are_workers_once(founded: Founded) -> None:
+    def others(tx: Transaction) -> None:
+        for id in ("m2", "m3"):
+            tx.create(
+                Node(
+                    id=id,
+                    spec=NodeSpec(role=Role.MANAGER),
+                    role=Role.MANAGER,
+                    manager_status=ManagerStatus(address=f"{id}:2377"),
+                )
+            )
+
+    await founded.store.update(others)
+    alone = {"m1": "10.0.0.1:2377"}
+
+    async def no_removal(node_id: str) -> None:
+        raise AssertionError("they are no members any more")
+
+    async def led() -> None:
+        roles = RoleManager(founded.store, lambda: alone, no_removal, founded.clock, lambda: 1)
+        running = asyncio.create_task(roles.run())
+        await until_role(founded, "m2", Role.WORKER)
+        running.cancel()
+        await asyncio.wait((running,))
+
+    await led()
+    assert founded.cluster.generation == 1
+    for id in ("m2", "m3"):
+        assert founded.node(id).spec.role is Role.WORKER
+        assert founded.node(id).manager_status is None
+    # Promoted again, and its vote not yet asked for: the next leader of this generation leaves it alone.
+    await set_spec_role(founded, "m3", Role.MANAGER)
+    roles = RoleManager(founded.store, lambda: alone, no_removal, founded.clock, lambda: 1)
+    running = asyncio.create_task(roles.run())
+    await until_role(founded, "m3", Role.MANAGER)
+    running.cancel()
+    await asyncio.wait((running,))
+    assert founded.node("m3").spec.role is Role.MANAGER
