@@ -142,7 +142,13 @@ async def test_mounts(runtime: OCIRuntime, config: MakeConfig, tmp_path: Path) -
         "cat /etc/hosts; touch /x || echo ro"
     )
     made = config(
-        "sh", "-c", "exec 2>&1; " + script, mounts=points, files=(secret,), hosts="10.0.0.1 me\n", read_only=True
+        "sh",
+        "-c",
+        "exec 2>&1; " + script,
+        mounts=points,
+        files=(secret,),
+        hosts="10.0.0.1 me\n",
+        read_only=True,
     )
     await runtime.create(made)
     stored = (runtime.log_path(made.id).parent / "container.json").read_bytes()
