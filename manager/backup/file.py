@@ -23,7 +23,7 @@ VERSION = 1
 _LENGTH = struct.Struct("<I")
 _MAX_HEAD = 1 << 16
 _SALT = 16
-_MAX_COST = 1 << 20
+_MAX_MEMORY = 256 << 20  # that making the key may take
 SHORTEST = 8
 """Characters of a passphrase."""
 
@@ -44,9 +44,10 @@ class Scrypt(msgspec.Struct, frozen=True):
 
     def key(self, secret: str) -> bytes:
         """The key. Takes a tenth of a second and 32 MiB by default."""
-        if not (1 < self.n <= _MAX_COST and 0 < self.r <= 32 and 0 < self.p <= 16):
-            raise DamagedBackup("the backup's head is damaged: it asks for absurd work")
         memory = 128 * self.r * (self.n + self.p + 2)
+        sensible = self.n > 1 and self.n.bit_count() == 1 and self.r > 0 and 0 < self.p <= 16
+        if not sensible or memory > _MAX_MEMORY:
+            raise DamagedBackup("the backup's head is damaged: it asks for absurd work")
         return hashlib.scrypt(
             secret.encode(),
             salt=bytes.fromhex(self.salt),

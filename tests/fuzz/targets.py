@@ -24,6 +24,8 @@ from cluster.states import Role
 from cluster.validate import check_service
 from manager.api.filters import parse_filters
 from manager.api.spelling import spelled
+from manager.backup.file import MAGIC, Head, Scrypt, read_head
+from manager.keys.sealing import Damaged, WrongKey, seal, unseal
 from manager.port import client_hello_protocols
 from manager.raft import wire as raft
 from netplane.dns import wire as dns
@@ -185,6 +187,16 @@ def _container_log(data: bytes) -> None:
     assert read <= len(data)
 
 
+def _backup_head(data: bytes) -> None:
+    head, _ = read_head(io.BytesIO(data).read)
+    head.scrypt.key("secret")
+
+
+def _sealed(data: bytes) -> None:
+    for piece in unseal(io.BytesIO(data).read, _KEY, b"fuzz"):
+        assert len(piece) <= len(data)
+
+
 def _json(value: object) -> bytes:
     return msgspec.json.encode(value)
 
@@ -239,6 +251,10 @@ _FRAMES = (
 )
 _AGENTS = messages.agent_messages()
 _MANAGERS = messages.manager_messages()
+
+_KEY = bytes(32)
+_HEAD = _json(Head(1, "c", "n", 0, 1, "passphrase", Scrypt("00", n=2, r=1)))
+_BACKUP = MAGIC + len(_HEAD).to_bytes(4, "little") + _HEAD
 
 _MSGPACK = (msgspec.MsgspecError, ValueError, UnknownMessage)
 _REQUEST = (
@@ -310,6 +326,10 @@ TARGETS: dict[str, Target] = {
     "service": Target(_service, _REQUEST, (_SERVICE,)),
     "template": Target(
         _template, (ShoalError,), (b'{{.Node.ID}}-{{index .Service.Labels "a"}}', b"{{- .Task.Slot -}}")
+    ),
+    "backup-head": Target(_backup_head, (ShoalError,), (_BACKUP,)),
+    "sealed": Target(
+        _sealed, (WrongKey, Damaged), (b"".join(seal([b"some", b"text"], _KEY, b"fuzz", system_random())),)
     ),
     "container-log": Target(_container_log, (), (_LOG,)),
 }

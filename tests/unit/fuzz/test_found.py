@@ -27,6 +27,7 @@ from cluster.identity import (
 )
 from cluster.seams import SECOND
 from cluster.states import Role
+from manager.backup.file import DamagedBackup, Scrypt
 from manager.raft.wire import BadFrame, FrameReader, Hello, encode
 from tests.support.layers import make_tar, member
 from worker.images.archive import Archive
@@ -174,6 +175,12 @@ def test_a_root_certificate_that_brings_another_along() -> None:
     assert trusted == ours
     assert len(ssl.create_default_context(cadata=(ours + liars).decode()).get_ca_certs()) == 2
     assert len(ssl.create_default_context(cadata=trusted.decode()).get_ca_certs()) == 1
+
+
+@pytest.mark.parametrize(("n", "r"), [(3, 8), (1 << 20, 32), (1 << 17, 32), (0, 8), (1, 8), (-8, 8), (8, 0)])
+def test_a_backup_that_asks_for_absurd_work(n: int, r: int) -> None:
+    with quickly(), pytest.raises(DamagedBackup):
+        Scrypt("00", n=n, r=r).key("secret")
 
 
 def x509_pem(der: bytes) -> bytes:
