@@ -207,12 +207,18 @@ class SimLeaderClient(LeaderClient):
     """The real client's logic over the simulated network."""
 
     def __init__(
-        self, node_id: str, leader: Callable[[], tuple[str, str] | None], caller: Caller, clock: Clock
+        self,
+        node_id: str,
+        leader: Callable[[], tuple[str, str] | None],
+        caller: Caller,
+        clock: Clock,
+        advice: Callable[[], str],
     ) -> None:
         self._node_id = node_id
         self._leader = leader
         self._clock = clock
         self._caller = caller
+        self._advice = advice
 
     async def close(self) -> None:
         """Nothing is kept open."""

@@ -160,7 +160,7 @@ class SimNode:
             own_thread=False,
         )
         caller = Caller(world.network, process, self.host, me)
-        core.client = SimLeaderClient(self.node_id, core.leader_member, caller, self.clock)
+        core.client = SimLeaderClient(self.node_id, core.leader_member, caller, self.clock, core.no_leader)
         api, port = applications()
         try:
             async with AsyncExitStack() as stack:

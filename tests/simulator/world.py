@@ -24,7 +24,7 @@ from tests.simulator.node import SimNode
 from tests.simulator.root_ca import CERTIFICATE
 from tests.simulator.story import Story, StoryHandler
 
-TIMING = RaftTiming(1050 * MILLISECOND, 2100 * MILLISECOND, 300 * MILLISECOND, 2100 * MILLISECOND)
+TIMING = RaftTiming(1800 * MILLISECOND, 3600 * MILLISECOND, 550 * MILLISECOND, 3600 * MILLISECOND)
 """As wan(), with fewer heartbeats: they are most of what an idle cluster does."""
 
 
