@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.chaos.history import Operation, described
-from tests.chaos.register import State, steps
+from tests.chaos.register import State, steps, too_late
 
 MAX_STEPS = 500_000
 SHARED = frozenset({"service", "node"})
@@ -83,12 +83,18 @@ class _Search:
         return sorted(found, key=lambda i: (self._ends[i] is None, self._ends[i] or 0))
 
     def _absorb(self, done: int, state: State) -> tuple[int, State]:
-        """Do at once whatever may be next and changes nothing: later it could not fit better."""
+        """Do at once whatever may be next and changes nothing: later it could not fit better. Unanswered
+        updates that come too late for their version count as done."""
         again = True
         while again:
             again = False
             for i in self._candidates(done):
-                if self._ends[i] is not None and state in steps(state, self._all[i], self._shared):
+                operation = self._all[i]
+                if self._ends[i] is None:
+                    idle = too_late(state, operation)
+                else:
+                    idle = state in steps(state, operation, self._shared)
+                if idle:
                     done |= 1 << i
                     again = True
         return done, state

@@ -44,6 +44,13 @@ def steps(state: State, operation: Operation, shared: bool) -> Iterator[State]:
             yield from _read(state, operation, shared)
 
 
+def too_late(state: State, operation: Operation) -> bool:
+    """Whether an update can't ever happen any more: versions are indexes of the one log, and only rise."""
+    if operation.action != "update" or state is None:
+        return False
+    return operation.base < state.version if state.version else operation.base <= state.above
+
+
 def _create(state: State, operation: Operation) -> Iterator[State]:
     if operation.outcome == "exists":
         if state is not None:
