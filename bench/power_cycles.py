@@ -1,4 +1,4 @@
-"""Bar 2: managers killed and hosts without power, again and again, under load: what was acknowledged stays."""
+"""Bar 2: managers killed and hosts without power, over and over, under load: what was acknowledged stays."""
 
 import random
 import signal
@@ -17,6 +17,7 @@ MANAGERS = 3
 SEED = "power cycles"
 KILL, ONE, ALL = "kill -9 of one manager", "power loss of one host", "power loss of all hosts"
 SHARES = {KILL: 6, ONE: 3, ALL: 1}
+"""Of ten cycles."""
 UNDER_LOAD = (0.2, 0.8)
 """Seconds of undisturbed writes before each cycle: any moment of a write, a sync or a snapshot may be hit."""
 PATIENCE = 60.0
@@ -33,10 +34,14 @@ class Cycles:
         self.recoveries: dict[str, list[float]] = {kind: [] for kind in SHARES}
         """For each kind of cycle: seconds from the fault to the next acknowledged write, restart included."""
 
-    def one(self) -> None:
-        """Take away, give back at once, wait for a write. Raises TimeoutError."""
+    def plan(self, count: int) -> list[str]:
+        """The kinds of so many cycles: in every ten, each has its share, in any order."""
+        ten = [kind for kind, share in SHARES.items() for _ in range(share)]
+        return [kind for _ in range(-(-count // 10)) for kind in self._rng.sample(ten, 10)][:count]
+
+    def one(self, kind: str) -> None:
+        """Take away, give back at once, wait for a write. Raises TimeoutError, ShoalError."""
         kinds: dict[str, Callable[[], None]] = {KILL: self._kill, ONE: self._lose_one, ALL: self._lose_all}
-        kind = self._rng.choices(list(SHARES), list(SHARES.values()))[0]
         time.sleep(self._rng.uniform(*UNDER_LOAD))
         begun = time.monotonic()
         kinds[kind]()
@@ -69,9 +74,9 @@ def measure(count: int) -> tuple[Result, dict[str, list[float]]]:
         cycles = Cycles(place, run)
         begun = time.monotonic()
         run.start()
-        for number in range(count):
+        for number, kind in enumerate(cycles.plan(count)):
             try:
-                cycles.one()
+                cycles.one(kind)
             except (TimeoutError, ShoalError) as error:
                 run.history.problems.append(f"cycle {number}: {error}")
                 break
@@ -105,9 +110,9 @@ def run(options: Options) -> Bar:
     )
     bar.notes.append(
         "Two clients at each of the 3 managers create, update, remove and read configs, secrets, services "
-        "and nodes at random. A power loss takes everything that was not synced: a preloaded library keeps what "
-        "was, and only that comes back. Recovery is from the fault to the next acknowledged write at any "
-        "manager, and for power losses includes starting the hosts and daemons again."
+        "and nodes at random. A power loss takes everything that was not synced: a preloaded library keeps "
+        "what was, and only that comes back. Recovery is from the fault to the next acknowledged write at "
+        "any manager, and for power losses includes starting the hosts and daemons again."
     )
     bar.notes += result.violations[:20]
     return bar
