@@ -15,6 +15,7 @@ STALL, RESTART = 0.2, 5.0
 MANAGERS = 3
 COMPACT_ENTRIES = 3000
 """A snapshot is taken after so many entries, to see several in a short time."""
+FILL_PORTIONS = 20
 PAYLOAD = 200
 CALM_SECONDS = 5.0
 SNAPSHOTS = 5
@@ -69,6 +70,20 @@ def _load(leader: MemberProcess, work: Callable[[], None]) -> Timeline:
     return timeline
 
 
+def _fill(cluster: Members, state: State) -> None:
+    """In portions; one is repeated when the leader changes meanwhile."""
+    filled, term = 0, cluster.leader().ask("status")["term"]
+    while filled < FILL_PORTIONS:
+        leader = cluster.leader()
+        portion = {"files": state.files // FILL_PORTIONS, "tasks": state.tasks // FILL_PORTIONS}
+        try:
+            leader.ask("fill", file_bytes=state.file_bytes, **portion)
+            filled += 1
+        except OSError as error:
+            print(f"  filling again: {error}", flush=True)
+    print(f"  elections while filling: {cluster.leader().ask('status')['term'] - term}", flush=True)
+
+
 def _longest(timeline: Timeline) -> float:
     return max(taken for _, taken in timeline)
 
@@ -117,8 +132,8 @@ def _restart_all(cluster: Members) -> float:
 def measure(state: State, snapshots: int) -> Found:
     """Fill a cluster with the state and put it to the tests."""
     with members(MANAGERS, compact_entries=COMPACT_ENTRIES) as cluster:
+        _fill(cluster, state)
         leader = cluster.leader()
-        leader.ask("fill", files=state.files, file_bytes=state.file_bytes, tasks=state.tasks)
         for member in cluster.all:
             _catch_up(leader, member)
         time.sleep(2)  # a snapshot that the filling began is written

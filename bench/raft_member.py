@@ -23,6 +23,7 @@ from cluster.ids import new_id
 from cluster.objects import Config, Secret, Service, StoreObject, Task
 from cluster.seams import SystemClock, system_random
 from cluster.spec import ConfigSpec
+from manager import garbage
 from manager.port import ClusterPort
 from manager.raft import Raft, RaftLimits, TlsMaterial
 from manager.store import Store, Transaction
@@ -73,6 +74,7 @@ class Member:
 
     async def start(self) -> Answer:
         """Recover from disk and take part."""
+        garbage.keep_collections_short()
         gc.callbacks.append(self._collected)
         begun = time.monotonic()
         await self._port.start()

@@ -28,14 +28,14 @@ def text(size: int) -> str:
 
 def objects(files: int, file_bytes: int, tasks: int, new_id: Callable[[], str]) -> Iterator[StoreObject]:
     """Configs of `file_bytes`, as many smaller secrets, and services with so many tasks among them."""
-    for number in range(files):
-        yield Config(id=new_id(), spec=ConfigSpec(name=f"config-{number}", data=text(file_bytes)))
+    for _ in range(files):
+        yield Config(id=new_id(), spec=ConfigSpec(name=f"config-{new_id()}", data=text(file_bytes)))
         size = min(file_bytes, SECRET_BYTES)
-        yield Secret(id=new_id(), spec=SecretSpec(name=f"secret-{number}", data=text(size)))
+        yield Secret(id=new_id(), spec=SecretSpec(name=f"secret-{new_id()}", data=text(size)))
     network = new_id()
     nodes = [new_id() for _ in range(NODES)]
     for number in range(0, tasks, TASKS_OF_A_SERVICE):
-        service = _service(f"service-{number}", new_id(), network)
+        service = _service(f"service-{new_id()}", new_id(), network)
         yield service
         for slot in range(1, min(TASKS_OF_A_SERVICE, tasks - number) + 1):
             yield _task(service, slot, new_id(), nodes[(number + slot) % NODES], network)

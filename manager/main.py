@@ -9,6 +9,7 @@ import sys
 from cluster import logs
 from cluster.errors import ShoalError
 from cluster.seams import SystemClock, system_random
+from manager import garbage
 from manager.confinement import confine
 from manager.exits import EXIT_REFUSED, last_words
 from manager.guard import calm_accepts
@@ -37,6 +38,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    garbage.keep_collections_short()
     try:
         await manager.run(stop)
     finally:

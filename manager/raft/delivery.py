@@ -17,6 +17,9 @@ SLICE = 10 * MILLISECOND
 """How long one call may keep the owner's loop; the rest follows in the next turn."""
 
 
+_FINISHED = object()
+
+
 class StateMachine(Protocol):
     """What Raft replicates. All methods are called on the loop that called Raft.start(), in log order."""
 
@@ -26,8 +29,9 @@ class StateMachine(Protocol):
     def snapshot(self) -> Iterator[bytes]:
         """Capture the present state, at once and cheaply; another thread consumes the iterator."""
 
-    def restore(self, index: int, chunks: Iterator[bytes]) -> None:
-        """Replace the state by a snapshot: the same chunks, at that index."""
+    def restoring(self, index: int, chunks: Iterator[bytes]) -> Iterator[None]:
+        """Replace the state by a snapshot (the same chunks, at that index) in small steps, one for each item
+        drawn. The state is what it was until the last one."""
 
 
 Waiter = Callable[[object, Exception | None], None]
@@ -93,6 +97,7 @@ class Delivery:
         self._queue: deque[Item] = deque()
         self._scheduled = False
         self._dead = False
+        self._restoring: Iterator[None] | None = None
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self.applied_index = 0
 
@@ -129,7 +134,7 @@ class Delivery:
         self._scheduled = False
         end = self._clock.monotonic() + SLICE
         while self._queue and not self._dead:
-            self._handle(self._queue.popleft())
+            self._advance_queue()
             if self._queue and self._clock.monotonic() > end:
                 if not self._scheduled:
                     self._scheduled = True
@@ -140,9 +145,16 @@ class Delivery:
         """Deliver everything left, when the Raft loop has ended."""
         self.post()
         while self._queue and not self._dead:
-            self._handle(self._queue.popleft())
+            self._advance_queue()
         for _, future in self._applied_waiters:
             future.cancel()
+
+    def _advance_queue(self) -> None:
+        """Handle the next item, or a step of a restore, which stays first in the queue meanwhile."""
+        item = self._queue[0]
+        self._handle(item)
+        if self._restoring is None and not self._dead:
+            self._queue.popleft()
 
     def _handle(self, item: Item) -> None:
         try:
@@ -157,8 +169,10 @@ class Delivery:
                 case Capture(take):
                     take(self._state_machine.snapshot())
                 case Restore(index, chunks):
-                    self._state_machine.restore(index, chunks)
-                    self._advance(index)
+                    self._restoring = self._restoring or self._state_machine.restoring(index, chunks)
+                    if next(self._restoring, _FINISHED) is _FINISHED:
+                        self._restoring = None
+                        self._advance(index)
                 case Call(callback):
                     callback()
         except FailStop:

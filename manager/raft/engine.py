@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -37,6 +38,8 @@ LeadershipWatcher = Callable[[bool, int], None]
 """(leads, term)."""
 _T = TypeVar("_T")
 EXIT_FAIL_STOP = 70
+GIVE_WAY = 0.001
+"""Seconds."""
 
 
 def exit_process(reason: str) -> NoReturn:
@@ -44,6 +47,15 @@ def exit_process(reason: str) -> NoReturn:
     log.critical("raft: fail-stop: %s", reason)
     logging.shutdown()
     os._exit(EXIT_FAIL_STOP)
+
+
+def _give_way() -> None:
+    """Between two chunks of a snapshot: the interpreter's other threads wait for each other otherwise."""
+    time.sleep(GIVE_WAY)
+
+
+def _go_on() -> None:
+    """In a simulation nobody else runs."""
 
 
 class Raft:
@@ -169,7 +181,8 @@ class Raft:
 
         def snapshots(members: Callable[[], dict[str, str]]) -> Snapshots:
             path = self._directory / "snapshot"
-            return Snapshots(self._disk, path, keyring, delivery, members, self._clock, self._spawn)
+            pause = _give_way if self._own_thread else _go_on
+            return Snapshots(self._disk, path, keyring, delivery, members, self._clock, self._spawn, pause)
 
         self._node = RaftNode(
             node=Peer(self.node_id, self.address),

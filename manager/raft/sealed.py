@@ -27,6 +27,10 @@ class SealedWriter:
         if sealed := head + self._sealer.add(data):
             self._file.write(sealed)
 
+    def settle(self) -> None:
+        """Make what has been written so far durable: the end has less to wait for. Raises OSError."""
+        self._file.sync()
+
     def sync(self) -> None:
         """Write the end and return when all is durable. Raises OSError."""
         self.write(b"")

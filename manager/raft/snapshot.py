@@ -36,6 +36,8 @@ _DIGEST = 32
 CHUNK = 256 << 10
 """Bytes of a snapshot in one message."""
 _WRITE = 1 << 20
+_SETTLE = 8 << 20
+"""Bytes after which a snapshot is synced while it is written, so that the log's syncs never wait for more."""
 _RETRY = 10 * SECOND
 """Pause after a snapshot could not be written, say because the disk is full."""
 
@@ -86,6 +88,7 @@ class _Arriving:
         self.file = file
         self.index = index
         self.check = _Check()
+        self.settled = 0
 
 
 class Snapshots:
@@ -100,7 +103,10 @@ class Snapshots:
         members: Callable[[], dict[str, str]],
         clock: Clock,
         spawn: Callable[[Callable[[], None]], None],
+        pause: Callable[[], None] = lambda: None,
     ) -> None:
+        """spawn runs the writer, which calls pause after each chunk to let others have the processor."""
+        self._pause = pause
         self._disk = disk
         self._path = path
         self._keyring = keyring
@@ -190,7 +196,7 @@ class Snapshots:
 
     def _write(self, meta: SnapshotMeta, key: DataKey, chunks: Iterator[bytes]) -> None:
         try:
-            _write_all(self._create(self._written, key), meta, chunks)
+            _write_all(self._create(self._written, key), meta, _paced(chunks, self._pause))
         except Exception:
             log.exception("writing a snapshot failed; it will be tried again", extra={"index": meta.index})
             self._state = SERIALIZER_STATE.FAILED
@@ -272,6 +278,9 @@ class Snapshots:
         arriving.file.write(chunk.data)
         arriving.check.follow(chunk.data)
         if not chunk.last:
+            if arriving.check.offset - arriving.settled > _SETTLE:
+                arriving.settled = arriving.check.offset
+                arriving.file.settle()
             return False
         arriving.file.sync()
         intact = arriving.check.intact()
@@ -320,14 +329,24 @@ def put_snapshot(
 
 def _write_all(file: SealedWriter, meta: SnapshotMeta, chunks: Iterator[bytes]) -> None:
     try:
-        digest = hashlib.sha256()
+        digest, unsettled = hashlib.sha256(), 0
         for piece in _gathered(_encoded(meta, chunks)):
             digest.update(piece)
             file.write(piece)
+            unsettled += len(piece)
+            if unsettled > _SETTLE:
+                unsettled = 0
+                file.settle()
         file.write(digest.digest())
         file.sync()
     finally:
         file.close()
+
+
+def _paced(chunks: Iterator[bytes], pause: Callable[[], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        pause()
 
 
 def _encoded(meta: SnapshotMeta, chunks: Iterator[bytes]) -> Iterator[bytes]:

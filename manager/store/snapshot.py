@@ -6,7 +6,7 @@ so that a stream cut short is noticed. Readers need not see it in the chunks in 
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -16,14 +16,15 @@ from cluster.codec import Codec
 from cluster.errors import ShoalError
 from cluster.objects import StoreObject
 from manager.store.entry import SCHEMA, UnknownSchema
-from manager.store.persistent import PersistentMap
-from manager.store.tables import KINDS, Table
+from manager.store.tables import KINDS, Table, TableBuilder
 from manager.store.view import View
 
 HEADER = "header"
 OUTCOMES = "outcomes"
 END = "end"
 _ITEMS_PER_FRAME = 64
+_FRAME_BYTES = 64 << 10
+"""A frame that has grown larger is full: frames are what reading and writing a snapshot do at once."""
 _LENGTH = struct.Struct(">I")
 _codecs: dict[str, Codec[list[StoreObject]]] = {kind: Codec(list[cls]) for kind, cls in KINDS.items()}  # type: ignore[valid-type]
 
@@ -58,33 +59,46 @@ def write(view: View, outcomes: list[tuple[str, Outcome]]) -> Iterator[bytes]:
     """The chunks of a snapshot, encoded as they are asked for: reading them in another thread is safe."""
     count = 0
 
-    def frame(kind: str, items: list[Any]) -> bytes:
-        body = codec.encode((kind, items))
+    def frame(kind: str, items: list[bytes]) -> bytes:
+        body = msgspec.msgpack.encode((kind, [msgspec.Raw(item) for item in items]))
         return _LENGTH.pack(len(body)) + body
 
     def frames(kind: str, items: Iterable[Any]) -> Iterator[bytes]:
         nonlocal count
-        group: list[Any] = []
+        group: list[bytes] = []
+        size = 0
         for item in items:
-            group.append(item)
-            if len(group) == _ITEMS_PER_FRAME:
+            group.append(codec.encode(item))
+            size += len(group[-1])
+            if len(group) == _ITEMS_PER_FRAME or size > _FRAME_BYTES:
                 count += len(group)
                 yield frame(kind, group)
-                group = []
+                group, size = [], 0
         if group:
             count += len(group)
             yield frame(kind, group)
 
-    yield frame(HEADER, [Header(SCHEMA, view.index)])
+    yield frame(HEADER, [codec.encode(Header(SCHEMA, view.index))])
     for kind in KINDS:
         yield from frames(kind, view.table(kind).objects.values())
     yield from frames(OUTCOMES, outcomes)
-    yield frame(END, [count])
+    yield frame(END, [codec.encode(count)])
 
 
 def read(index: int, chunks: Iterable[bytes]) -> Restored:
     """The state that the chunks hold. Raises DamagedSnapshot, UnknownSchema."""
-    objects: dict[str, dict[str, StoreObject]] = {kind: {} for kind in KINDS}
+    steps = reading(index, chunks)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            restored: Restored = end.value
+            return restored
+
+
+def reading(index: int, chunks: Iterable[bytes]) -> Generator[None, None, Restored]:
+    """As `read`, a frame or some indexing at each step."""
+    builders = {kind: TableBuilder(kind) for kind in KINDS}
     outcomes: dict[str, Outcome] = {}
     count = 0
     ended = False
@@ -108,13 +122,16 @@ def read(index: int, chunks: Iterable[bytes]) -> Restored:
                         f"the snapshot has objects of a kind unknown here, {kind}: upgrade it"
                     )
                 group = _codecs[kind].decode(bytes(items))
-                objects[kind].update((obj.id, obj) for obj in group)
+                builders[kind].add(group)
                 count += len(group)
+            yield
     except (msgspec.MsgspecError, ValueError, KeyError, IndexError) as error:
         raise DamagedSnapshot(f"the snapshot is damaged: {error}") from error
     if not ended:
         raise DamagedSnapshot("the snapshot is cut short")
-    tables = {kind: Table.of(kind, PersistentMap(objects[kind])) for kind in KINDS}
+    tables: dict[str, Table] = {}
+    for kind, builder in builders.items():
+        tables[kind] = yield from builder.build()
     return Restored(View(index, tables), outcomes)
 
 

@@ -174,7 +174,12 @@ class Store:
     def restore(self, index: int, chunks: Iterator[bytes]) -> None:
         """Replace the state by a snapshot's. Watches lag. Raises DamagedSnapshot or UnknownSchema, and then
         the state is what it was."""
-        restored = snapshot.read(index, chunks)
+        for _ in self.restoring(index, chunks):
+            pass
+
+    def restoring(self, index: int, chunks: Iterator[bytes]) -> Iterator[None]:
+        """As `restore`, in steps of about a millisecond, so that the loop can do other things in between."""
+        restored = yield from snapshot.reading(index, chunks)
         self._view = restored.view
         self._outcomes = OrderedDict(restored.outcomes)
         for watch in list(self._watches.values()):

@@ -1,6 +1,6 @@
 """The store's tables: one for each kind of object, with the indexes that readers need."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 from cluster.objects import AnyObject, Cluster, Config, Network, Node, Secret, Service, StoreObject, Task
@@ -17,6 +17,7 @@ NODE = "node"
 REFERENCE = "reference"
 
 Index = PersistentMap[str, PersistentMap[str, bool]]
+_BUILD_STEP = 1000
 _NO_IDS: PersistentMap[str, bool] = PersistentMap()
 
 
@@ -84,11 +85,6 @@ class Table:
         """A table without objects."""
         return cls(kind, PersistentMap(), {name: PersistentMap() for name in _KEYS.get(kind, {})})
 
-    @classmethod
-    def of(cls, kind: str, objects: PersistentMap[str, StoreObject]) -> "Table":
-        """A table of these objects."""
-        return cls.empty(kind).with_changes(dict(objects.items()))
-
     def ids(self, index: str, key: str) -> PersistentMap[str, bool]:
         """Ids of the objects with this key, in the order in which they got it."""
         return self.indexes[index].get(key) or _NO_IDS
@@ -112,6 +108,36 @@ class Table:
             {id: ABSENT if new is None else new for id, new in changes.items()}
         )
         return Table(self.kind, objects, indexes)
+
+
+class TableBuilder:
+    """Makes a table of many objects at once, in steps, for a state that is read from a snapshot."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._objects: dict[str, StoreObject] = {}
+        self._indexes: dict[str, dict[str, dict[str, bool]]] = {name: {} for name in _KEYS.get(kind, {})}
+
+    def add(self, objects: Iterable[StoreObject]) -> None:
+        """Objects in creation order; each id once."""
+        for obj in objects:
+            self._objects[obj.id] = obj
+            for name, keys_of in _KEYS.get(self._kind, {}).items():
+                index = self._indexes[name]
+                for key in set(keys_of(obj)):
+                    index.setdefault(key, {})[obj.id] = True
+
+    def build(self) -> Generator[None, None, Table]:
+        """The table."""
+        indexes: dict[str, Index] = {}
+        for name, index in self._indexes.items():
+            made: dict[str, PersistentMap[str, bool]] = {}
+            for number, (key, ids) in enumerate(index.items()):
+                made[key] = PersistentMap(ids)
+                if number % _BUILD_STEP == 0:
+                    yield
+            indexes[name] = PersistentMap(made)
+        return Table(self._kind, PersistentMap(self._objects), indexes)
 
 
 def _reindexed(index: Index, moved: Mapping[str, dict[str, Any]]) -> Index:

@@ -238,8 +238,12 @@ class Machine:
     def snapshot(self) -> Iterator[bytes]:
         return iter(list(self.entries))
 
-    def restore(self, index: int, chunks: Iterator[bytes]) -> None:
-        self.entries = list(chunks)
+    def restoring(self, index: int, chunks: Iterator[bytes]) -> Iterator[None]:
+        entries = []
+        for chunk in chunks:
+            entries.append(chunk)
+            yield
+        self.entries = entries
 
 
 class SimNode:

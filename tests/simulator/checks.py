@@ -34,8 +34,8 @@ class Witness:
     def snapshot(self) -> Iterator[bytes]:
         return self._store.snapshot()
 
-    def restore(self, index: int, chunks: Iterator[bytes]) -> None:
-        self._store.restore(index, chunks)
+    def restoring(self, index: int, chunks: Iterator[bytes]) -> Iterator[None]:
+        yield from self._store.restoring(index, chunks)
         self._checks.restored(self._node, index, self._store.view())
 
 

@@ -1,0 +1,35 @@
+"""A full collection does not look at the state again and again."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from manager import garbage
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(garbage, "LONG", 0.0)
+    before = list(gc.callbacks)
+    garbage.keep_collections_short()
+    yield
+    gc.callbacks[:] = before
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("watched")
+def test_what_survives_a_long_collection_is_set_aside() -> None:
+    frozen = gc.get_freeze_count()
+    state = [[number] for number in range(10_000)]
+    gc.collect(1)
+    assert gc.get_freeze_count() == frozen  # Only full collections are long.
+    gc.collect()
+    assert gc.get_freeze_count() >= frozen + len(state)
+
+
+@pytest.mark.usefixtures("watched")
+def test_once_is_enough() -> None:
+    callbacks = len(gc.callbacks)
+    garbage.keep_collections_short()
+    assert len(gc.callbacks) == callbacks
