@@ -32,6 +32,7 @@ from netplane.dns import wire as dns
 from netplane.dns.server import NameServers
 from netplane.dns.zone import Zone
 from tests.support.layers import compress, directory, hardlink, make_tar, member, symlink
+from worker.api import http
 from worker.images.archive import Archive
 from worker.images.auth import RegistryAuth, parse_challenges
 from worker.images.config import ImageConfig, decode_config, encode_config, image_config
@@ -166,6 +167,13 @@ def _filters(data: bytes) -> None:
     filters.exact("name", "web")
     filters.labels({"a": "b"})
     filters.boolean("dangling")
+
+
+def _node_filters(data: bytes) -> None:
+    query: Any = SimpleNamespace(query={"filters": data.decode("utf-8", "surrogateescape")})
+    wanted = http.filters(query, {"name", "label", "dangling"})
+    http.boolean_filter(wanted, "dangling")
+    http.matches_labels({"a": "b"}, wanted.get("label", []))
 
 
 def _service(data: bytes) -> None:
@@ -322,6 +330,9 @@ TARGETS: dict[str, Target] = {
     "client-hello": Target(_client_hello, (), (_HELLO,)),
     "filters": Target(
         _filters, (ShoalError,), (b'{"name":{"web":true}}', b'{"label":["a=b"],"dangling":["1"]}')
+    ),
+    "node-filters": Target(
+        _node_filters, (ShoalError,), (b'{"name":{"web":true}}', b'{"label":["a=b"],"dangling":["1"]}')
     ),
     "service": Target(_service, _REQUEST, (_SERVICE,)),
     "template": Target(

@@ -40,7 +40,7 @@ TELLING = (
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_only_documented_errors(name: str, data: st.DataObject) -> None:
     target = TARGETS[name]
