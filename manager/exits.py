@@ -3,6 +3,8 @@
 import contextlib
 from pathlib import Path
 
+EXIT_FAIL_STOP = 70
+"""What it had promised, it could no longer keep: a disk failed, or a state was damaged."""
 EXIT_REFUSED = 2
 """It can't start as it was told to; starting it again at once would not help."""
 

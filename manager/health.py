@@ -143,6 +143,9 @@ def _problems(manager: ManagerHealth, works: bool, now: int) -> Iterable[str]:
     if manager.role == "left-behind":
         yield f"manager {name} takes no part: {manager.problem}"
         return
+    if manager.problem and manager.role != "learner":
+        yield f"manager {name} takes no writes: {manager.problem}"
+        return
     if manager.lag > LAGS:
         yield f"manager {name} is {manager.lag} entries behind: look at its disk, its load and its network"
     if manager.sync_p99 > SLOW_SYNC:

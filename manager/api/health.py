@@ -38,6 +38,8 @@ def own_health(access: Access, raft: Raft, advertised: str, state_dir: Path, exp
         role, problem = "left-behind", "it was removed from the managers"
     elif access.node_id not in status.members:
         role, problem = "learner", "it has no vote yet"
+    elif status.no_room:
+        problem = status.no_room
     room = os.statvfs(state_dir)
     return ManagerHealth(
         id=access.node_id,

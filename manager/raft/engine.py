@@ -16,6 +16,7 @@ from typing import NoReturn, TypeVar
 from cluster.errors import Unavailable
 from cluster.seams import MILLISECOND, SECOND, Clock, Random, SystemClock, system_random
 from manager.keys.locks import UNLOCKED, Lock
+from manager.exits import EXIT_FAIL_STOP
 from manager.raft.changes import HAND_OVER, HAND_OVER_TRIES
 from manager.raft.delivery import Delivery, StateMachine, Waiter
 from manager.raft.disk import Disk, SystemDisk
@@ -37,7 +38,6 @@ log = logging.getLogger("shoal.raft")
 LeadershipWatcher = Callable[[bool, int], None]
 """(leads, term)."""
 _T = TypeVar("_T")
-EXIT_FAIL_STOP = 70
 GIVE_WAY = 0.001
 """Seconds."""
 

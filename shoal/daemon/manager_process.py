@@ -15,7 +15,7 @@ import aiohttp
 
 from cluster.errors import ShoalError
 from cluster.seams import SECOND, Clock
-from manager.exits import EXIT_REFUSED, last_words
+from manager.exits import EXIT_FAIL_STOP, EXIT_REFUSED, last_words
 from shoal.daemon.lock_pipe import Locks, serve_locks
 
 log = logging.getLogger("shoal.daemon.manager")
@@ -27,6 +27,8 @@ RESTART_DELAY = SECOND // 5
 RESTART_DELAY_MAX = 10 * SECOND
 REFUSED_DELAY_MAX = 60 * SECOND
 """For a manager that says that it can't run: only a person helps, but a disk may have been emptied since."""
+REMEMBERED = 3600 * SECOND
+"""For so long `docker info` tells why a manager failed, although another runs: a disk may be dying."""
 STEADY = 30 * SECOND  # after this long a manager counts as having started well
 _PR_SET_PDEATHSIG = 1
 
@@ -62,6 +64,16 @@ class ManagerProcess:
         self._stopping = False
         self.error = ""
         """Why the manager does not run at present; empty when it does, as far as is known."""
+        self._ended = (0, "")
+
+    @property
+    def epitaph(self) -> str:
+        """Why the manager that ran before this one ended, when it failed lately; else empty."""
+        at, reason = self._ended
+        ago = self._clock.monotonic() - at
+        if not reason or ago > REMEMBERED:
+            return ""
+        return f"{ago // SECOND} s ago the manager ended and was started again: {reason}"
 
     @property
     def pid(self) -> int | None:
@@ -191,6 +203,8 @@ class ManagerProcess:
             if self._stopping:
                 return
             self.error = self.error or self._reason(status)
+            if status == EXIT_FAIL_STOP:
+                self._ended = (self._clock.monotonic(), self.error)
             if self._clock.monotonic() - begun > STEADY:
                 delay = RESTART_DELAY
             else:

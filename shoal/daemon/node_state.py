@@ -16,6 +16,8 @@ class NodeState(NamedTuple):
     """Why the manager does not run, or why the node has left."""
     silence: str
     """Why the agent has no session."""
+    epitaph: str = ""
+    """Why the manager before this one ended, if it failed lately."""
 
     @property
     def ping(self) -> str:
@@ -32,7 +34,7 @@ class NodeState(NamedTuple):
         if self.locked:
             return _outside("locked", membership.address, LOCKED)
         if seen is not None:
-            return {**seen, "NodeAddr": membership.address}
+            return {**seen, "NodeAddr": membership.address, "Error": seen["Error"] or self.epitaph}
         return {
             "NodeID": membership.node_id,
             "NodeAddr": membership.address,

@@ -277,7 +277,8 @@ class SwarmNode(Recovery):
         """For those who ask what this node is."""
         failure = self._error or self._manager.error
         silence = self._agents.error
-        return NodeState(self._membership, self._pending, self._store.locked, failure, silence)
+        locked, epitaph = self._store.locked, self._manager.epitaph
+        return NodeState(self._membership, self._pending, locked, failure, silence, epitaph)
 
     @property
     def ping_state(self) -> str:
