@@ -95,8 +95,8 @@ def _give(path: Path, account: Account, mode: int) -> None:
 
 def _give_tree(directory: Path, account: Account) -> None:
     _give(directory, account, 0o700)
-    for entry in os.scandir(directory):
-        if entry.is_dir(follow_symlinks=False):
-            _give_tree(Path(entry.path), account)
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            _give_tree(path, account)
         else:
-            _give(Path(entry.path), account, 0o600)
+            _give(path, account, 0o600)
