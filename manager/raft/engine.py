@@ -15,8 +15,8 @@ from typing import NoReturn, TypeVar
 
 from cluster.errors import Unavailable
 from cluster.seams import MILLISECOND, SECOND, Clock, Random, SystemClock, system_random
-from manager.keys.locks import UNLOCKED, Lock
 from manager.exits import EXIT_FAIL_STOP
+from manager.keys.locks import UNLOCKED, Lock
 from manager.raft.changes import HAND_OVER, HAND_OVER_TRIES
 from manager.raft.delivery import Delivery, StateMachine, Waiter
 from manager.raft.disk import Disk, SystemDisk

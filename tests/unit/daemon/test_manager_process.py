@@ -1,12 +1,15 @@
 """A manager process that can't run is said to, and not started again and again."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from cluster.seams import SECOND
 from manager.keys.locks import UNLOCKED, Lock
 from shoal.daemon import manager_process
 from shoal.daemon.manager_process import ManagerFailed, ManagerProcess
@@ -76,3 +79,53 @@ async def test_a_restart_that_fails_is_tried_again_ever_more_rarely(tmp_path: Pa
         await process.stop()
     assert process.error == ""
     assert process.pid is None
+
+
+async def test_what_a_manager_that_failed_said_last_is_remembered_while_another_runs(tmp_path: Path) -> None:
+    """In its place a program that fails once, as Raft does at a failed sync, and then answers."""
+    clock, socket, marker = ManualClock(), tmp_path / "manager.sock", tmp_path / "failed"
+    program = tmp_path / "manager.py"
+    program.write_text(
+        f"""
+import asyncio, os, pathlib, sys; sys.path.insert(0, os.getcwd())
+from aiohttp import web
+from manager.exits import EXIT_FAIL_STOP, leave_last_words
+
+async def main():
+    app = web.Application()
+    app.router.add_get("/_ping", lambda request: asyncio.sleep(0, web.Response()))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.UnixSite(runner, {str(socket)!r}).start()
+    marker = pathlib.Path({str(marker)!r})
+    if not marker.exists():
+        marker.touch()
+        await asyncio.sleep(1)
+        leave_last_words(pathlib.Path({str(socket)!r}), "the disk is dying")
+        os._exit(EXIT_FAIL_STOP)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+    )
+    process = ManagerProcess(lambda: (), OwnFiles(socket), clock)
+    process._spawn = partial(spawn, process, program)  # type: ignore[method-assign]
+    await process.resume()
+    try:
+        assert (process.error, process.epitaph) == ("", "")
+        async with asyncio.timeout(30):
+            while not process.error:
+                await asyncio.sleep(0.02)
+            assert "the disk is dying" in process.error
+            while process.error:
+                await clock.advance(SECOND)
+                await asyncio.sleep(0.02)
+        assert "the disk is dying" in process.epitaph
+        await clock.advance(manager_process.REMEMBERED)
+        assert process.epitaph == ""
+    finally:
+        await process.stop()
+
+
+async def spawn(process: ManagerProcess, program: Path, extra: Sequence[str]) -> None:
+    process._process = await asyncio.create_subprocess_exec(sys.executable, str(program), cwd=Path.cwd())
