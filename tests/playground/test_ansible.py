@@ -132,6 +132,20 @@ def test_a_manager_leaves_and_comes_back_by_another(controller: Controller) -> N
     assert controller.roles() == {"host1": "manager", "host2": "manager", "host3": "worker"}
 
 
+def test_a_locked_manager_is_unlocked_or_stops_the_run(controller: Controller) -> None:
+    cluster = controller.cluster
+    cluster.docker("swarm", "update", "--autolock=true")
+    key = cluster.docker("swarm", "unlock-key", "--quiet")
+    cluster.playground.restart_daemon("host2")
+    stopped = controller.play("site.yml", "--tags", "cluster")
+    assert stopped.returncode != 0
+    assert "needs to be unlocked" in stopped.stdout
+    unlocked = controller.play("site.yml", "--tags", "cluster", "-e", f"shoal_unlock_key={key}")
+    assert unlocked.returncode == 0, unlocked.stdout[-6000:]
+    assert key not in unlocked.stdout
+    cluster.docker("swarm", "update", "--autolock=false")
+
+
 def test_the_last_managers_do_not_leave(controller: Controller) -> None:
     done = controller.play("leave.yml", "-e", "shoal_leaving=managers")
     assert done.returncode == 2
