@@ -17,7 +17,7 @@ from tests.chaos.wire import Api
 from tests.support.cluster import docker_cli
 
 SEED = "ci"
-MORE_SECONDS = 10.0
+MORE_SECONDS = 5.0
 
 pytestmark = [pytest.mark.playground, pytest.mark.timeout(300)]
 
