@@ -42,7 +42,7 @@ from worker.volumes.store import VolumeStore
 
 log = logging.getLogger("shoal.daemon")
 
-STREAMS = frozenset({"/images/load"})
+STREAMS = frozenset({"/images/load", "/shoal/cluster/restore"})
 """What takes bodies of any size, and reads them piece by piece. All others are JSON."""
 OPEN_FILES_SHARE = 0.25
 """Of the files that shoald may open, for clients of the API."""
