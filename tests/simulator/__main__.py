@@ -1,4 +1,4 @@
-"""python -m tests.simulator [--start S] [--seeds N] [--jobs J] [--verbose] [--only KIND,…] [--without KIND,…]"""
+"""python -m tests.simulator [--start S] [--seeds N] [--jobs J] [--verbose] [--only KIND,…]"""
 
 import argparse
 import gc

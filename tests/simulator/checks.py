@@ -3,20 +3,28 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cluster.objects import StoreObject, Task
+from cluster.objects import Node, Service, StoreObject, Task
+from cluster.seams import SECOND
+from cluster.states import TaskState
 from manager.allocator.claims import Claim, claims
+from manager.orchestrator.replicated import is_replicated, replicas
 from manager.store import Store, View, WatchLagged
 from manager.store.entry import decode
 from manager.store.tables import KINDS
 from tests.simulator.loop import Process
 
 if TYPE_CHECKING:
+    from cluster.messages import Assignments
     from tests.simulator.http import Response
     from tests.simulator.machine import Container
     from tests.simulator.node import SimNode
     from tests.simulator.world import World
 
 COMPARE_EVERY = 64
+CALM = 20 * SECOND
+"""Without faults for so long, nothing but Shoal itself decides how many containers run."""
+WITHDRAWN_WITHIN = 2 * SECOND
+"""manager.dispatcher.withdrawals.BOUND: after it a task is stopped all the same."""
 
 
 class Witness:
@@ -54,6 +62,10 @@ class Checks:
         self._used: dict[tuple[str, str, int], int] = {}
         self._holders: dict[Claim, str] = {}
         self._refused_ops: set[str] = set()
+        self._needs: dict[str, set[str]] = {}
+        self._unwanted_since: dict[str, int] = {}
+        self._scaled: dict[str, int] = {}
+        self._drained = 0
         self.violations: list[str] = []
 
     def violated(self, text: str) -> None:
@@ -108,8 +120,20 @@ class Checks:
                     self.violated(f"two updates won for version {old.version} of {change.kind} {change.id}")
                 self._used[version] = index
             self._check_claims(old, new)
-            if isinstance(new, Task) and isinstance(old, Task):
-                self._check_states(old, new)
+            if isinstance(old, Service) and isinstance(new, Service) and old.spec.mode != new.spec.mode:
+                self._scaled[new.id] = self.world.loop.now
+            if isinstance(new, Service) and old is None:
+                self._scaled[new.id] = self.world.loop.now
+            if isinstance(old, Node) and (
+                not isinstance(new, Node) or old.spec != new.spec or old.status != new.status
+            ):
+                self._drained = self.world.loop.now
+            if isinstance(new, Task):
+                self._note_needs(new)
+                if isinstance(old, Task):
+                    self._check_states(old, new)
+                if new.desired_state > TaskState.RUNNING:
+                    self._unwanted_since.setdefault(new.id, self.world.loop.now)
             labels = getattr(getattr(new, "spec", None), "labels", None)
             if labels and "op" in labels and new is not None:
                 before_labels = getattr(getattr(old, "spec", None), "labels", None) or {}
@@ -206,23 +230,142 @@ class Checks:
         if len(state) != sum(view.count(cls) for cls in KINDS.values()):
             self.violated(f"{node.name}: a watch missed events: it has {len(state)} objects")
 
+    # --- what agents are told ------------------------------------------------------------------------------
+
+    def assigned(self, node_id: str, message: "Assignments") -> None:
+        """A node is told of tasks and secrets: only of its own, and of those that they use."""
+        needed = self._needs.get(node_id, set())
+        for secret in message.secrets:
+            if secret.id not in needed:
+                self.violated(f"secret {secret.id} was sent to node {node_id}, no task of which uses it")
+        for task in message.tasks:
+            if task.node_id != node_id:
+                self.violated(f"task {task.id} of node {task.node_id} was sent to node {node_id}")
+
+    def _note_needs(self, task: Task) -> None:
+        container = task.spec.container_spec
+        if task.node_id and container is not None and container.secrets:
+            needs = self._needs.setdefault(task.node_id, set())
+            needs.update(reference.secret_id for reference in container.secrets)
+
     # --- containers ---------------------------------------------------------------------------------------
 
     def container_started(self, name: str, container: "Container") -> None:
         """A container runs."""
-        self.world.story.note(name, f"container {container.task.name} runs")
+        task = container.task
+        self.world.story.note(name, f"container {task.name} runs")
+        for node, other in self._running():
+            if other is container or self.world.disturbed(node) or self.world.disturbed_name(name):
+                continue
+            if other.task.service_id == task.service_id:
+                self._check_place(task, other.task)
+            shared = _addresses(task) & _addresses(other.task)
+            if shared:
+                self.violated(f"containers of {task.name} and {other.task.name} both have {sorted(shared)}")
+        self._check_surge(task)
+
+    def _running(self) -> "Iterator[tuple[SimNode, Container]]":
+        for node in self.world.nodes:
+            for container in node.machine.containers.values():
+                if container.running:
+                    yield node, container
+
+    def _newest(self) -> View | None:
+        return self.views.get(self.last_index)
+
+    def _check_place(self, task: Task, other: Task) -> None:
+        """Two tasks of one slot run together only in an update that starts the new one first."""
+        if (task.slot, "" if task.slot else task.node_id) != (
+            other.slot,
+            "" if other.slot else other.node_id,
+        ):
+            return
+        view = self._newest()
+        service = view.get(Service, task.service_id) if view is not None else None
+        specs = [service.spec, service.previous_spec] if service is not None else []
+        orders = [
+            config.order
+            for spec in specs
+            if spec is not None
+            for config in (spec.update_config, spec.rollback_config)
+            if config is not None
+        ]
+        if service is not None and "start-first" not in orders:
+            self.violated(f"{task.name} and {other.name} run at once")
+
+    def _check_surge(self, task: Task) -> None:
+        """Never more containers than replicas and the update's surge; looked at when all is calm."""
+        count, service, surge = self._count(task)
+        if service is not None and count > replicas(service) + surge:
+            self.violated(f"{count} containers of {service.spec.name} run: {replicas(service)} + {surge} may")
+
+    def _check_minimum(self, task: Task) -> None:
+        """Never fewer than replicas without those that the update takes out at once."""
+        count, service, surge = self._count(task)
+        if service is None or service.update_status is None:
+            return
+        order = service.spec.update_config.order if service.spec.update_config is not None else ""
+        out = 0 if order == "start-first" else surge
+        if task.spec_version != service.spec_version and count - 1 < replicas(service) - out:
+            self.violated(
+                f"only {count - 1} containers of {service.spec.name} run: {replicas(service)} - {out}"
+            )
+
+    def _count(self, task: Task) -> "tuple[int, Service | None, int]":
+        """Running containers of a task's service; the service if it is to be judged, and its parallelism."""
+        view = self._newest()
+        service = view.get(Service, task.service_id) if view is not None else None
+        if service is None or not is_replicated(service) or self.world.calm_for() < CALM:
+            return 0, None, 0
+        for spec in (service.spec, service.previous_spec or service.spec):
+            container = spec.task_template.container_spec
+            if container is None or container.image.partition(":")[0] != "steady":
+                return 0, None, 0
+        if (
+            self._scaled.get(service.id, 0) > self.world.loop.now - CALM
+            or self._drained > self.world.loop.now - CALM
+        ):
+            return 0, None, 0
+        configs = (service.spec.update_config, service.spec.rollback_config)
+        surge = max((c.parallelism or 1 << 30) if c is not None else 1 for c in configs)
+        count = sum(other.task.service_id == task.service_id for _, other in self._running())
+        return count, service, surge
 
     def container_stopping(self, name: str, container: "Container") -> None:
-        """A container is told to stop."""
+        """A container is told to stop: by then no balancer has it any more, or its time is over."""
+        task = container.task
+        view = self._newest()
+        stored = view.get(Task, task.id) if view is not None else None
+        since = self._unwanted_since.get(task.id)
+        now = self.world.loop.now
+        if stored is None or since is None or now - since >= WITHDRAWN_WITHIN or not task.networks:
+            return
+        if self.world.calm_for() < CALM:
+            return
+        self._check_minimum(stored)
+        for node in self.world.nodes:
+            if node.machine.plane_slow:
+                continue
+            for network in task.networks:
+                endpoint = node.machine.records.endpoints.get((network.network_id, task.id))
+                if endpoint is not None and endpoint.serving:
+                    self.violated(
+                        f"{task.name} on {name} is stopped {(now - since) / SECOND:.3f} s after the decision, "
+                        f"while {node.name} still sends it connections"
+                    )
 
     def container_ended(self, name: str, container: "Container") -> None:
         """A container has ended."""
         self.world.story.note(name, f"container {container.task.name} ended ({container.exit_code})")
 
 
+def _addresses(task: Task) -> set[tuple[str, str]]:
+    return {(network.network_id, address) for network in task.networks for address in network.addresses}
+
+
 def same(one: View, other: View) -> bool:
     """Whether two views hold equal objects."""
-    for kind, cls in KINDS.items():
+    for cls in KINDS.values():
         if one.count(cls) != other.count(cls):
             return False
         for obj in one.all(cls):

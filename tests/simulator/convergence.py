@@ -1,4 +1,4 @@
-"""What the cluster must have come to when faults and changes are over: the spec, everywhere, and nothing left."""
+"""What the cluster must have come to when faults and changes are over: the spec everywhere, nothing left."""
 
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,8 @@ def lacking(world: "World") -> str:
 
 def _roles(world: "World", view: View) -> str:
     leader = world.leader()
-    assert leader is not None and leader.core is not None
+    assert leader is not None
+    assert leader.core is not None
     members = set(leader.core.members())
     managers = {node.id for node in view.all(Node) if node.spec.role.value == "manager"}
     if members != managers:
@@ -69,14 +70,14 @@ def _services(view: View) -> str:
             for task in view.tasks_of_service(service.id)
             if task.desired_state <= TaskState.RUNNING and not task.status.state.terminal
         ]
+        paused = service.update_status is not None and service.update_status.state in PAUSED
+        if image.partition(":")[0] not in STEADY or paused:
+            continue
         places = [(task.slot, "" if task.slot else task.node_id) for task in tasks]
         if len(places) != len(set(places)):
             return f"service {service.spec.name} has two tasks in a place"
         if service.update_status is not None and service.update_status.state in UNDER_WAY:
             return f"service {service.spec.name} is {service.update_status.state.value}"
-        paused = service.update_status is not None and service.update_status.state in PAUSED
-        if image.partition(":")[0] not in STEADY or paused:
-            continue
         running = [task for task in tasks if task.status.state is TaskState.RUNNING]
         if is_replicated(service):
             wanted = replicas(service)

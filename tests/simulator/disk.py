@@ -126,6 +126,8 @@ class ProcessDisk:
         return _File(self, path, inode)
 
     def open_append(self, path: Path) -> "_File":
+        if path not in self.disk.files:
+            return self.create(path)
         self.touch("open", path, writes=False)
         return _File(self, path, self.disk.files[path])
 

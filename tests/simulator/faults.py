@@ -225,7 +225,9 @@ class Faults:
 
     def f_delay(self) -> None:
         nodes = [node for node in self.world.nodes if node.node_id]
-        one, other = self.rng.choice(nodes), self.rng.choice(nodes)
+        if len(nodes) < 2:
+            return
+        one, other = self.rng.sample(nodes, 2)
         most = self.rng.choice((20, 200, 1500)) * MILLISECOND
         delays = self.world.network.delays
         delays[one.host, other.host] = most

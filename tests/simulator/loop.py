@@ -1,4 +1,4 @@
-"""Virtual time: an asyncio loop that jumps to its next timer, and processes on it that pause, slow down and die."""
+"""Virtual time: an asyncio loop that jumps to its next timer, and processes on it that pause and die."""
 
 import asyncio
 import heapq
@@ -33,7 +33,7 @@ PROCESS: ContextVar["Process | None"] = ContextVar("process", default=None)
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
-    """Enough of an event loop for asyncio's tasks, locks, queues and timeouts. Time is integer nanoseconds."""
+    """Enough of a loop for asyncio's tasks, locks, queues and timeouts. Time is integer nanoseconds."""
 
     def __init__(self) -> None:
         self.now = START

@@ -78,6 +78,7 @@ class End:
         if self._stuck or network.is_cut(self.host, self.peer_host):
             if not self._stuck:
                 self._stuck_since = network.loop.now
+                network.lingering[self] = None
                 if self.open:
                     network.later(USER_TIMEOUT, self._check_stuck)
             self._stuck.append(data)
@@ -109,8 +110,9 @@ class End:
 
     def healed(self) -> None:
         """The link carries packets again."""
-        if self._stuck and not self.network.is_cut(self.host, self.peer_host):
+        if self._stuck and self.process.alive and not self.network.is_cut(self.host, self.peer_host):
             stuck, self._stuck = self._stuck, []
+            self.network.lingering.pop(self, None)
             for data in stuck:
                 self._transmit(data)
 
@@ -124,6 +126,8 @@ class End:
             self.open = False
             self.network.ends.pop(self, None)
             self.process.call(self._told, error)
+            if error is not None and self.peer.open and self.host not in self.network.dead_hosts:
+                self._transmit(None)  # a reset, as soon as it gets through
 
     def _told(self, error: OSError | None) -> None:
         if self.receiver is not None:
@@ -153,6 +157,8 @@ class SimNetwork:
         self.rng = rng
         self.listeners: dict[tuple[str, str], tuple[Process, Listener, Certificate]] = {}
         self.ends: dict[End, None] = {}
+        self.lingering: dict[End, None] = {}
+        """Ends with something that waits for a cut link."""
         self.cuts: dict[tuple[str, str], int] = {}
         self.cut_since: dict[tuple[str, str], int] = {}
         self.delays: dict[tuple[str, str], int] = {}
@@ -258,6 +264,6 @@ class SimNetwork:
             self.cuts[source, target] = left
             return
         self.cuts.pop((source, target), None)
-        for end in list(self.ends):
+        for end in self.lingering:
             if (end.host, end.peer_host) == (source, target):
                 self.later(RETRANSMIT, end.healed)

@@ -260,6 +260,7 @@ class SimNode:
             self.end_agent("can't start")
             return
         connector = AgentConnector(self.world.network, process, self.host, self.certificate)
+        connector.told = lambda message: self.world.checks.assigned(self.node_id, message)
         random: Random = process.random  # type: ignore[attr-defined]
         self.session = Session(connector, agent, self.managers, self.clock, random)
         if self.manages and (self.manager is None or not self.manager.alive) and not self.refused:

@@ -1,11 +1,12 @@
 """Raft's connections and the agents' sessions over the simulated network."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from cluster.messages import AgentMessage, ManagerMessage
+from cluster.messages import AgentMessage, Assignments, ManagerMessage
 from manager.dispatcher.channel import ChannelClosed
 from manager.raft.network import Identity, LinkHandler, TlsMaterial
 from tests.simulator.loop import Process
@@ -125,6 +126,7 @@ class AgentConnector:
 
     def __init__(self, network: SimNetwork, process: Process, host: str, certificate: Any) -> None:
         self._network, self._process, self._host, self._certificate = network, process, host, certificate
+        self.told: Callable[[Any], None] = lambda message: None
 
     async def connect(self, address: str) -> _Channel:
         try:
@@ -133,4 +135,10 @@ class AgentConnector:
             )
         except OSError as error:
             raise SessionClosed(f"can't reach manager {address}: {error}") from error
-        return _Channel(end, _from_manager, SessionClosed)
+        return _Channel(end, self._decode, SessionClosed)
+
+    def _decode(self, frame: bytes) -> Any:
+        message = _from_manager(frame)
+        if isinstance(message, Assignments):
+            self.told(message)
+        return message

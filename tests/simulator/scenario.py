@@ -40,11 +40,11 @@ def simulate(
     plan = Random(f"{seed} plan")
     managers = plan.choice((3, 3, 3, 3, 5, 1))
     world = World(seed, managers=managers, workers=plan.randrange(1, 4), verbose=verbose)
-    busy = busy_for if busy_for is not None else plan.choice((20.0, 40.0, 60.0))
+    busy = busy_for if busy_for is not None else plan.choice((40.0, 80.0, 160.0))
     calm = plan.random() < 0.1
     faults = Faults(world, frozenset() if calm else kinds)
-    faults.pace = plan.choice((0.1, 0.3, 0.6))
-    world.pace = plan.choice((0.2, 0.5))
+    faults.pace = plan.choice((6.0, 16.0, 32.0)) / busy
+    world.pace = plan.choice((8.0, 20.0)) / busy
     changes = plan.random() < 0.4
     clients = plan.randrange(1, 4)
     result = Result(seed)

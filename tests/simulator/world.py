@@ -26,6 +26,8 @@ from tests.simulator.story import Story, StoryHandler
 
 TIMING = RaftTiming(1800 * MILLISECOND, 3600 * MILLISECOND, 550 * MILLISECOND, 3600 * MILLISECOND)
 """As wan(), with fewer heartbeats: they are most of what an idle cluster does."""
+DISTURBED = 30 * SECOND
+"""So long after a fault a node may run what the managers have replaced elsewhere."""
 
 
 class Violation(AssertionError):
@@ -56,7 +58,7 @@ class World:
         self.services: list[str] = []
         self.secrets: dict[str, str] = {}
         self.most_services = 4
-        self.images = ("steady", "steady", "steady", "slow", "crashing", "broken", "ending")
+        self.images = ("steady",) * 7 + ("slow", "slow", "stubborn", "crashing", "broken", "ending")
 
     # --- time and parts -----------------------------------------------------------------------------------
 
@@ -94,6 +96,14 @@ class World:
         """A fault begins or ends."""
         self.story.note("FAULT", what)
         self.last_fault = self.loop.now
+
+    def disturbed(self, node: SimNode) -> bool:
+        """Whether a fault may have kept the managers and this node from each other lately."""
+        return self.calm_for() < DISTURBED
+
+    def disturbed_name(self, name: str) -> bool:
+        """As `disturbed`, by the host's name."""
+        return any(node.name == name and self.disturbed(node) for node in self.nodes)
 
     def calm_for(self) -> int:
         """ns since the last fault began or ended."""
