@@ -203,10 +203,15 @@ class Core:
     def no_leader(self) -> str:
         """Why there is none as far as this manager sees, and what to type."""
         status, left_behind = self.raft.status(), self.raft.left_behind
-        connected = {peer.node_id for peer in status.peers if peer.connected}
+        # A connection to a host without power looks alive for some seconds; one that is up asks for votes.
+        heard = {
+            peer.node_id
+            for peer in status.peers
+            if peer.connected and peer.since_heard is not None and peer.since_heard < REACHABLE_WITHIN
+        }
         names = {node.id: node.description.hostname for node in self.store.view().all(Node)}
         reason = left_behind.reason if left_behind is not None else ""
-        return no_leader(self.node_id, status.members, connected | {self.node_id}, names, reason)
+        return no_leader(self.node_id, status.members, heard | {self.node_id}, names, reason)
 
     def warnings(self) -> list[str]:
         """What `docker info` should warn of."""

@@ -49,7 +49,7 @@ class ManagerHealth(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     advertised: str = ""
     """Its own address as it knows it."""
     problem: str = ""
-    """Why it could not be asked, or takes no part."""
+    """Why it could not be asked or takes no part; or what else it suffers from."""
 
 
 class Quorum(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):

@@ -424,6 +424,9 @@ class RaftNode(SteppingAside):
                 if leads and peer in self.last_response()
                 else None,
                 peer in self._full,
+                since_heard=int((now - self._heard_from[peer.id]) * SECOND)
+                if peer.id in self._heard_from
+                else None,
                 learner=peer in self.learners(),
             )
             for peer in sorted(self.voters() | self.learners(), key=lambda peer: peer.id)

@@ -72,6 +72,7 @@ class Replication(Engine):
 
     def _prepare_replication(self) -> None:
         self._heard_leader = self.now()
+        self._heard_from: dict[str, float] = {}
         self.freshness = Freshness(self._clock)
         self._asked_at = -ASK_EVERY
         self._peers.lost = self._lost
@@ -90,6 +91,7 @@ class Replication(Engine):
     def _handle(self, peer: Peer, message: AnyMessage) -> None:
         if self.left_behind is not None:
             return
+        self._heard_from[peer.id] = self.now()
         term: int = self.raftCurrentTerm
         match message:
             case AppendEntries() | Heartbeat() | SnapshotChunk():

@@ -16,6 +16,8 @@ class PeerStatus:
     """On the leader: nanoseconds since it last answered; None on others."""
     full: bool = False
     """On the leader: its disk has no room for the log."""
+    since_heard: int | None = None
+    """Nanoseconds since its last message; without a leader all that are up ask each other for votes."""
     learner: bool = False
     """It receives the log and has no vote yet."""
 

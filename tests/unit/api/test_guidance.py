@@ -105,6 +105,7 @@ def test_without_a_quorum_the_way_back_comes_first() -> None:
         ({"last_index": -5000}, "5100 entries behind"),
         ({"sync_p99": 400 * MILLISECOND}, "400 ms to make a write durable"),
         ({"free_bytes": 100 << 20}, "100 MiB left"),
+        ({"problem": "its disk is full"}, "its disk is full"),
         ({"certificate_expires": NOW + 5 * 3600 * SECOND}, "ends in 5 hours"),
         ({"advertised": "192.0.2.9:2377"}, "it is at 192.0.2.9:2377"),
     ],
