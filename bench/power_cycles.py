@@ -10,7 +10,7 @@ from bench.cluster import Options
 from bench.report import Bar, percentile
 from cluster.errors import ShoalError
 from tests.chaos.arena import Arena, arena
-from tests.chaos.run import KEPT, Result, Run
+from tests.chaos.run import KEPT, Result, Run, figure
 
 CYCLES = 200
 MANAGERS = 3
@@ -101,8 +101,10 @@ def run(options: Options) -> Bar:
             bar.rows.append((kind, str(len(found)), *figures))
     count = sum(map(len, recoveries.values()))
     acknowledged = sum(one.outcome == "ok" and one.action != "read" for one in result.history.operations)
-    bar.check(result.lost == 0, f"{acknowledged} writes acknowledged in {count} cycles, {result.lost} lost")
-    bar.check(result.duplicated == 0, f"{result.duplicated} duplicated")
+    bar.check(
+        result.lost == 0, f"{acknowledged} writes acknowledged in {count} cycles, {figure(result.lost)} lost"
+    )
+    bar.check(result.duplicated == 0, f"{figure(result.duplicated)} duplicated")
     bar.check(
         not result.violations,
         f"{len(result.history.operations)} operations and {len(result.history.streams)} event streams "

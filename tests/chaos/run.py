@@ -42,8 +42,9 @@ class Result:
     violations: list[str]
     faults: Counter[str]
     seconds: float
-    lost: int
-    duplicated: int
+    lost: int | None
+    duplicated: int | None
+    """None: the cluster could not be read in the end, so nothing could be counted."""
 
     def summary(self) -> str:
         """For people."""
@@ -56,7 +57,7 @@ class Result:
             f"event streams: {len(self.history.streams)} ({_counted(ends)}), {events} events",
             f"faults: {sum(self.faults.values())} ({_counted(self.faults)})",
             f"longest time without an acknowledged write: {judging.longest_gap(self.history):.2f} s",
-            f"acknowledged writes lost: {self.lost}, duplicated: {self.duplicated}",
+            f"acknowledged writes lost: {figure(self.lost)}, duplicated: {figure(self.duplicated)}",
             f"violations: {len(self.violations)}",
         ]
         return "\n".join([*lines, *self.violations])
@@ -67,6 +68,11 @@ class Result:
         self.history.save(directory / "history.json")
         (directory / "summary.txt").write_text(self.summary() + "\n")
         place.keep_logs(directory)
+
+
+def figure(count: int | None) -> str:
+    """A count, where there is one."""
+    return "not counted" if count is None else str(count)
 
 
 def _counted(counts: Counter[str]) -> str:
@@ -127,7 +133,7 @@ class Run:
         for watcher in self.watchers:
             watcher.finish()
         found = judging.violations(self.history, self._initial, last)
-        lost, duplicated = judging.lost_and_duplicated(self.history, final) if final else (0, 0)
+        lost, duplicated = judging.lost_and_duplicated(self.history, final) if final else (None, None)
         return Result(self.history, found, faults or Counter(), seconds, lost, duplicated)
 
     def _mark(self) -> int:
