@@ -13,7 +13,7 @@ from cluster.seams import MILLISECOND, SECOND, Random
 from cluster.spec import RestartPolicy
 from cluster.states import RestartCondition, TaskState
 from manager.orchestrator.plan import Create, Desire, Plan
-from manager.orchestrator.situation import Situation, Slot, dirty, misplaced, stopped
+from manager.orchestrator.situation import Situation, Slot, dirty, misplaced, stopped, update_paused
 
 DEFAULT_DELAY = 5 * SECOND
 STABLE_AFTER = 30 * SECOND
@@ -85,9 +85,10 @@ def supervise(situation: Situation, slot: Slot) -> Plan:
     alive = [task for task in slot.runnable if task not in gone]
 
     if not slot.runnable:
-        # The slot ended for good under this spec, or its replacement was lost. A dirty one is the updater's.
+        # The slot ended for good under this spec, or its replacement was lost. A dirty one is the updater's,
+        # unless that waits for an operator: a paused update leaves no slot without the task it should have.
         newest = slot.newest
-        if not dirty(service, newest):
+        if not dirty(service, newest) or update_paused(service):
             # Judged as of when it ended, so that time alone never changes the verdict.
             verdict = judge(newest, newest.updated_at, situation.factory.rng, "it has no successor")
             replace(plan, situation, slot, newest, verdict)

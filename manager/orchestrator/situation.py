@@ -10,7 +10,7 @@ from cluster.ids import new_id
 from cluster.objects import Endpoint, Node, RestartHistory, Service, Task, TaskStatus
 from cluster.seams import Random
 from cluster.spec import EndpointSpec, PortConfig, TaskSpec
-from cluster.states import Availability, NodeState, TaskState
+from cluster.states import Availability, NodeState, TaskState, UpdateState
 from manager.orchestrator.constraint_enforcer import violation
 
 
@@ -140,6 +140,12 @@ def dirty(service: Service, task: Task) -> bool:
     return _bound(service.spec.endpoint_spec) != _bound(task.endpoint.spec)
 
 
+def update_paused(service: Service) -> bool:
+    """True while an update or roll-back waits for an operator."""
+    status = service.update_status
+    return status is not None and status.state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
+
+
 def _bound(spec: EndpointSpec | None) -> tuple[str, bool, tuple[PortConfig, ...]]:
     """What of an endpoint spec is built into a task: mode, being in the mesh, ports of its own host."""
     if spec is None:
@@ -153,6 +159,8 @@ def stopped(situation: Situation, task: Task) -> bool:
     """True when the task holds nothing that its successor could collide with."""
     if task.status.state.terminal or not task.node_id:
         return True
+    if task.status.state < TaskState.ASSIGNED and task.desired_state > TaskState.RUNNING:
+        return True  # its node has never heard of it, and will not start it if it does
     node = situation.nodes.get(task.node_id)
     return node is None or node.status.state == NodeState.DOWN
 

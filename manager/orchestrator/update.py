@@ -13,11 +13,10 @@ from cluster.seams import SECOND
 from cluster.spec import UpdateConfig
 from cluster.states import TaskState, UpdateState
 from manager.orchestrator.plan import Change, Create, Desire, Plan, SetUpdateStatus
-from manager.orchestrator.situation import Situation, Slot, dirty, stopped
+from manager.orchestrator.situation import Situation, Slot, dirty, stopped, update_paused
 
 DEFAULT_MONITOR = 5 * SECOND
 _ROLLING_BACK = {UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED}
-_PAUSED = {UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED}
 _UNDER_WAY = {UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED}
 
 
@@ -38,7 +37,7 @@ def progress(situation: Situation, slots: Sequence[Slot], busy: Collection[str])
     service, now = situation.service, situation.now
     status = service.update_status
     todo = [slot for slot in slots if _outdated(situation, slot)]
-    if status is not None and status.state in _PAUSED:
+    if status is not None and update_paused(service):
         if todo:
             plan.notes["update"] = status.message or "the update is paused"
         return plan

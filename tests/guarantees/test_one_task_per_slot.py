@@ -10,6 +10,7 @@ from cluster.objects import Task
 from cluster.seams import SECOND
 from cluster.spec import (
     ContainerSpec,
+    GlobalMode,
     ReplicatedMode,
     RestartPolicy,
     ServiceMode,
@@ -27,10 +28,11 @@ from tests.support.cluster import Cluster, Json, eventually
 NODES = ("a", "b", "c")
 
 
-def stop_first(replicas: int, image: str) -> ServiceSpec:
+def stop_first(replicas: int, image: str, everywhere: bool) -> ServiceSpec:
+    replicated = ServiceMode(replicated=ReplicatedMode(replicas=replicas))
     return ServiceSpec(
         name="web",
-        mode=ServiceMode(replicated=ReplicatedMode(replicas=replicas)),
+        mode=ServiceMode(global_=GlobalMode()) if everywhere else replicated,
         task_template=TaskSpec(
             container_spec=ContainerSpec(image=image), restart_policy=RestartPolicy(delay=SECOND)
         ),
@@ -42,13 +44,13 @@ def stop_first(replicas: int, image: str) -> ServiceSpec:
 class Slots:
     """A world in which everything happens, and a look at each slot after each step."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
+    def __init__(self, rng: random.Random, everywhere: bool) -> None:
+        self.rng, self.everywhere = rng, everywhere
         self.world = World(rng.randrange(1000))
         self.replicas, self.image = 3, "v1"
         for name in NODES:
             self.world.node(name)
-        self.world.service(stop_first(3, "v1"))
+        self.world.service(stop_first(3, "v1", everywhere))
         self.world.work()
         self.cut_off: set[str] = set()
 
@@ -76,10 +78,10 @@ class Slots:
         match rng.randrange(4):
             case 0:
                 self.replicas = rng.randrange(5)
-                world.service(stop_first(self.replicas, self.image))
+                world.service(stop_first(self.replicas, self.image, self.everywhere))
             case 1:
                 self.image = rng.choice(["v1", "v2", "v3"])
-                world.service(stop_first(self.replicas, self.image))
+                world.service(stop_first(self.replicas, self.image, self.everywhere))
             case 2:
                 world.set_node(rng.choice(NODES), to=rng.choice(list(Availability)))
             case 3:
@@ -95,14 +97,17 @@ class Slots:
 
     def check(self) -> None:
         live = [task for task in self.world.tasks() if self.lives(task) and task.id not in self.cut_off]
-        slots = [task.slot for task in live]
-        assert len(slots) == len(set(slots)), [(t.id, t.slot, t.status.state, t.desired_state) for t in live]
+        slots = [task.slot or task.node_id for task in live]
+        assert len(slots) == len(set(slots)), [
+            (t.id, t.slot, t.node_id, t.status.state, t.desired_state) for t in live
+        ]
 
 
 @settings(max_examples=300, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_on_nodes_within_reach_stop_first_never_overlaps(seed: int) -> None:
-    slots = Slots(random.Random(seed))
+@given(seed=st.integers(0, 2**32), everywhere=st.booleans())
+def test_on_nodes_within_reach_stop_first_never_overlaps(seed: int, everywhere: bool) -> None:
+    """Slots of replicated services; nodes, for global ones."""
+    slots = Slots(random.Random(seed), everywhere)
     for _ in range(slots.rng.randrange(20, 160)):
         slots.step()
         slots.check()

@@ -15,6 +15,7 @@ from cluster.objects import Node, Service, Task
 from cluster.seams import SECOND
 from cluster.spec import (
     ContainerSpec,
+    GlobalMode,
     ReplicatedMode,
     RestartPolicy,
     ServiceMode,
@@ -39,20 +40,29 @@ configs = st.builds(
     max_failure_ratio=st.sampled_from([0.0, 0.5]),
 )
 
+Place = int | str
+
+
+def place(task: Task) -> Place:
+    """A replicated service's slot, a global one's node."""
+    return task.slot or task.node_id
+
 
 class Turmoil:
     """A service that is updated, scaled and shaken; every decision of the managers is looked at."""
 
-    def __init__(self, config: UpdateConfig, replicas: int, rng: random.Random) -> None:
-        self.config, self.replicas, self.rng = config, replicas, rng
+    def __init__(
+        self, config: UpdateConfig, replicas: int, rng: random.Random, everywhere: bool = False
+    ) -> None:
+        self.config, self.replicas, self.rng, self.everywhere = config, replicas, rng, everywhere
         self.image = "v1"
         self.world = World(rng.randrange(1000))
         for name in NODES:
             self.world.node(name)
         self.respecify()
         self.world.work()
-        self.out_of_service: set[int] = set()
-        """Slots that Shoal took out of service and has not brought back yet."""
+        self.out_of_service: set[Place] = set()
+        """Slots (nodes, of a global service) that Shoal took out of service and has not brought back yet."""
         self.seen: Counter[str] = Counter()
 
     def respecify(self) -> None:
@@ -60,10 +70,11 @@ class Turmoil:
         template = TaskSpec(
             container_spec=ContainerSpec(image=self.image), restart_policy=RestartPolicy(delay=SECOND)
         )
+        replicated = ServiceMode(replicated=ReplicatedMode(replicas=self.replicas))
         self.world.service(
             ServiceSpec(
                 name="web",
-                mode=ServiceMode(replicated=ReplicatedMode(replicas=self.replicas)),
+                mode=ServiceMode(global_=GlobalMode()) if self.everywhere else replicated,
                 task_template=template,
                 update_config=self.config,
                 rollback_config=UpdateConfig(
@@ -136,17 +147,17 @@ class Turmoil:
 
     # --- what is promised ---------------------------------------------------------------------------------
 
-    def serving(self) -> dict[int, set[str]]:
+    def serving(self) -> dict[Place, set[str]]:
         """Tasks that run, should, and may stay where they are, by slot."""
-        found: dict[int, set[str]] = {}
+        found: dict[Place, set[str]] = {}
         for task in self.world.running("web"):
             node = self.world.view.get(Node, task.node_id)
             stays = node is not None and node.status.state == NodeState.READY
             if stays and node is not None and node.spec.availability != Availability.DRAIN:
-                found.setdefault(task.slot, set()).add(task.id)
+                found.setdefault(place(task), set()).add(task.id)
         return found
 
-    def judge(self, before: dict[int, set[str]]) -> None:
+    def judge(self, before: dict[Place, set[str]]) -> None:
         after = self.serving()
         for slot in before.keys() - after.keys():
             tasks = [self.world.view.get(Task, id) for id in before[slot]]
@@ -159,7 +170,9 @@ class Turmoil:
         allowed = 0 if self.config.order == "start-first" else self.config.parallelism
         assert len(self.out_of_service) <= allowed, f"below the minimum: {self.out_of_service}"
         wanted = Counter(
-            task.slot for task in self.world.tasks("web") if task.desired_state <= TaskState.RUNNING
+            place(task)
+            for task in self.world.tasks("web")
+            if task.desired_state <= TaskState.RUNNING and not task.status.state.terminal
         )
         surplus = sum(number - 1 for number in wanted.values())
         assert surplus <= (self.config.parallelism if self.config.order == "start-first" else 0), (
@@ -172,7 +185,7 @@ class Turmoil:
         lost its node."""
         serving = self.serving()
         for slot in list(self.out_of_service):
-            tasks = [task for task in self.world.tasks("web") if task.slot == slot]
+            tasks = [task for task in self.world.tasks("web") if place(task) == slot]
             coming = [task for task in tasks if task.desired_state <= TaskState.RUNNING]
             newest = max(coming, key=lambda task: task.created_at, default=None)
             node = self.world.view.get(Node, newest.node_id) if newest and newest.node_id else None
@@ -185,11 +198,11 @@ class Turmoil:
 
 
 @settings(max_examples=120, deadline=None)
-@given(config=configs, replicas=st.integers(1, 6), seed=st.integers(0, 2**32))
+@given(config=configs, replicas=st.integers(1, 6), everywhere=st.booleans(), seed=st.integers(0, 2**32))
 def test_shoal_itself_keeps_to_surge_and_minimum_whatever_happens(
-    config: UpdateConfig, replicas: int, seed: int
+    config: UpdateConfig, replicas: int, everywhere: bool, seed: int
 ) -> None:
-    turmoil = Turmoil(config, replicas, random.Random(seed))
+    turmoil = Turmoil(config, replicas, random.Random(seed), everywhere)
     turmoil.image = "v2"
     turmoil.respecify()
     for _ in range(turmoil.rng.randrange(20, 250)):
@@ -198,11 +211,12 @@ def test_shoal_itself_keeps_to_surge_and_minimum_whatever_happens(
     for name in NODES:
         world.set_node(name, NodeState.READY, Availability.ACTIVE)
     world.advance(600)
-    assert sorted(task.slot for task in world.running()) == sorted({task.slot for task in world.running()})
+    running = [place(task) for task in world.running()]
+    assert len(running) == len(set(running))
     service = world.view.get(Service, "web")
     assert service is not None
-    assert service.spec.mode.replicated is not None
-    assert len(world.running()) == service.spec.mode.replicated.replicas  # a roll-back's, if there was one
+    mode = service.spec.mode.replicated  # a roll-back's, if there was one
+    assert len(running) == (len(NODES) if mode is None else mode.replicas)
     status = service.update_status
     if status is None or status.state in (UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED):
         assert {task.spec for task in world.running()} == {service.spec.task_template}
