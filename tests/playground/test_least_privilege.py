@@ -96,3 +96,20 @@ def test_a_renewed_certificate_reaches_the_manager(fragile: Cluster) -> None:
     assert owners((home / "certificates").resolve()) == {(0, ACCOUNT.gid)}
     assert owners(home / "raft") == {tuple(ACCOUNT)}
     assert_unprivileged(fragile, "host3")
+
+
+def test_one_survivor_and_a_restored_backup_give_up_root_too(fragile: Cluster, tmp_path: Path) -> None:
+    """What root writes for the next manager, the manager can use."""
+    (tmp_path / "passphrase").write_text("a long passphrase")
+    passphrase, backup = f"--passphrase-file={tmp_path / 'passphrase'}", str(tmp_path / "backup")
+    run(fragile, "host1", "shoal", "cluster", "backup", passphrase, backup)
+    for host in ("host2", "host3"):
+        fragile.playground.kill(host)
+    at = ("--advertise-addr", fragile.address("host1"))
+    run(fragile, "host1", "docker", "swarm", "init", "--force-new-cluster", *at)
+    assert_unprivileged(fragile, "host1")
+    assert owners(fragile.playground.host("host1").data / "swarm" / "raft") == {tuple(ACCOUNT)}
+    run(fragile, "host1", "shoal", "cluster", "restore", "--force", passphrase, *at, backup)
+    assert_unprivileged(fragile, "host1")
+    assert owners(fragile.playground.host("host1").data / "swarm" / "raft") == {tuple(ACCOUNT)}
+    assert "host1" in run(fragile, "host1", "docker", "node", "ls")
