@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.consistency import parse
+from shoal.cli.client import Engine
 from shoal.playground.layout import CLIENT
 from tests.support.cluster import Cluster, Json, eventually, playground
 from tests.support.registries import push_web, start
@@ -124,6 +126,7 @@ def test_a_minority_refuses_writes_and_converges_after_the_heal(healthy: Cluster
     cluster.create("web", "--replicas", "3", host=host)
     cluster.running("web", 3, host)
     cluster.playground.partition(lonely, others)
+    parted = time.monotonic()
     try:
         eventually(
             "the majority goes on", lambda: write(cluster, host, f"m-{time.monotonic_ns()}"), seconds=15
@@ -137,6 +140,13 @@ def test_a_minority_refuses_writes_and_converges_after_the_heal(healthy: Cluster
         assert "does not have a leader" in answer["message"]
         status, answer = cluster.curl(lonely, "GET", "/services")  # reads are confirmed by the leader, too
         assert status == 503
+        # unless the client asks for what this manager has, and is told how old that is
+        engine = Engine(cluster.playground.host(lonely).docker_host, stale=True)
+        alone = time.monotonic() - parted
+        assert [service["Spec"]["Name"] for service in engine.get("/services")] == ["web"]
+        word, fields = parse(engine.labels[-1])
+        assert (word, fields["leader"]) == ("follower", "none")
+        assert float(fields["age"].rstrip("s")) >= alone
         # its containers run on meanwhile
         assert len(running_containers(cluster, lonely)) == 1
         cluster.docker("service", "scale", "--detach", "web=4", host=host)
