@@ -31,7 +31,7 @@ def own_health(access: Access, raft: Raft, advertised: str, state_dir: Path, exp
     status, syncs = raft.status(), raft.sync_latency()
     node = access.store.view().get(Node, access.node_id)
     role: Role = "leader" if access.leading() else "follower"
-    problem = access.trouble()
+    problem = ""
     if raft.left_behind is not None:
         role, problem = "left-behind", raft.left_behind.reason
     elif status.removed:

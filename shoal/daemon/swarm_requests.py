@@ -15,6 +15,7 @@ from cluster.naming import engine_name
 from cluster.spec import ClusterSpec, EncryptionConfig
 from cluster.states import Availability
 from cluster.validate import check_cluster
+from netplane.overlay import BRIDGE_PREFIX
 
 CLUSTER_PORT = 2377
 MIN_DATA_PATH_PORT, MAX_DATA_PATH_PORT = 1024, 49151
@@ -209,7 +210,7 @@ def _addresses() -> list[tuple[str, str]]:
         for name, address in found
         if name
         and not ipaddress.ip_address(address).is_loopback
-        and not name.startswith(("docker", "br-", "shoal", "shoe"))
+        and not name.startswith(("docker", "br-", BRIDGE_PREFIX))
     ]
 
 

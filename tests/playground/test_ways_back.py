@@ -173,7 +173,8 @@ def test_one_survivor_of_a_lost_majority_goes_on_and_the_others_come_back(hosts:
     hosts.running("web", 4)
     hosts.docker("node", "promote", "host2", "host3")
     eventually("three managers again", lambda: whole(hosts))
-    assert {config["Spec"]["Name"] for config in hosts.client("host3").api.configs()} == {"kept", "new"}
+    names = eventually("host3 answers", lambda: hosts.client("host3").api.configs())
+    assert {config["Spec"]["Name"] for config in names} == {"kept", "new"}
     hosts.clear()
 
 
