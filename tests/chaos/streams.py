@@ -1,5 +1,6 @@
 """Do the event streams tell everything, once, in order, and all of them the same?"""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from tests.chaos.history import Change, Operation, Stream
@@ -30,7 +31,7 @@ def check(streams: Sequence[Stream], operations: Iterable[Operation], last: int)
         for operation in operations
         if operation.seen is not None
     }
-    by_version = sorted(owed, key=lambda key: key[2])
+    by_version = sorted(owed, key=_version)
     for stream in streams:
         problems += _gaps(stream, by_version, last)
     return problems
@@ -69,8 +70,13 @@ def _gaps(stream: Stream, owed: Sequence[tuple[str, str, int]], last: int) -> li
     told = {(change.kind, change.id, change.version) for change in stream.changes}
     # The commit that a broken stream ended in may have had more changes.
     end = last if stream.end == "open" else max((c.version for c in stream.changes), default=0) - 1
+    first, beyond = (bisect_right(owed, index, key=_version) for index in (stream.after, end))
     return [
         f"a stream of {stream.manager} from {stream.after} to {end} lacks {kind} {id} at {version}"
-        for kind, id, version in owed
-        if stream.after < version <= end and (kind, id, version) not in told
+        for kind, id, version in owed[first:beyond]
+        if (kind, id, version) not in told
     ]
+
+
+def _version(key: tuple[str, str, int]) -> int:
+    return key[2]
