@@ -12,7 +12,7 @@ from cluster.seams import SystemClock, system_random
 from manager import garbage
 from manager.confinement import confine
 from manager.exits import EXIT_REFUSED, last_words
-from manager.guard import calm_accepts
+from manager.guard import calm_accepts, frugal_tls
 from manager.locking import DaemonPipe
 from manager.manager import Manager
 from manager.settings import Settings, parse_settings
@@ -27,6 +27,7 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     calm_accepts(loop)
+    frugal_tls()
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:

@@ -43,7 +43,7 @@ SERVER: dict[str, Any] = {"handler_cancellation": True, "shutdown_timeout": 1.0}
 """How both of the manager's HTTP servers run."""
 PORT = Bounds(
     connections=16384,  # every agent holds one
-    anonymous=256,
+    anonymous=128,
     head_timeout=10.0,
     idle_timeout=60.0,
     body_bytes=MAX_BODY,
@@ -51,7 +51,7 @@ PORT = Bounds(
 )
 PORT_SHARE, API_SHARE = 0.5, 0.125
 """Of the files that the manager may open; the rest is Raft's and the disk's."""
-MAX_HANDSHAKES = 512
+MAX_HANDSHAKES = 256
 """TLS handshakes at a time; beyond that, the one that has taken longest is ended."""
 HANDSHAKE_TIMEOUT = 5.0
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from manager.raft.wire import ALPN
+from manager.sources import Sources
 
 log = logging.getLogger("shoal.port")
 
@@ -38,6 +39,7 @@ class ClusterPort:
         self._raft_accept = raft_accept
         self._http_accept = http_accept
         self._listener: socket.socket | None = None
+        self._sources = Sources()
         self._pause: asyncio.TimerHandle | None = None
         self._waiting: dict[asyncio.Task[None], socket.socket] = {}
 
@@ -90,7 +92,7 @@ class ClusterPort:
         """Accept what waits. Without descriptors, try again in a while: the listener stays open."""
         for _ in range(BACKLOG):
             try:
-                sock, _ = self._socket.accept()
+                sock, source = self._socket.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -101,6 +103,9 @@ class ClusterPort:
                 loop.remove_reader(self._socket)
                 self._pause = loop.call_later(_PAUSE_WITHOUT_DESCRIPTORS, self._listen)
                 return
+            if not self._sources.admit(str(source[0]), asyncio.get_running_loop().time()):
+                sock.close()
+                continue
             sock.setblocking(False)
             if len(self._waiting) >= MAX_WAITING:
                 # Not the new one: those who mean it speak at once.

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+import manager.port as port_module
 from manager.port import ClusterPort, client_hello_protocols
 from manager.raft import ALPN
+from manager.sources import REMEMBERED, Sources
 
 
 class Routed:
@@ -146,3 +148,34 @@ async def test_stop_closes_what_waits() -> None:
     with pytest.raises(OSError):
         await asyncio.open_connection(*port.address)
     writer.close()
+
+
+def test_one_address_can_not_have_all_handshakes_for_itself() -> None:
+    sources = Sources(rate=10, burst=20)
+    assert [sources.admit("192.0.2.1", 5.0) for _ in range(30)] == 20 * [True] + 10 * [False]
+    assert sources.admit("192.0.2.2", 5.0)
+    assert [sources.admit("192.0.2.1", 6.0) for _ in range(12)] == 10 * [True] + 2 * [False]
+    assert [sources.admit("192.0.2.1", 99.0) for _ in range(21)] == 20 * [True] + [False]
+    assert all(sources.admit(address, 5.0) for address in 40 * ["127.0.0.1", "::1", "fe80::1%eth0", "?"][:2])
+
+
+def test_the_addresses_that_are_remembered_are_bounded() -> None:
+    sources = Sources(rate=1, burst=1)
+    for number in range(3 * REMEMBERED):
+        sources.admit(f"2001:db8::{number:x}", 0.0)
+    assert len(sources._buckets) == REMEMBERED
+    assert not sources.admit(f"2001:db8::{3 * REMEMBERED - 1:x}", 0.0)
+
+
+async def test_silent_connections_displace_each_other_not_those_who_speak(
+    routed: tuple[Routed, ClusterPort], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_module, "MAX_WAITING", 10)
+    where, port = routed
+    writers = [(await asyncio.open_connection(*port.address))[1] for _ in range(40)]
+    _, writer = await asyncio.open_connection(*port.address)
+    writer.write(hello(ALPN))
+    await where.wait(raft=1)
+    assert len(port._waiting) <= 10
+    for each in (*writers, writer):
+        each.close()
