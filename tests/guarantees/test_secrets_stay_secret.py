@@ -2,16 +2,17 @@
 
 import base64
 import json
+import logging
 import secrets
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.guarantees.hosts import daemon_pid
 from tests.support.cluster import Cluster, eventually
-
-pytestmark = pytest.mark.playground
+from tests.unit.api.manager import Api, start
 
 # What it looks for comes reversed, so that no process of the search itself holds it before it looks.
 _SEARCH = """
@@ -90,6 +91,13 @@ class Marker:
 
 
 @pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    api = await start()
+    yield api
+    await api.client.close()
+
+
+@pytest.fixture
 def marker(cluster: Cluster) -> Marker:
     """A secret that a task on host2 uses, and no other node."""
     marker = Marker()
@@ -99,6 +107,7 @@ def marker(cluster: Cluster) -> Marker:
     return marker
 
 
+@pytest.mark.playground
 def test_the_search_finds_what_is_there(cluster: Cluster, tmp_path: Path) -> None:
     """Otherwise its silence would prove nothing."""
     marker = Marker()
@@ -114,6 +123,7 @@ def test_the_search_finds_what_is_there(cluster: Cluster, tmp_path: Path) -> Non
         assert any(pattern in (tmp_path / "found").read_bytes() for pattern in marker.patterns)
 
 
+@pytest.mark.playground
 def test_no_disk_log_environment_or_command_line_has_a_secret(cluster: Cluster, marker: Marker) -> None:
     for host in cluster.hosts:
         assert (cluster.playground.host(host).log).read_text().count("level=debug") > 10
@@ -121,6 +131,7 @@ def test_no_disk_log_environment_or_command_line_has_a_secret(cluster: Cluster, 
     assert marker.in_disks_of(cluster) == []
 
 
+@pytest.mark.playground
 def test_only_nodes_that_run_the_task_and_managers_have_it_in_memory(
     cluster: Cluster, marker: Marker
 ) -> None:
@@ -134,6 +145,7 @@ def test_only_nodes_that_run_the_task_and_managers_have_it_in_memory(
     assert all("shoald" in name for name in holders)
 
 
+@pytest.mark.playground
 def test_it_is_gone_from_the_nodes_files_when_the_task_has_ended(cluster: Cluster, marker: Marker) -> None:
     assert marker.on(cluster, "host2", "run")
     (task,) = cluster.running("user", 1)
@@ -143,3 +155,25 @@ def test_it_is_gone_from_the_nodes_files_when_the_task_has_ended(cluster: Cluste
     assert cluster.container(task)["State"]["Status"] == "exited"  # kept for its logs
     cluster.docker("secret", "rm", "key")
     assert marker.in_disks_of(cluster) == []
+
+
+async def test_no_error_and_no_debug_log_of_the_api_repeats_a_secret(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    marker = Marker()
+    data = base64.b64encode(marker.value.encode()).decode()
+    bodies = [
+        {"Name": "key", "Data": [marker.value]},
+        {"Name": "key", "Data": marker.value},
+        {"Name": "", "Data": data},
+        {"Name": "key", "Data": data, "Labels": "none"},
+        {"Name": "key", "Data": data, "Driver": {"Name": "vault"}},
+        {"Name": "key", "Data": data},
+        {"Name": "key", "Data": data},
+    ]
+    told = [await api("POST", "/secrets/create", body) for body in bodies]
+    told.append(await api("POST", "/secrets/create", raw=json.dumps(bodies[-1]).encode()[:-1]))
+    assert [status for status, _ in told] == [400, 400, 400, 400, 501, 201, 409, 400]
+    for place in (repr(told), caplog.text, repr(await api.ok("GET", "/secrets"))):
+        assert not any(pattern.decode() in place for pattern in marker.patterns)
