@@ -122,6 +122,7 @@ def arena(hosts: int = 3, log_level: str = "info") -> Iterator[Arena]:
             options = f"size={DISK_BYTES},mode=0755"
             subprocess.run(["mount", "-t", "tmpfs", "-o", options, "shoal-chaos", str(host.data)], check=True)
             mounted.append(host.data)
+            power.identity(host.data)  # raises, and early, where this can't work
         place.up(settings)
         yield Arena(place, hosts)
     finally:

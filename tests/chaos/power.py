@@ -65,13 +65,13 @@ def lose_power(root: Path) -> None:
     durable = _read(root)
     if not durable.directories:
         raise RuntimeError(f"nothing in {root} was synced through the library: was it loaded?")
-    identity = _identity(root)
+    own = identity(root)
     for path in root.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-    _rebuild(root, identity, durable)
+    _rebuild(root, own, durable)
     _seed(root)
 
 
@@ -94,8 +94,8 @@ def _entries(text: str) -> Iterator[Entry]:
         yield Entry(kind, id, int(mode, 8), int(uid), int(gid), name, target)
 
 
-def _rebuild(directory: Path, identity: str, durable: _Durable) -> None:
-    for entry in durable.directories.get(identity, ()):
+def _rebuild(directory: Path, id: str, durable: _Durable) -> None:
+    for entry in durable.directories.get(id, ()):
         path = directory / entry.name
         if entry.kind == "l":
             path.symlink_to(entry.target)
@@ -114,11 +114,11 @@ def _seed(directory: Path) -> None:
     shadow = directory / SHADOW
     entries = []
     for path in list(directory.iterdir()):
-        identity, status = _identity(path), path.lstat()
+        id, status = identity(path), path.lstat()
         kind = "l" if path.is_symlink() else "d" if path.is_dir() else "f"
         target = str(path.readlink()) if kind == "l" else ""
         entries.append(
-            Entry(kind, identity, status.st_mode & 0o7777, status.st_uid, status.st_gid, path.name, target)
+            Entry(kind, id, status.st_mode & 0o7777, status.st_uid, status.st_gid, path.name, target)
         )
         if kind == "d":
             _seed(path)
@@ -129,7 +129,7 @@ def _seed(directory: Path) -> None:
             copy = shadow / f"f-{entry.id}"
             shutil.copyfile(directory / entry.name, copy)
             copy.chmod(0o666)
-    listing = shadow / f"d-{_identity(directory)}"
+    listing = shadow / f"d-{identity(directory)}"
     listing.write_text("".join(entry.line() for entry in entries))
     listing.chmod(0o666)
 
@@ -148,8 +148,8 @@ class _Statx(ctypes.Structure):
     )
 
 
-def _identity(path: Path) -> str:
-    """A file's inode and birth, as durable.c writes them."""
+def identity(path: Path) -> str:
+    """A file's inode and birth, as durable.c writes them. Raises OSError where births are not kept."""
     found = _Statx()
     flags, mask = _AT_SYMLINK_NOFOLLOW, _STATX_INO | _STATX_BTIME
     if _libc.statx(_AT_FDCWD, os.fsencode(path), flags, mask, ctypes.byref(found)) != 0:
