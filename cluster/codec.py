@@ -19,6 +19,9 @@ from msgspec import inspect
 
 from cluster.spec.base import UNKNOWN_FIELDS
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""All that msgspec raises for bytes that are no such value: text may not be UTF-8, nesting too deep."""
+
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from cluster.codec import UNREADABLE
 from netplane.model import LocalNetwork, SandboxRecord
 
 
@@ -63,7 +64,7 @@ class Storage:
         for path in sorted(self._sandboxes.glob("*.json")):
             try:
                 found.append(_sandbox.decode(path.read_bytes()))
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 path.unlink()
         return found
 

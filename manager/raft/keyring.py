@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from cluster.codec import UNREADABLE
 from cluster.seams import Random
 from manager.keys.locks import UNLOCKED, Lock
 from manager.keys.sealing import MAGIC, Damaged, WrongKey, key_id, new_key, seal_message, unseal_message
@@ -89,7 +90,7 @@ class Keyring:
             keys = msgspec.msgpack.decode(
                 unseal_message(kek, file.keys, _context(file.cluster_id, file.node_id)), type=list[bytes]
             )
-        except (Damaged, msgspec.MsgspecError) as error:
+        except (Damaged, *UNREADABLE) as error:
             raise RaftCorrupt(f"{self._path} can't be decrypted: {error}") from error
         self._keys = {key_id(key): key for key in keys}
         if not self._keys:

@@ -6,6 +6,8 @@ from typing import get_args
 
 import msgspec
 
+from cluster.codec import UNREADABLE
+
 log = logging.getLogger("shoal.raft.wire")
 
 ALPN = "shoal-raft/1"
@@ -188,7 +190,7 @@ def _message(frame: bytes) -> AnyMessage | None:
     try:
         message: AnyMessage = _decoder.decode(frame)
         return message
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         if _kind(frame) in (None, *_KINDS):
             raise BadFrame(str(error)) from error
         log.info("passing over a message that is unknown here", extra={"reason": str(error)})

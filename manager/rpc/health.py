@@ -7,6 +7,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from cluster.codec import UNREADABLE
 from cluster.errors import NotFound, Unavailable
 from cluster.identity import Identity
 from manager.api.access import ACCESS
@@ -50,7 +51,7 @@ async def _ask(
                 raise Unavailable(f"node {found.id} answers there")
     except TimeoutError:
         problem = f"no answer within {PATIENCE:.0f} s"
-    except (aiohttp.ClientError, OSError, Unavailable, msgspec.MsgspecError) as error:
+    except (aiohttp.ClientError, OSError, Unavailable, *UNREADABLE) as error:
         problem = str(error) or type(error).__name__
     else:
         return msgspec.structs.replace(

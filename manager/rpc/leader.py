@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from cluster.codec import UNREADABLE
 from cluster.errors import ShoalError, Unavailable
 from cluster.identity import Identity
 from cluster.seams import MILLISECOND, SECOND, Clock
@@ -204,7 +205,7 @@ def _unknown(reason: str) -> Unavailable:
 def _message(content: bytes) -> str:
     try:
         return str(msgspec.json.decode(content, type=dict[str, str])["message"])
-    except (msgspec.MsgspecError, KeyError):
+    except (*UNREADABLE, KeyError):
         return content.decode(errors="replace")
 
 

@@ -4,9 +4,9 @@ import logging
 from typing import Protocol
 
 import aiohttp
-import msgspec
 from aiohttp import web
 
+from cluster.codec import UNREADABLE
 from cluster.messages import AgentMessage, ManagerMessage, UnknownMessage, agent_messages, manager_messages
 from manager.dispatcher.channel import Channel, ChannelClosed, PeerIdentity
 
@@ -37,7 +37,7 @@ class WebSocketChannel:
                 return _received.decode(await self._frame())
             except UnknownMessage as error:
                 log.info("passing over a message that is unknown here", extra={"kind": str(error)})
-            except (msgspec.MsgspecError, ValueError) as error:
+            except (*UNREADABLE, ValueError) as error:
                 raise ChannelClosed(f"the agent sent a frame that can't be read: {error}") from error
 
     async def _frame(self) -> bytes:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from cluster.codec import UNREADABLE
 from cluster.errors import InvalidArgument
 from shoal.daemon.manager_account import manager_account
 
@@ -109,7 +110,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         parsed = msgspec.json.decode(text, type=DaemonConfig)
         given = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InvalidArgument(f"the configuration file {path} is not valid: {error}") from error
     return {_FIELD_OF_KEY[key]: getattr(parsed, _FIELD_OF_KEY[key]) for key in given}
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import aiohttp
 import msgspec
 
+from cluster.codec import UNREADABLE
 from cluster.errors import ShoalError, Unauthorized, Unavailable
 from cluster.identity import (
     Identity,
@@ -33,6 +34,7 @@ log = logging.getLogger("shoal.daemon.join")
 DEFAULT_PORT = 2377
 MANAGER_NAME = Role.MANAGER.organizational_unit
 """The DNS name in every manager's certificate."""
+_MAX_ROOT_CA = 1 << 20
 TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
 _A = TypeVar("_A")
 
@@ -164,15 +166,25 @@ async def _fetch_root_ca(manager: str) -> bytes:
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), timeout=TIMEOUT) as http,
             http.get(f"https://{manager}/ca") as answer,
         ):
-            content = await answer.read()
+            content = await _a_little(answer)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise Unavailable(_reason(error)) from error
     if answer.status != 200:
         raise Unavailable(_message(content))
     try:
         return msgspec.json.decode(content, type=RootCertificate).certificate.encode()
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Unavailable(f"what answers there is no manager: {error}") from error
+
+
+async def _a_little(answer: aiohttp.ClientResponse) -> bytes:
+    """The content, from someone who is not known yet. Raises Unavailable when there is no end of it."""
+    content = bytearray()
+    async for piece in answer.content.iter_any():
+        content += piece
+        if len(content) > _MAX_ROOT_CA:
+            raise Unavailable("what answers there is no manager: it says too much")
+    return bytes(content)
 
 
 async def _post(url: str, content: msgspec.Struct, answer_type: type[_A], context: ssl.SSLContext) -> _A:
@@ -192,7 +204,7 @@ async def _post(url: str, content: msgspec.Struct, answer_type: type[_A], contex
         raise JoinFailed(answer.status, _message(received))
     try:
         return msgspec.json.decode(received, type=answer_type)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Unavailable(f"the manager's answer can't be read: {error}") from error
 
 
@@ -205,7 +217,7 @@ def _client_context(identity: Identity) -> ssl.SSLContext:
 def _message(content: bytes) -> str:
     try:
         return msgspec.json.decode(content, type=dict[str, str])["message"]
-    except (msgspec.MsgspecError, KeyError):
+    except (*UNREADABLE, KeyError):
         return content.decode(errors="replace")[:500]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.codec import UNREADABLE
 from cluster.errors import Unauthorized, Unavailable
 from cluster.identity import Identity, Peer
 from cluster.messages import ManagerAddress
@@ -79,7 +80,7 @@ class MembershipStore:
             return msgspec.json.decode(self._state.read_bytes(), type=Membership)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Unavailable(
                 f"can't read this node's membership in {self._state} ({error}): restore the file, or remove "
                 f"{self.root} and join the cluster again"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.codec import Codec
+from cluster.codec import UNREADABLE, Codec
 from cluster.dataplane import DataplaneChanges
 from cluster.objects import Record, Task, TaskStatus
 from worker.agent.disk import AppendFile, Disk, SystemDisk
@@ -100,7 +100,7 @@ class AgentState:
             return _records.decode(self._dataplane.read_bytes())
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             log.warning("dropping unreadable network records", extra={"error": str(error)})
             return None
 

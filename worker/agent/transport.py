@@ -6,8 +6,8 @@ import ssl
 from collections.abc import Callable
 
 import aiohttp
-import msgspec
 
+from cluster.codec import UNREADABLE
 from cluster.messages import AgentMessage, ManagerMessage, UnknownMessage, agent_messages, manager_messages
 from cluster.states import Role
 from worker.agent.seek import SessionClosed
@@ -49,7 +49,7 @@ class WebSocketChannel:
                 return _received.decode(await self._frame())
             except UnknownMessage as error:
                 log.info("passing over a message that is unknown here", extra={"kind": str(error)})
-            except (msgspec.MsgspecError, ValueError) as error:
+            except (*UNREADABLE, ValueError) as error:
                 raise SessionClosed(
                     f"the manager sent a frame that this version can't read: {error}"
                 ) from error

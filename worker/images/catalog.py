@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.codec import UNREADABLE
 from cluster.errors import InvalidArgument, ShoalError
 from worker.images.digest import hex_of, is_digest
 from worker.images.errors import NoSuchImage
@@ -37,7 +38,7 @@ class Catalog:
             records = msgspec.json.decode(self._path.read_bytes(), type=list[ImageRecord])
         except FileNotFoundError:
             return
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise ShoalError(
                 f"the image catalogue {self._path} is damaged ({error}); move it away and load or pull anew"
             ) from error

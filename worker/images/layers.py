@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.codec import UNREADABLE
 from worker.images.digest import hex_of
 from worker.images.errors import InvalidImage
 
@@ -62,7 +63,7 @@ class LayerStore:
         for directory in list(self._layers_dir.iterdir()):
             try:
                 layer = msgspec.json.decode((directory / "layer.json").read_bytes(), type=Layer)
-            except (OSError, msgspec.MsgspecError) as error:
+            except (OSError, *UNREADABLE) as error:
                 _log.warning("dropping a damaged layer", extra={"path": str(directory), "error": str(error)})
                 _remove(self._take_away(directory))
                 continue

@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
+from cluster.codec import UNREADABLE
 from worker.runtime import syscalls
 from worker.runtime.model import (
     ContainerConfig,
@@ -106,7 +105,7 @@ class Layout:
             state: ContainerState | None = ContainerState()  # none was stored before the first start
             try:
                 config = decode_config((home / CONFIG).read_bytes())
-            except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            except (OSError, *UNREADABLE) as error:
                 log.warning(
                     "container without a readable record", extra={"path": str(home), "why": str(error)}
                 )
@@ -114,7 +113,7 @@ class Layout:
                 state = decode_state((home / STATE).read_bytes())
             except FileNotFoundError:
                 pass
-            except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            except (OSError, *UNREADABLE) as error:
                 state = None
                 log.warning(
                     "container without a readable state", extra={"path": str(home), "why": str(error)}

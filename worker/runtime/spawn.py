@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.codec import UNREADABLE
 from cluster.errors import ShoalError, Unavailable
 from worker.runtime.syscalls import CLONE_FS, unshare
 
@@ -108,7 +109,7 @@ def explain(message: str) -> str:
     if text.startswith("{"):  # runc's JSON log
         try:
             text = str(msgspec.json.decode(text).get("msg", text))
-        except (msgspec.DecodeError, AttributeError):
+        except (*UNREADABLE, AttributeError):
             return text
     # crun puts a time stamp before its message.
     head, colon, rest = text.partition(": ")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.codec import UNREADABLE
 from cluster.errors import Conflict, InvalidArgument, NotFound
 from cluster.seams import Clock, Random
 from worker.runtime.rootfs import remove_tree
@@ -62,7 +63,7 @@ class VolumeStore:
     def _load(self, home: Path) -> Volume:
         try:
             record = msgspec.json.decode((home / _RECORD).read_bytes(), type=_Record)
-        except (FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
+        except (FileNotFoundError, *UNREADABLE):
             record = _Record(home.stat().st_mtime_ns)  # data without a record is still somebody's data
         return Volume(
             name=home.name,

@@ -6,8 +6,9 @@ import ssl
 import time
 import tracemalloc
 from base64 import encodebytes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster import template
-from cluster.errors import InvalidArgument
+from cluster.codec import UNREADABLE
+from cluster.errors import InvalidArgument, Unavailable
 from cluster.identity import (
     ca_issuer,
     check_root_ca,
@@ -25,10 +27,12 @@ from cluster.identity import (
     new_join_token,
     parse_join_token,
 )
+from cluster.messages import UnknownMessage, agent_messages, manager_messages
 from cluster.seams import SECOND
 from cluster.states import Role
 from manager.backup.file import DamagedBackup, Scrypt
 from manager.raft.wire import BadFrame, FrameReader, Hello, encode
+from shoal.daemon.membership import MembershipStore
 from tests.support.layers import make_tar, member
 from worker.images.archive import Archive
 from worker.images.auth import parse_challenges
@@ -36,6 +40,7 @@ from worker.images.config import ImageConfig, encode_config
 from worker.images.errors import InvalidImage
 from worker.images.tarstream import Entry, TarReader
 from worker.logs.format import Joiner, parse_line
+from worker.runtime.directory import CONFIG, STATE, Layout
 
 
 @contextmanager
@@ -181,6 +186,29 @@ def test_a_root_certificate_that_brings_another_along() -> None:
 def test_a_backup_that_asks_for_absurd_work(n: int, r: int) -> None:
     with quickly(), pytest.raises(DamagedBackup):
         Scrypt("00", n=n, r=r).key("secret")
+
+
+@pytest.mark.parametrize("read", [agent_messages().decode, manager_messages().decode])
+def test_a_session_frame_of_nested_lists(read: Callable[[bytes], object]) -> None:
+    """In a field that this version does not have, which is carried along."""
+    frame = b"\x82\xa1t\xa9heartbeat\xa4deep" + b"\x91" * 100_000 + b"\x90"
+    with pytest.raises((*UNREADABLE, ValueError, UnknownMessage)):
+        read(frame)
+
+
+@pytest.mark.parametrize(
+    "damage", [b'{"node_id":"\xff","id":"\xff","status":"\xff"}', b"[" * 100_000, b'{"id":', b"[]"]
+)
+def test_damaged_files_of_a_node_are_told_or_dropped(tmp_path: Path, damage: bytes) -> None:
+    """A flipped bit that made text no text kept the daemon from starting."""
+    (tmp_path / "state.json").write_bytes(damage)
+    with pytest.raises(Unavailable, match="restore the file"):
+        MembershipStore(tmp_path).load()
+    home = tmp_path / "containers" / "c1"
+    home.mkdir(parents=True)
+    (home / CONFIG).write_bytes(damage)
+    (home / STATE).write_bytes(damage)
+    assert list(Layout(tmp_path / "containers", tmp_path / "run").load()) == [("c1", None, None)]
 
 
 def x509_pem(der: bytes) -> bytes:
