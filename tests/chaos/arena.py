@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from bench.cluster import host_processes, load
-from shoal.playground.boxes import default_daemon
+from shoal.playground.boxes import base_environment, default_daemon
 from shoal.playground.formation import wait_ready
 from shoal.playground.layout import Settings
 from shoal.playground.playground import Playground
@@ -21,6 +21,7 @@ from tests.chaos import power
 DISK_BYTES = 192 << 20
 """Of a data root's file system, which also holds the copies of what was synced."""
 _FILLER = ".filler"
+_SMALL_LOG = Path(__file__).with_name("small_log")
 _MARKS = {"manager": " -m manager ", "shoald": "/shoald "}
 
 
@@ -113,6 +114,7 @@ def arena(hosts: int = 3, log_level: str = "info") -> Iterator[Arena]:
     mounted: list[Path] = []
     try:
         shim = power.environment(power.build(parent), [host.data / "swarm" for host in homes])
+        shim["PYTHONPATH"] = f"{_SMALL_LOG}:{base_environment()['PYTHONPATH']}"
         daemon = ("env", *(f"{name}={value}" for name, value in shim.items()), *default_daemon())
         settings = Settings(hosts=hosts, managers=hosts, daemon=daemon, log_level=log_level)
         place.layout.directory.mkdir()
