@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -117,6 +118,8 @@ class Raft:
         self._node: RaftNode | None = None
         self._transport: PeerTransport | None = None
         self._delivery: Delivery | None = None
+        self._calls: deque[Callable[[RaftNode], None]] = deque()
+        self._calls_posted = False
         self._writers: set[threading.Thread] = set()
         self._watchers: list[LeadershipWatcher] = []
         self._leadership = (False, 0)
@@ -264,10 +267,16 @@ class Raft:
         node, loop = self._node, self._loop
         if node is None or loop is None:
             raise NotLeader(None)
-        if self._own_thread:
-            loop.call_soon_threadsafe(work, node)
-        else:
-            loop.call_soon(work, node)
+        self._calls.append(work)
+        if not self._calls_posted:
+            self._calls_posted = True
+            post = loop.call_soon_threadsafe if self._own_thread else loop.call_soon
+            post(self._perform_calls, node)
+
+    def _perform_calls(self, node: RaftNode) -> None:
+        # Cleared before looking: what is called from here on is posted again.
+        self._calls_posted = False
+        node.perform(self._calls)
 
     async def _ask(self, work: Callable[[RaftNode, Waiter], None]) -> object:
         """Call on the Raft loop and wait for the answer on this one."""

@@ -10,6 +10,7 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from pysyncobj import FAIL_REASON, SyncObjConf
@@ -85,6 +86,7 @@ class RaftNode(SteppingAside):
         self._scheduled = self._halted = self._announced = False
         self._sent_index = 0
         self._alarm = Alarm(scheduler, self.now, self.kick)
+        transport.after_messages = self.step_if_kicked
         self._prepare_replication()
         self._prepare_changes()
         others = [Peer(node_id, address) for node_id, address in self._config.items() if node_id != node.id]
@@ -179,7 +181,19 @@ class RaftNode(SteppingAside):
         """Step in the loop's next turn."""
         if not self._scheduled and not self._halted:
             self._scheduled = True
-            self._scheduler.call_soon(self._step)
+            self._scheduler.call_soon(self.step_if_kicked)
+
+    def step_if_kicked(self) -> None:
+        """Step now rather than in the loop's next turn: nothing more of this turn is to be expected."""
+        if self._scheduled:
+            self._step()
+
+    def perform(self, calls: deque[Callable[["RaftNode"], None]]) -> None:
+        """Make these calls and one step for all of them."""
+        while calls:
+            call = calls.popleft()
+            self._guarded(partial(call, self))
+        self.step_if_kicked()
 
     def _step(self) -> None:
         self._scheduled = False

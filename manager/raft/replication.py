@@ -64,6 +64,7 @@ class Replication(Engine):
     _fail_stop: Callable[[str], NoReturn]
     _config: dict[str, str]
     _removed: bool
+    _hand_over: tuple[Peer | None, int] | None
     _room: Room
     _generation: int
     """Of forced new clusters, as committed here."""
@@ -426,7 +427,9 @@ class Replication(Engine):
             self.next_index()[peer] = max(self.next_index()[peer], message.next_index)
             if matched > self.match_index()[peer]:
                 self.match_index()[peer] = matched
-                self.kick()
+                # What is committed already needs no step for one more who has it.
+                if matched > self.raftCommitIndex or peer in self.learners() or self._hand_over is not None:
+                    self.kick()
 
     # -- forced new clusters
 

@@ -152,6 +152,7 @@ class _Incoming:
             elif isinstance(message, Hello):
                 self.peer = self._transport.incoming_up(self, self.link, message)
                 self._refused = self.peer is None
+        self._transport.after_messages()
 
     def link_lost(self, error: Exception | None) -> None:
         self._transport.incoming_down(self)
@@ -168,6 +169,8 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         self.address = address
         self.lost: Callable[[], bool] = lambda: False
         """Set by the node: whether it has heard no leader for long."""
+        self.after_messages: Callable[[], None] = lambda: None
+        """Set by the node: called when all messages that came together have been handed over."""
         self.standing: Callable[[], int] = lambda: -1
         """Set by the node: the generation of forced new clusters that it is a member in, or -1."""
         self.left_behind: Callable[[int, str], None] = lambda generation, reason: None

@@ -167,7 +167,19 @@ class TlsCluster:
             await self.leader()
         else:
             await self.retry(lambda raft: raft.add_member(node_id, member.address))
+        await self.meshed()
         return member
+
+    async def meshed(self) -> None:
+        """Wait until every running member is connected to all others that run."""
+        ids = {member.node_id for member in self.running()}
+        async with asyncio.timeout(30):
+            while not all(
+                ids - {member.node_id}
+                <= {peer.node_id for peer in member.live.status().peers if peer.connected}
+                for member in self.running()
+            ):
+                await asyncio.sleep(0.01)
 
     def running(self) -> list[Member]:
         return [member for member in self.members.values() if member.raft is not None]

@@ -137,7 +137,7 @@ async def test_the_leader_hands_over_before_its_own_removal(cluster: TlsCluster)
     leader = await cluster.leader()
     with pytest.raises(NotLeader) as refused:
         await leader.live.remove_member(leader.node_id)
-    assert refused.value.leader_id in {"n1", "n2", "n3"} - {leader.node_id}
+    assert refused.value.leader_id != leader.node_id
     await cluster.retry(lambda raft: raft.remove_member(leader.node_id))
     assert leader.node_id not in (await cluster.leader()).live.members
 
