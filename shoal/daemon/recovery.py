@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cluster.errors import Conflict, InvalidArgument, Unavailable
+from cluster.errors import Conflict, InvalidArgument, ShoalError, Unavailable
 from cluster.messages import ManagerAddress
 from cluster.seams import Clock, Random
 from cluster.states import Role
@@ -34,6 +34,12 @@ NO_STATE = (
     "--force-new-cluster needs the state of an earlier cluster on this node, as a manager has it: run it on "
     'a manager that survived, or restore a backup with "shoal cluster restore"'
 )
+NOTHING_LOST = (
+    "this manager works with the others, so no quorum is lost, and a forced new cluster would be a second "
+    "one beside theirs: to have fewer managers, demote them (docker node demote); to go on alone, stop the "
+    "others first"
+)
+ANSWER_WITHIN = 5.0
 RESTARTING = "the manager of this node starts again, for a new cluster: try again in a moment"
 IN_A_CLUSTER = (
     "this node is part of a cluster, and a restored one would take its place: restore on a fresh node, or add"
@@ -75,6 +81,7 @@ class Recovery:
             raise InvalidArgument(NO_STATE)
         if self._store.locked and not self._proxy.attached:
             raise Unavailable(self._proxy.refusal)
+        await self._must_be_alone()
         forced = await asyncio.to_thread(_alone, membership, request)
         await self._stop_manager(RESTARTING)
         self._membership = forced
@@ -92,6 +99,16 @@ class Recovery:
             self._agents.reconnect()
         log.warning("a new cluster was forced on this node", extra={"node": forced.node_id})
         return forced.node_id
+
+    async def _must_be_alone(self) -> None:
+        """Refuse where nothing is lost: the others would go on, and there would be two clusters."""
+        try:
+            seen = await self._proxy.call("GET", "/internal/info", timeout=ANSWER_WITHIN)
+        except ShoalError as error:
+            log.info("the manager here says nothing", extra={"reason": str(error)})
+            return
+        if not seen.get("Error") and seen.get("Managers", 0) > 1:
+            raise Conflict(NOTHING_LOST)
 
     async def restore(self, request: RestoreRequest, file: Path) -> Membership:
         """Become the only manager of the cluster in that backup. Nothing changes unless all of it is sound.

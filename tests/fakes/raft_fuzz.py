@@ -191,9 +191,21 @@ class MemberFuzz(Fuzz):
                 self.world.nodes[joiner] = SimNode(self.world, joiner)
                 self.world[joiner].start(dict(members))
             leader.node.add_member(joiner, joiner, lambda result, error: self.changed("added", joiner, error))
+        elif self.random.random() < 0.3:
+            self.move(leader, self.random.choice(list(members)))
         elif len(members) > 3:
             leaving = self.random.choice([node_id for node_id in members if node_id != leader.node_id])
             leader.node.remove_member(leaving, lambda result, error: self.changed("removed", leaving, error))
+
+    def move(self, leader: SimNode, node_id: str) -> None:
+        """It loses power, comes up at another address, and the leader is told."""
+        if node_id in self.gone or node_id not in self.world.nodes or node_id == leader.node_id:
+            return
+        self.count["moves"] += 1
+        address = f"{node_id}{self.count['moves']}"
+        self.crash(node_id)
+        self.world[node_id].address = address
+        leader.node.add_member(node_id, address, lambda result, error: self.changed("moved", node_id, error))
 
     def changed(self, kind: str, node_id: str, error: Exception | None) -> None:
         if error is not None:

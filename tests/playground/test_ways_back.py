@@ -142,6 +142,8 @@ def test_one_survivor_of_a_lost_majority_goes_on_and_the_others_come_back(hosts:
     hosts.run("web", "--mode", "global", replicas=4)
     hosts.client().api.create_config("kept", b"x")
     before = {host: containers(hosts, host) for host in ("host1", "host4")}
+    assert "no quorum is lost" in hosts.refused("swarm", "init", "--force-new-cluster")
+    assert "needs the state" in hosts.refused("swarm", "init", "--force-new-cluster", host="host4")
     for host in ("host2", "host3"):
         hosts.playground.kill(host)
     status, answer = hosts.curl("host1", "GET", "/services")
