@@ -44,7 +44,11 @@ def main() -> int:
         "--minimise", action="store_true", help="find out which kinds of faults a failure needs"
     )
     parser.add_argument("--failed", type=Path, help="append failing seeds to this file")
+    parser.add_argument("--plant", default="", help="plant this bug, and stop at the first seed that sees it")
+    parser.add_argument("--digests", action="store_true", help="print every seed's trace")
     given = parser.parse_args()
+    if given.plant:
+        return _see_planted(given)
     kinds = frozenset(given.only.split(",")) if given.only else frozenset(KINDS)
     kinds -= frozenset(given.without.split(","))
     if kinds - set(KINDS):
@@ -58,7 +62,9 @@ def main() -> int:
     virtual = cpu = 0.0
     pool = multiprocessing.Pool(given.jobs) if given.jobs > 1 else None
     results = pool.imap(run_one, seeds, chunksize=4) if pool is not None else map(run_one, seeds)
-    for seed, violation, _, lasted, took in results:
+    for seed, violation, digest, lasted, took in results:
+        if given.digests:
+            print(f"seed {seed} trace {digest}")
         virtual += lasted
         cpu += took
         if violation:
@@ -85,6 +91,21 @@ def _tell(seed: int, kinds: "frozenset[str] | None", lines: int) -> None:
     result = simulate(seed, kinds=kinds)
     print("\n".join(result.story[-lines:]))
     print(f"  again: python -m tests.simulator --start {seed} --seeds 1 --verbose", flush=True)
+
+
+def _see_planted(given: argparse.Namespace) -> int:
+    """0 when a seed sees the bug."""
+    from tests.simulator.planted import planted
+    from tests.simulator.scenario import simulate
+
+    for seed in range(given.start, given.start + given.seeds):
+        with planted(given.plant):
+            result = simulate(seed)
+        if result.violation:
+            print(f"seed {seed} sees {given.plant!r}: {result.violation.splitlines()[0]}")
+            return 0
+    print(f"{given.seeds} seeds do not see {given.plant!r}")
+    return 1
 
 
 def _look_closely(given: argparse.Namespace, kinds: "frozenset[str] | None") -> int:

@@ -349,8 +349,9 @@ class Checks:
             for network in task.networks:
                 endpoint = node.machine.records.endpoints.get((network.network_id, task.id))
                 if endpoint is not None and endpoint.serving:
+                    waited = (now - since) / SECOND
                     self.violated(
-                        f"{task.name} on {name} is stopped {(now - since) / SECOND:.3f} s after the decision, "
+                        f"{task.name} on {name} is stopped {waited:.3f} s after that was decided, "
                         f"while {node.name} still sends it connections"
                     )
 

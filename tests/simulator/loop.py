@@ -293,16 +293,22 @@ class Process:
 _NOBODY = Context()
 
 
-def close_tasks(tasks: "list[asyncio.Task[Any]]") -> None:
-    """Close suspended coroutines for good, so that nothing of them runs when they are collected."""
-    for task in tasks:
-        if task.done():
-            continue
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-        coro = task.get_coro()
-        for _ in range(20):
-            try:
-                coro.close()  # type: ignore[union-attr]
-                break
-            except BaseException:  # noqa: BLE001 - it awaits again in a `finally`: once more
-                continue
+def close_tasks(loop: VirtualLoop, tasks: "list[asyncio.Task[Any]]") -> None:
+    """End suspended coroutines for good, so that nothing of them runs, or stays, when they are collected."""
+    events._set_running_loop(loop)
+    try:
+        for task in tasks:
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                _end(task.get_coro())
+    finally:
+        events._set_running_loop(None)
+
+
+def _end(coro: Any) -> None:
+    for _ in range(100):  # it may wait again, in each of its `finally`
+        try:
+            coro.throw(Killed())
+        except BaseException:  # noqa: BLE001 - whatever it ends with
+            break
+    coro.close()

@@ -1,4 +1,4 @@
-"""A root certificate of which nobody has the key: a simulation signs nothing, and must not differ from run to run."""
+"""A root certificate of which nobody has the key: a simulation signs nothing, and is the same each time."""
 
 CERTIFICATE = b"""\
 -----BEGIN CERTIFICATE-----

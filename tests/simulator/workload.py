@@ -83,7 +83,9 @@ class Client:
                 return None
             if answer.status == 200:
                 return answer.json()
-            if answer.status < 500:
+            if answer.status == 403:
+                self.at = None  # that manager was demoted
+            elif answer.status < 500:
                 raise AssertionError(f"GET {path}: {answer.status} {answer.message}")
             await asyncio.sleep(0.5)
 

@@ -110,7 +110,7 @@ class World:
         return self.loop.now - self.last_fault
 
     def may_lose(self, node: SimNode) -> bool:
-        """Whether the cluster survives that this manager loses its disk: with it, still only a minority has."""
+        """Whether the cluster survives that this manager loses its disk: still only a minority has."""
         leader = self.leader()
         if leader is None or leader.core is None or self.healing:
             return False
@@ -207,8 +207,8 @@ class World:
                 self.loop.bury()
                 for process in self.processes:
                     process.alive = False
-                    close_tasks(process.tasks())
-                close_tasks(self.loop.free_tasks)
+                    close_tasks(self.loop, process.tasks())
+                close_tasks(self.loop, self.loop.free_tasks)
 
 
 def _has(node: SimNode, cls: Any) -> bool:
