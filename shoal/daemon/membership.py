@@ -70,12 +70,16 @@ class MembershipStore:
         self.raft = root / "raft"
         self.locks: tuple[Lock, ...] = (UNLOCKED,)
         """All that may lock this node's manager, in memory only; none while the manager is locked."""
+        self.restored = root.with_name(f"{root.name}.restored")
+        """A membership made of a backup, until it takes this one's place."""
         self._state = root / "state.json"
         self._doomed = root.with_name(f"{root.name}.removed")
 
     def load(self) -> Membership | None:
-        """The membership, or None when this node is in no cluster."""
+        """The membership, or None outside any cluster. For the start: it clears what broke off."""
         self._sweep()
+        for left in (self.restored, *self.root.parent.glob("restore.*")):
+            shutil.rmtree(left, ignore_errors=True)
         try:
             return msgspec.json.decode(self._state.read_bytes(), type=Membership)
         except FileNotFoundError:

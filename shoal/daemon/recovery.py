@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,21 +126,24 @@ class Recovery:
                 data_path_addr=request.data_path_addr,
             )
             where = await addresses(init)
-            root = self._store.root.with_name(f"{self._store.root.name}.restored")
-            staged = await asyncio.to_thread(stage, contents, where, root, self._clock, self._rng)
-            if self._membership is not None:
-                await self._undo()
-            self._store.forget()
-            staged.store.root.rename(self._store.root)
+            root = self._store.restored
+            try:
+                membership = await asyncio.to_thread(stage, contents, where, root, self._clock, self._rng)
+                if self._membership is not None:
+                    await self._undo()
+                self._store.forget()
+                root.rename(self._store.root)
+            finally:
+                shutil.rmtree(root, ignore_errors=True)
             self._store.look_at_lock()
-            self._membership = staged.membership
+            self._membership = membership
             await self._start_manager()
             await self._agents.start(self._membership, self._events)
             log.warning(
                 "the cluster was restored from a backup",
-                extra={"node": staged.membership.node_id, "index": contents.head.index},
+                extra={"node": membership.node_id, "index": contents.head.index},
             )
-            return staged.membership
+            return membership
 
     async def _settle_address(self, membership: Membership) -> Membership:
         """The membership with the address that the node has now; the managers are told by its manager, and by

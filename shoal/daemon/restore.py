@@ -8,7 +8,6 @@ import asyncio
 import logging
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -62,14 +61,7 @@ def verified(file: Path, secret: str) -> Contents:
         return read_backup(source.read, secret)
 
 
-class Staging(NamedTuple):
-    """A membership that is ready to take its place."""
-
-    store: MembershipStore
-    membership: Membership
-
-
-def stage(contents: Contents, where: Addresses, root: Path, clock: Clock, random: Random) -> Staging:
+def stage(contents: Contents, where: Addresses, root: Path, clock: Clock, random: Random) -> Membership:
     """Write everything that the restored manager needs into `root`. Raises OSError."""
     shutil.rmtree(root, ignore_errors=True)
     store = MembershipStore(root)
@@ -89,4 +81,4 @@ def stage(contents: Contents, where: Addresses, root: Path, clock: Clock, random
         managers=(ManagerAddress(restored.node_id, where.advertise),),
     )
     store.save(membership)
-    return Staging(store, membership)
+    return membership
