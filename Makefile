@@ -3,13 +3,14 @@
 # make check       ruff, mypy, import rules, audit of code and dependencies
 # make fuzz        parsers of strangers' bytes, led by coverage: make fuzz MINUTES=60
 # make chaos       a real cluster under traffic and faults, its history checked: make chaos MINUTES=60 SEED=…
+# make simulate SEEDS=1000 START=1   the whole cluster in virtual time, from seeds
 # make bench       benchmarks against peers and raw limits (bench/RESULTS.md)
 
 PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check audit fuzz chaos bench clean
+.PHONY: setup demo test check audit fuzz chaos simulate bench clean
 
 setup: $(VENV)/.ready
 	@./setup/system
@@ -38,6 +39,12 @@ fuzz: MINUTES ?= 20
 fuzz: $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --disable-pip-version-check atheris 2>/dev/null || true
 	@$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+
+simulate: SEEDS ?= 1000
+simulate: START ?= 1
+simulate: JOBS ?= 2
+simulate: $(VENV)/.ready
+	@$(BIN)/python -m tests.simulator --seeds $(SEEDS) --start $(START) --jobs $(JOBS)
 
 chaos: MINUTES ?= 60
 chaos: setup

@@ -35,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.simulator", description=__doc__)
     parser.add_argument("--start", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--list", default="", help="these seeds: 3,17,…")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--verbose", action="store_true", help="print the whole story, with what Shoal logs")
     parser.add_argument("--lines", type=int, default=60, help="lines of a failing seed's story")
@@ -57,7 +58,8 @@ def main() -> int:
     if given.verbose or given.minimise:
         return _look_closely(given, chosen)
     begun = time.monotonic()
-    seeds = [(seed, chosen) for seed in range(given.start, given.start + given.seeds)]
+    numbers = range(given.start, given.start + given.seeds)
+    seeds = [(seed, chosen) for seed in (map(int, given.list.split(",")) if given.list else numbers)]
     failed: list[int] = []
     virtual = cpu = 0.0
     pool = multiprocessing.Pool(given.jobs) if given.jobs > 1 else None
@@ -78,9 +80,9 @@ def main() -> int:
     if pool is not None:
         pool.close()
     print(
-        f"{given.seeds} seeds, {len(failed)} failed{': ' + ' '.join(map(str, failed)) if failed else ''}; "
+        f"{len(seeds)} seeds, {len(failed)} failed{': ' + ' '.join(map(str, failed)) if failed else ''}; "
         f"{virtual:.0f} virtual s in {cpu:.1f} s of CPU ({virtual / max(cpu, 1e-9):.0f} ×), "
-        f"{cpu / given.seeds:.2f} s each, {time.monotonic() - begun:.0f} s in all"
+        f"{cpu / len(seeds):.2f} s each, {time.monotonic() - begun:.0f} s in all"
     )
     return min(len(failed), 100)
 

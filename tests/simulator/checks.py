@@ -115,9 +115,9 @@ class Checks:
             if old is new:
                 continue  # refused
             if old is not None:
-                version = (change.kind, change.id, old.version)
-                if version in self._used:
-                    self.violated(f"two updates won for version {old.version} of {change.kind} {change.id}")
+                version = (change.kind, change.id, change.base)
+                if version in self._used or change.base != old.version:
+                    self.violated(f"two updates won for version {change.base} of {change.kind} {change.id}")
                 self._used[version] = index
             self._check_claims(old, new)
             if isinstance(old, Service) and isinstance(new, Service) and old.spec.mode != new.spec.mode:

@@ -69,8 +69,7 @@ PLANTS: dict[str, Callable[[], list[Patch]]] = {
         )
     ],
     "version check skipped": lambda: [
-        rewritten(_transaction, "applied", "elif stored.version != change.base:", "elif False:"),
-        rewritten(_transaction.Transaction, "update", "if stored.version != obj.version:", "if False:"),
+        rewritten(_transaction.Transaction, "apply", "elif stored.version != change.base:", "elif False:")
     ],
     "states go back": lambda: [(_transaction, "never_back", lambda stored, new: new)],
     "address freed early": lambda: [
