@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from cluster.objects import Node, Service, Task
 from cluster.states import Availability, NodeState, TaskState, UpdateState
+from manager.keys.locks import lock_of
 from manager.orchestrator.replicated import is_replicated, replicas
 from manager.orchestrator.situation import dirty
 from manager.store import View
@@ -31,7 +32,20 @@ def lacking(world: "World") -> str:
             return f"{node.name} is at {node.core.store.view().index}, the leader at {view.index}"
         if not same(node.core.store.view(), view):
             return f"{node.name} has another state than the leader"
-    return _roles(world, view) or _tasks(world, view) or _services(view) or _machines(world, view)
+    found = _locks(world, view) or _roles(world, view) or _tasks(world, view)
+    return found or _services(view) or _machines(world, view)
+
+
+def _locks(world: "World", view: View) -> str:
+    cluster = view.cluster()
+    assert cluster is not None
+    for node in world.cores():
+        assert node.core is not None
+        if node.core.raft.lock.key != lock_of(cluster).key:
+            return f"{node.name} is not locked as the cluster says"
+        if [lock.key for lock in node.keys.locks] != [lock_of(cluster).key]:
+            return f"{node.name}'s shoald knows other keys than the one in force"
+    return ""
 
 
 def _roles(world: "World", view: View) -> str:

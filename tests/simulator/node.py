@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from cluster.errors import ShoalError
-from cluster.joining import JoinRequest, RenewRequest
+from cluster.joining import JoinAnswer, JoinRequest, RenewAnswer, RenewRequest
 from cluster.messages import ManagerAddress
 from cluster.objects import Cluster, EngineDescription, NodeDescription
 from cluster.seams import SECOND
@@ -19,6 +19,8 @@ from cluster.spec import Platform, Resources
 from manager.api.app import engine_app
 from manager.core import Core
 from manager.dispatcher import PeerIdentity
+from manager.keys.locks import UNLOCKED, lock_in
+from manager.locking import NoKeeper
 from manager.raft import Raft
 from manager.rpc.server import port_app
 from manager.settings import Founding
@@ -105,6 +107,8 @@ class SimNode:
         self.boots = 0
         self.token = ""
         self.gone = False
+        self.keys = NoKeeper()
+        """What shoald, or after a loss of power a person, knows of the unlock keys."""
 
     def __repr__(self) -> str:
         return f"{self.name}({self.node_id[:6]})"
@@ -141,6 +145,7 @@ class SimNode:
             raise Killed
 
         core = SimCore(self.node_id, self.address, self.clock, random)
+        core.key_keeper = self.keys
         process.core = core  # type: ignore[attr-defined]
         witness = world.checks.witness(self, process, core.store)
         raft = Raft(
@@ -158,6 +163,7 @@ class SimNode:
             network=RaftNetwork(world.network, process, self.host, me),
             on_fatal=fatal,
             own_thread=False,
+            locks=self.keys.locks,
         )
         caller = Caller(world.network, process, self.host, me)
         core.client = SimLeaderClient(self.node_id, core.leader_member, caller, self.clock, core.no_leader)
@@ -349,14 +355,16 @@ class SimNode:
             if answer.status >= 400:
                 reasons.append(answer.message)
                 continue
-            self._become(answer.json()["role"])
+            self._become(msgspec.json.decode(answer.body, type=RenewAnswer))
             return
         raise ConnectionError("no manager renewed: " + "; ".join(reasons))
 
-    def _become(self, role: str) -> None:
+    def _become(self, answer: RenewAnswer) -> None:
+        role = answer.role.value
         changed, self.role = role != self.role, role
         if role == "manager" and not self.manages:
             self.world.story.note(self.name, "promoted")
+            self.keys.locks = (UNLOCKED, lock_in(answer))
             self.start_manager()
         elif role == "worker" and self.manages:
             self.world.story.note(self.name, "demoted")
@@ -393,9 +401,9 @@ class SimNode:
             if answer.status >= 400:
                 self.world.story.note(self.name, f"not admitted: {answer.message}")
                 continue
-            joined = answer.json()
-            self.node_id, self.role = joined["node_id"], joined["role"]
-            self.managers = tuple(ManagerAddress(m["node_id"], m["address"]) for m in joined["managers"])
+            joined = msgspec.json.decode(answer.body, type=JoinAnswer)
+            self.node_id, self.role, self.managers = joined.node_id, joined.role.value, joined.managers
+            self.keys.locks = (lock_in(joined),)
             self.gone, self.refused, self.disk.damaged = False, "", False
             self.world.joined(self)
             if self.role == "manager":

@@ -5,13 +5,17 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from cluster.seams import SECOND
-from tests.simulator.workload import Client
+from tests.simulator.workload import Client, Unknown
 
 if TYPE_CHECKING:
     from tests.simulator.node import SimNode
     from tests.simulator.world import World
 
 NUMBER = 90
+LOCKING = 0.3
+"""In how many runs there is autolock."""
+LOCK_PACE = 0.15
+"""Changes of the lock in a second."""
 
 
 class Operator:
@@ -23,6 +27,7 @@ class Operator:
         self.client.name = "operator"
         self.rng = Random(f"{world.seed} operator")
         self.pace = 0.04 if changes else 0.0
+        self.locking = self.rng.random() < LOCKING
         self.resting = False
 
     async def work(self) -> None:
@@ -36,6 +41,8 @@ class Operator:
             if not self.resting and self.pace and self.world.loop.now >= due:
                 due = self._due()
                 await self._change()
+            if not self.resting and self.locking and self.rng.random() < LOCK_PACE:
+                await self.lock()
 
     def _due(self) -> int:
         return self.world.loop.now + int(self.rng.expovariate(self.pace or 1) * SECOND)
@@ -53,6 +60,23 @@ class Operator:
             node = self.rng.choice(workers)
             await self.remove(node)
             await self.join(node, "worker")
+
+    async def lock(self) -> None:
+        """Turn autolock on or off, or rotate the unlock key."""
+        try:
+            answer = await self.client.request("GET", "/swarm")
+        except Unknown:
+            return
+        if answer.status != 200:
+            return
+        found = answer.json()
+        spec, op = found["Spec"], self.client.op()
+        spec["Labels"] = {**(spec.get("Labels") or {}), "op": op}
+        if self.rng.random() < 0.6:
+            locked = spec["EncryptionConfig"]["AutoLockManagers"]
+            spec["EncryptionConfig"] = {"AutoLockManagers": not locked}
+        query = f"version={found['Version']['Index']}&rotateManagerUnlockKey=true"
+        await self.client.write("POST", f"/swarm/update?{query}", spec, op)
 
     async def set_role(self, node: "SimNode", role: str) -> None:
         """Promote or demote, once; a refusal is a refusal."""
