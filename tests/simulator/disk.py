@@ -7,6 +7,8 @@ from random import Random
 
 from tests.simulator.loop import Process
 
+BLOCK = 4096
+
 
 class Inode:
     """A file's bytes, as programs see them, and what of them survives a loss of power."""
@@ -27,6 +29,9 @@ class Disk:
         self.files: dict[Path, Inode] = {}
         self._undo: list[Callable[[], None]] = []  # removals and creations that no directory sync has fixed
         self.full = False
+        self.reserved: dict[Path, int] = {}
+        """Bytes that files hold ready: space, once they are removed, on a disk that is full."""
+        self.spare = 0
         self.failed = False
         """Whether it failed since its manager last started."""
         self.damaged = False
@@ -82,13 +87,16 @@ class ProcessDisk:
         self.disk = disk
         self.process = process
 
-    def touch(self, operation: str, path: Path, writes: bool = True) -> None:
+    def touch(self, operation: str, path: Path, writes: bool = True, size: int = BLOCK) -> None:
         """Every operation begins here: the process may be dead, may die now, or the disk may fail."""
         self.process.check()
         if writes:
             self.disk.on_operation(operation, path, self.process)
             self.process.check()
             if self.disk.full and operation in ("write", "create"):
+                if self.disk.spare >= size:
+                    self.disk.spare -= size
+                    return
                 raise OSError(errno.ENOSPC, "No space left on device (injected)", str(path))
 
     # --- manager.raft.disk.Disk -----------------------------------------------------------------------
@@ -141,9 +149,18 @@ class ProcessDisk:
         self.touch("sync_directory", directory)
         self.disk.settle()
 
+    def allocate(self, path: Path, size: int) -> None:
+        self.touch("allocate", path)
+        reserved = self.disk.reserved
+        if self.disk.full and reserved.get(path, 0) < size:
+            raise OSError(errno.ENOSPC, "No space left on device (injected)", str(path))
+        reserved[path] = max(size, reserved.get(path, 0))
+        self.disk.files.setdefault(path, Inode())
+
     def remove(self, path: Path) -> None:
         self.touch("remove", path)
         inode = self.disk.files.pop(path, None)
+        self.disk.spare += self.disk.reserved.pop(path, 0)
         if inode is not None:
             self.disk._undo.append(lambda: self.disk.files.setdefault(path, inode) and None)
 
@@ -178,7 +195,7 @@ class _File:
         self._disk, self._path, self._inode = disk, path, inode
 
     def write(self, data: bytes) -> int:
-        self._disk.touch("write", self._path)
+        self._disk.touch("write", self._path, size=len(data))
         self._inode.data += data
         self._disk.touch("written", self._path)
         return len(data)

@@ -245,6 +245,7 @@ class Faults:
         if node is None or node.disk.full:
             return
         node.disk.full = node.disk.failed = True
+        node.disk.spare = 0
 
         def undo() -> None:
             node.disk.full = False
