@@ -65,12 +65,24 @@ class Stream(msgspec.Struct):
     """`said`: a line says that events are lost; `broken`: the connection broke; `silent`: as if whole."""
 
 
+class TaskSeen(msgspec.Struct, frozen=True):
+    """A task as a confirmed read showed it. States are the Engine's words."""
+
+    id: str
+    version: int
+    state: str
+    desired: str
+    invoked: int
+    returned: int
+
+
 class History(msgspec.Struct):
     """Everything that a run has recorded."""
 
     seed: str
     operations: list[Operation] = []
     streams: list[Stream] = []
+    tasks: list[TaskSeen] = []
     faults: list[str] = []
     problems: list[str] = []
     """Answers that are wrong whatever happened before."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from itertools import pairwise
 
-from tests.chaos import linearizability, streams
+from tests.chaos import linearizability, streams, task_states
 from tests.chaos.history import History, Seen, by_object
 from tests.chaos.register import Held
 
@@ -20,7 +20,11 @@ def violations(history: History, initial: Initial, last: int) -> list[str]:
         verdict = linearizability.check(operations, start)
         if not verdict.fine:
             found.append(f"{kind} {name} is not linearizable; {verdict.why}")
-    return found + streams.check(history.streams, history.operations, last)
+    return [
+        *found,
+        *streams.check(history.streams, history.operations, last),
+        *task_states.check(history.tasks),
+    ]
 
 
 def lost_and_duplicated(history: History, final: dict[tuple[str, str], list[Seen]]) -> tuple[int, int]:

@@ -55,6 +55,7 @@ class Result:
             f"seed {self.history.seed}, {self.seconds:.0f} s",
             f"operations: {sum(counts.values())} ({_counted(counts)})",
             f"event streams: {len(self.history.streams)} ({_counted(ends)}), {events} events",
+            f"tasks: {len({seen.id for seen in self.history.tasks})} in {len(self.history.tasks)} sightings",
             f"faults: {sum(self.faults.values())} ({_counted(self.faults)})",
             f"longest time without an acknowledged write: {judging.longest_gap(self.history):.2f} s",
             f"acknowledged writes lost: {figure(self.lost)}, duplicated: {figure(self.duplicated)}",

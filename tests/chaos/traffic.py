@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from tests.chaos.history import Action, History, Operation, Outcome, Seen
+from tests.chaos.history import Action, History, Operation, Outcome, Seen, TaskSeen
 from tests.chaos.wire import Answer, Api, NoAnswer, NotSent
 
 Json = dict[str, Any]
@@ -83,6 +83,8 @@ class Client(threading.Thread):
     def _step(self) -> bool:
         """One call or two; False when it failed."""
         rng = self._rng
+        if self._tasks and rng.random() < 0.04:
+            return self._list_tasks()
         kind = rng.choices(("config", "service", "secret", "node"), (8, 5, 3, 2))[0]
         generation = int((time.monotonic() - self._begun) / GENERATION_SECONDS)
         if rng.random() < 0.12:
@@ -188,6 +190,19 @@ class Client(threading.Thread):
             for name in sorted(items):
                 if int(name.split("-")[1]) < generation - 1:
                     self._remove(kind, name)
+        return True
+
+    def _list_tasks(self) -> bool:
+        invoked = time.monotonic_ns()
+        answer = self._ask("/tasks", stale=False)
+        if answer is None or answer.status != 200:
+            return False
+        returned = time.monotonic_ns()
+        for item in answer.content:
+            index, state = item["Version"]["Index"], item["Status"]["State"]
+            self._history.tasks.append(
+                TaskSeen(item["ID"], index, state, item["DesiredState"], invoked, returned)
+            )
         return True
 
     def _ask(self, path: str, stale: bool) -> Answer | None:
