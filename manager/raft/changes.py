@@ -213,14 +213,15 @@ class MemberChanges(Replication):
         log.warning("a new cluster is forced on this manager alone", extra={"generation": change.generation})
 
     def _was_left_behind(self, generation: int, reason: str) -> None:
-        """A forced new cluster goes on without this node. One that works with others is not stopped by it."""
+        """A forced new cluster goes on without this node. One that works with others is not stopped by it,
+        nor by an election among them: only one that has found no leader since its start, or for long."""
         if self.left_behind is not None or generation <= self._generation:
             return
-        if self.leader() is not None:
-            log.error(
-                "a new cluster was forced on a manager that this working one has lost: two clusters have "
-                "the same nodes now. Stop one of them",
-                extra={"reason": reason},
+        if self._had_leader and not self._lost():
+            self._peers.complain(
+                "two clusters",
+                "a new cluster was forced on a manager that this working one has lost: two clusters have the "
+                f"same nodes now. Stop one of them ({reason})",
             )
             return
         self.left_behind = LeftBehind(generation, reason)

@@ -299,6 +299,7 @@ class RaftNode(SteppingAside):
         self._sent_index = 0
         self._hand_over = None
         if new == LEADER:
+            self._had_leader = True
             log.info("this manager leads", extra={"term": self.raftCurrentTerm})
         if old == LEADER:
             log.info("this manager no longer leads", extra={"term": self.raftCurrentTerm})

@@ -74,6 +74,7 @@ class Replication(Engine):
     def _prepare_replication(self) -> None:
         self._heard_leader = self.now()
         self._heard_from: dict[str, float] = {}
+        self._had_leader = False
         self.freshness = Freshness(self._clock)
         self._asked_at = -ASK_EVERY
         self._peers.lost = self._lost
@@ -184,6 +185,7 @@ class Replication(Engine):
             self.postpone_election()
         if term > self.raftCurrentTerm:
             self.set_term(term)
+        self._had_leader = True
         self.set_leader(peer)
         self.become_follower()
 

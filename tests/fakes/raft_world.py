@@ -162,6 +162,9 @@ class SimTransport(Transport):
         if node_id in self.peers and self.peers[node_id].address != address:
             self.peers[node_id] = Peer(node_id, address)
 
+    def complain(self, about: str, text: str) -> None:
+        """Nobody reads a simulated node's log."""
+
     def reached(self, node_id: str, address: str) -> bool:
         """Connections of the world lead to where the node is now."""
         up = frozenset((self.node_id, node_id)) in self.world.connected

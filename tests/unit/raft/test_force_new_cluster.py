@@ -161,6 +161,35 @@ def test_members_that_were_added_and_removed_stay_so_after_a_restart() -> None:
     assert all(voters == {"A", "D"} for voters in seen)
 
 
+def told(world: World, node_id: str, generation: int = 1) -> bool:
+    """Tell a node that it was left behind; whether it believes it."""
+    node = world[node_id].node
+    assert node is not None
+    node._was_left_behind(generation, "left behind")
+    return node.left_behind is not None
+
+
+def test_only_a_node_that_finds_no_leader_believes_that_it_was_left_behind() -> None:
+    world = World()
+    assert not told(world, "A", generation=0)  # that is its own
+    world.elect("A")
+    assert not told(world, "A")
+    assert not told(world, "B")
+    world.crash("A")
+    assert world["B"].node is not None
+    world["B"].node.set_leader(None)  # an election, and over in a moment
+    assert not told(world, "B")
+    world.clock.time += 5_000_000_000  # no leader for long: the quorum is lost
+    assert told(world, "B")
+    world.restart("A")  # it has just come back, and may find one or not
+    assert told(world, "A")
+    assert world["A"].node is not None
+    world["A"].node.elect_at_once()
+    world.rounds(10)
+    assert not world["A"].leads
+    assert not world["C"].leads  # one vote of three is left
+
+
 async def wait(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(15):
         while not condition():
