@@ -56,7 +56,11 @@ class Fuzz:
     def trouble(self) -> None:
         world, chance = self.world, self.random.random()
         ids = list(world.nodes)
-        if chance < 0.004:
+        if chance < 0.001:
+            self.duel(self.random.sample(ids, 3))
+        elif chance < 0.002:
+            self.last_words(ids)
+        elif chance < 0.004:
             pair = frozenset(self.random.sample(ids, 2))
             self.cut[pair] = self.time + self.random.choice([0.01, 0.3, 1, 3]) * self.random.random()
             world.disconnect(*sorted(pair))
@@ -89,6 +93,75 @@ class Fuzz:
             if leaders:
                 entry = b"e%d" % len(self.outcomes)
                 self.outcomes[entry] = self.random.choice(leaders).propose(entry)
+
+    def duel(self, ids: list[str]) -> None:
+        """All have lost power, two stand for the same term, and who votes for one loses power again."""
+        world = self.world
+        for node_id in world.nodes:
+            self.crash(node_id)
+        for node_id in ids:
+            self.start(node_id)
+        voter, *rivals = ids
+        for rival in rivals:
+            self.stand(rival)
+        for rival in rivals:
+            self.meet(rival, voter)
+            world.step(voter)
+            self.meet(voter, rival)
+        for rival in rivals:
+            world.step(rival)  # Whoever has the voter's word asks for its vote.
+        asked = {rival: list(world.links[rival, voter]) for rival in rivals}
+        for rival in rivals:
+            world.links[rival, voter].extend(asked[rival] if rival != rivals[0] else [])  # lost in the crash
+            self.meet(rival, voter)
+            world.step(voter)
+            self.meet(voter, rival)
+            self.crash(voter)
+            self.start(voter)
+            self.note_leaders()
+
+    def start(self, node_id: str) -> None:
+        """Power is back, and the others are reached."""
+        self.down.pop(node_id, None)
+        self.world[node_id].start()
+        for other, sim in self.world.nodes.items():
+            if other != node_id and sim.node is not None:
+                self.world.connect(node_id, other)
+
+    def stand(self, node_id: str) -> None:
+        """Ask who would vote for it."""
+        node = self.world[node_id].node
+        if node is not None:
+            node.elect_at_once()
+            self.world.step(node_id)
+
+    def meet(self, source: str, target: str) -> None:
+        """What the one has sent to the other arrives."""
+        if self.world[target].node is not None:
+            self.world.deliver(source, target)
+
+    def last_words(self, ids: list[str]) -> None:
+        """Followers lose power as soon as they have answered; the leader, after it has believed them, too."""
+        leaders = [node_id for node_id in ids if self.world[node_id].leads]
+        if not leaders:
+            return
+        leader = leaders[0]
+        entry = b"e%d" % len(self.outcomes)
+        self.outcomes[entry] = self.world[leader].propose(entry)
+        self.world.step(leader)
+        for follower in ids:
+            if follower != leader and self.world[follower].node is not None:
+                self.world.deliver(leader, follower)
+                self.speak(follower)
+                self.crash(follower)
+        self.world.step(leader)
+        self.crash(leader)
+
+    def speak(self, node_id: str) -> None:
+        """What it has sent arrives."""
+        for source, target in list(self.world.links):
+            if source == node_id and target in self.world.nodes:
+                self.meet(source, target)
 
     def crash(self, node_id: str) -> None:
         if self.world[node_id].node is not None:
@@ -123,11 +196,15 @@ class Fuzz:
         self.random.shuffle(links)
         for source, target in links:
             world.deliver(source, target, self.random.choice([1, 1, 2, 8]))
-        for node_id, node in world.nodes.items():
+        self.note_leaders()
+
+    def note_leaders(self) -> None:
+        """One leader a term."""
+        for node_id, node in self.world.nodes.items():
             if node.leads and node.node is not None:
                 first = self.leaders.setdefault(node.node.raftCurrentTerm, node_id)
                 if first != node_id:
-                    world.violations.append(f"{first} and {node_id} lead in one term")
+                    self.world.violations.append(f"{first} and {node_id} lead in one term")
 
     def judge(self) -> list[str]:
         """The promises about the end."""

@@ -97,6 +97,24 @@ def test_d4_damaged_snapshot_is_not_answered_with_success() -> None:
     assert not world.violations
 
 
+def test_d4_snapshot_damaged_on_its_way_is_not_installed() -> None:
+    world = World()
+    isolated_leader_with_tail(world, 3)
+    for n in range(8):
+        world["B"].propose(b"n%d" % n)
+        world.rounds(2, only="BC")
+    world.compact("B")
+    before = world["A"].node.raftLastApplied
+    chunk = world["B"].node._snapshots.next_chunk("A", world["B"].node.raftCurrentTerm)
+    assert chunk.last
+    chunk.data = chunk.data.replace(b"n1", b"n9")
+    world.connect("A", "B")
+    world["A"].transport.deliver("B", encode(chunk))
+    world.step("A")
+    assert world["A"].node.raftLastApplied == before
+    assert world["A"].node._snapshots.index == 0
+
+
 @pytest.mark.parametrize("damage", ["flip", "missing snapshot", "missing log"])
 def test_d5_damaged_state_refuses_to_start(damage: str) -> None:
     world = World(segment_bytes=100)

@@ -5,6 +5,9 @@ import logging
 import pytest
 
 from manager.raft.journal import Journal
+from manager.raft.replication import Replication
+from manager.raft.transport import Peer
+from manager.raft.wire import AppendEntries
 from tests.fakes.raft_fuzz import Fuzz, MemberFuzz
 
 
@@ -43,3 +46,31 @@ def test_the_fuzz_notices_a_missing_sync(monkeypatch: pytest.MonkeyPatch) -> Non
     """Otherwise its silence would prove nothing."""
     monkeypatch.setattr(Journal, "sync", lambda self: None)
     assert any(Fuzz(seed).run() for seed in range(6))
+
+
+def test_the_fuzz_notices_an_acknowledgement_before_the_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower that answers at once, and syncs a moment later."""
+    append = Replication._append
+
+    def hasty(self: Replication, peer: Peer, message: AppendEntries) -> None:
+        append(self, peer, message)
+        if peer in self._acks:
+            self._send(peer, self._acks.pop(peer))
+
+    monkeypatch.setattr(Replication, "_append", hasty)
+    assert any(Fuzz(seed).run() for seed in range(4, 14))
+
+
+def test_the_fuzz_notices_a_forgotten_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Terms survive a loss of power, and whom the node voted for doesn't."""
+    record = Journal._ballot_record
+
+    def without_the_vote(self: Journal) -> bytes:
+        vote, self._vote = self._vote, None
+        try:
+            return record(self)
+        finally:
+            self._vote = vote
+
+    monkeypatch.setattr(Journal, "_ballot_record", without_the_vote)
+    assert any(Fuzz(seed).run() for seed in range(5))
