@@ -42,6 +42,8 @@ class RestoreRequest(msgspec.Struct, frozen=True, kw_only=True, rename=engine_na
 
 async def receive(request: web.Request, file: Path) -> RestoreRequest:
     """Store the backup in the file, readable by root only; its options. Raises InvalidArgument, OSError."""
+    if not request.body_exists:
+        raise InvalidArgument("the request must begin with a line of options, and the backup after it")
     try:
         line = await request.content.readuntil(b"\n")
         options = msgspec.json.decode(line[:_MAX_OPTIONS], type=RestoreRequest)
