@@ -106,7 +106,8 @@ def test_one_survivor_and_a_restored_backup_give_up_root_too(fragile: Cluster, t
     for host in ("host2", "host3"):
         fragile.playground.kill(host)
     at = ("--advertise-addr", fragile.address("host1"))
-    run(fragile, "host1", "docker", "swarm", "init", "--force-new-cluster", *at)
+    force = ["docker", "swarm", "init", "--force-new-cluster", *at]  # refused until the others are missed
+    eventually("alone", lambda: fragile.playground.run("host1", force).returncode == 0)
     assert_unprivileged(fragile, "host1")
     assert owners(fragile.playground.host("host1").data / "swarm" / "raft") == {tuple(ACCOUNT)}
     run(fragile, "host1", "shoal", "cluster", "restore", "--force", passphrase, *at, backup)
