@@ -100,7 +100,11 @@ class MemberChanges(Replication):
         for move in list(self._moving.values()):
             node_id, address = move.peer.id, move.peer.address
             before = self._config.get(node_id, "")
-            if node_id == self.selfNode.id or self._peers.reached(node_id, address):
+            if older := sorted(peer.id for peer in self.voters() if peer.id in self._peers.older):
+                del self._moving[node_id]
+                problem = f"manager {older[0]} runs an older Shoal, which knows no moves: upgrade it first"
+                self._answer(move.waiter, Unavailable(problem))
+            elif node_id == self.selfNode.id or self._peers.reached(node_id, address):
                 if self._change_objection() is None:
                     del self._moving[node_id]
                     self._append_change(Change("move", node_id, address, before), move.waiter)

@@ -175,6 +175,8 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         """Set by the node: the generation of forced new clusters that it is a member in, or -1."""
         self.left_behind: Callable[[int, str], None] = lambda generation, reason: None
         """Set by the node: told when a forced new cluster of that generation goes on without it."""
+        self.older: set[str] = set()
+        """Peers of a version that can't read that a member has moved."""
         self.guests: dict[str, Peer] = {}
         """Unknown managers that were let in meanwhile; the node keeps or drops them."""
         self._cluster_id = cluster_id
@@ -362,6 +364,10 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         if before is not None and before.link is not None:
             before.link.abort()  # The newest connection wins: nothing stale may follow what comes on it.
         self._incoming[peer.id] = stream
+        if hello.generation < -1:
+            self.older.add(peer.id)
+        else:
+            self.older.discard(peer.id)
         if peer.id in self._pauses:
             self._pauses.pop(peer.id).cancel()  # It is there and knows us: dial it now.
         link.write(encode(Welcome()))

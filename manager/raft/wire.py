@@ -24,11 +24,12 @@ class Message(msgspec.Struct, tag_field="t", tag=str.lower, omit_defaults=True):
 class Hello(Message):
     """First frame of the dialling side: where it can be dialled back.
 
-    generation: of forced new clusters, as far as the dialler knows; -1 when it is no member (yet).
+    generation: of forced new clusters, as far as the dialler knows; -1 when it is no member (yet), -2 of a
+    version that knows neither these nor that members move.
     """
 
     address: str
-    generation: int = -1
+    generation: int = -2
 
 
 class Welcome(Message):

@@ -151,6 +151,7 @@ class SimTransport(Transport):
         self.world, self.node_id, self.peers = world, node_id, {}
         self.lost = lambda: False
         self.guests = {}
+        self.older: set[str] = set()
 
     def addNode(self, node: Peer) -> None:  # noqa: N802
         self.peers.setdefault(node.id, node)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cluster.errors import Unavailable
+from manager.raft.wire import FrameReader, Hello, Message, encode
 from tests.fakes.raft import TlsCluster
 from tests.fakes.raft_world import World
 
@@ -80,6 +81,34 @@ def test_an_address_at_which_the_member_does_not_answer_is_refused() -> None:
     assert world["A"].node is not None
     assert world["A"].node.members()["B"] == "B"
     assert world["A"].transport.peers["B"].address == "B"
+
+
+def test_members_of_an_older_version_are_not_told_what_they_can_t_read() -> None:
+    world = World()
+    world.elect("A")
+    moved(world, "B", "b2")
+    world["A"].transport.older.add("C")
+    answers = ask(world, "A", "B", "b2")
+    world.rounds(3)
+    assert len(answers) == 1
+    assert "manager C runs an older Shoal" in str(answers[0])
+    assert world["C"].node is not None
+    assert world["C"].node.members()["B"] == "B"
+    world["A"].transport.older.clear()  # upgraded
+    answers = ask(world, "A", "B", "b2")
+    world.rounds(4)
+    assert answers == [None]
+    assert world["C"].node.members()["B"] == "b2"
+
+
+def test_an_older_version_s_hello_is_known_by_what_it_lacks() -> None:
+    class Older(Message, tag="hello"):
+        address: str
+
+    (hello,) = FrameReader().feed(encode(Older("192.0.2.1:2377")))
+    assert hello == Hello("192.0.2.1:2377", -2)
+    (hello,) = FrameReader().feed(encode(Hello("192.0.2.1:2377", -1)))
+    assert hello == Hello("192.0.2.1:2377", -1)
 
 
 def test_a_move_waits_for_another_change_and_one_that_is_cut_is_undone() -> None:
