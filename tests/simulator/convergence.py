@@ -126,3 +126,9 @@ def _machines(world: "World", view: View) -> str:
         if container_ is None or not container_.running:
             return f"task {task.name} is said to run, and its container does not"
     return ""
+
+
+def steady(world: "World") -> bool:
+    """Whether all services' containers run until they are told to stop."""
+    view = world.checks.views[world.checks.last_index]
+    return all(_image(service).partition(":")[0] in STEADY for service in view.all(Service))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from cluster.seams import SECOND
-from tests.simulator.convergence import lacking
+from tests.simulator.convergence import lacking, steady
 from tests.simulator.faults import Faults
 from tests.simulator.loop import START, Failed, Stuck
 from tests.simulator.operator import Operator
@@ -16,6 +16,7 @@ from tests.simulator.world import Violation, World
 CONVERGES_WITHIN = 150.0
 """Virtual seconds after the last fault in which the cluster must be as its specs say."""
 STEADY_FOR = 3
+RESTS_FOR = 120.0
 
 
 @dataclass
@@ -38,13 +39,13 @@ def simulate(
     """Run a seed. kinds: only these faults."""
     begun = time.process_time()
     plan = Random(f"{seed} plan")
-    managers = plan.choice((3, 3, 3, 3, 5, 1))
+    managers = plan.choice((3, 3, 3, 3, 3, 3, 5, 1))
     world = World(seed, managers=managers, workers=plan.randrange(1, 4), verbose=verbose)
-    busy = busy_for if busy_for is not None else plan.choice((40.0, 80.0, 160.0))
+    busy = busy_for if busy_for is not None else plan.choice((30.0, 60.0, 120.0))
     calm = plan.random() < 0.1
     faults = Faults(world, frozenset() if calm else kinds)
-    faults.pace = plan.choice((6.0, 16.0, 32.0)) / busy
-    world.pace = plan.choice((8.0, 20.0)) / busy
+    faults.pace = plan.choice((5.0, 12.0, 25.0)) / busy
+    world.pace = plan.choice((6.0, 14.0)) / busy
     changes = plan.random() < 0.4
     clients = plan.randrange(1, 4)
     result = Result(seed)
@@ -72,6 +73,7 @@ def simulate(
             task.cancel()
         await workers[0].process.start(workers[0].activate(), "activate")
         await _converge(world)
+        await _rest(world)
 
     try:
         world.run(main())
@@ -83,6 +85,19 @@ def simulate(
     result.index = world.checks.last_index
     result.cpu = time.process_time() - begun
     return result
+
+
+async def _rest(world: World) -> None:
+    """A cluster that has converged and is left alone elects nobody, writes nothing, and stays as it is."""
+    before = world.checks.last_index, len(world.checks.leaders)
+    await asyncio.sleep(RESTS_FOR)
+    if steady(world) and (world.checks.last_index, len(world.checks.leaders)) != before:
+        raise Violation(
+            f"at rest the log grew from {before[0]} to {world.checks.last_index}, or leaders changed"
+        )
+    why = lacking(world)
+    if why and steady(world):
+        raise Violation(f"converged, and not any more: {why}")
 
 
 async def _converge(world: World) -> None:
