@@ -17,7 +17,7 @@ def settled(
     """The membership with the node's present address, and what is wrong, if anything.
 
     An address that was this machine's own when it was chosen, and is no more, is replaced by the one that
-    the other managers are reached from, or by the only one that there is. An address of another machine (of a
+    the other managers are reached from; without others, by the only one that there is. An address of another machine (of a
     router in front, say) stays: whoever chose it knew why.
 
     Args:
@@ -37,7 +37,7 @@ def settled(
     if not membership.advertise_local:
         return membership, ""
     others = [m.address for m in membership.managers if m.node_id != membership.node_id]
-    found = towards(others) or (next(iter(local)) if len(local) == 1 else "")
+    found = towards(others) if others else next(iter(local)) if len(local) == 1 else ""
     if not found:
         listed = ", ".join(sorted(local)) or "none"
         return membership, (

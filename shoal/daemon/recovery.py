@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from cluster.errors import Conflict, InvalidArgument, ShoalError, Unavailable
 from cluster.messages import ManagerAddress
-from cluster.seams import Clock, Random
+from cluster.seams import SECOND, Clock, Random
 from cluster.states import Role
 from shoal.daemon.addressing import moved, settled
 from shoal.daemon.agent_runner import AgentRunner
@@ -41,6 +41,9 @@ NOTHING_LOST = (
     "others first"
 )
 ANSWER_WITHIN = 5.0
+ADDRESS_PATIENCE = 4 * SECOND
+"""For an address that is missing at the start to come."""
+ADDRESS_POLL = SECOND // 4
 RESTARTING = "the manager of this node starts again, for a new cluster: try again in a moment"
 IN_A_CLUSTER = (
     "this node is part of a cluster, and a restored one would take its place: restore on a fresh node, or add"
@@ -149,6 +152,14 @@ class Recovery:
         """The membership with the address that the node has now; the managers are told by its manager, and by
         its agent's next session."""
         wanted = self._advertise_address
+        patience = ADDRESS_PATIENCE
+        while not wanted and membership.advertise_local and patience > 0:
+            if membership.address in await asyncio.to_thread(own_addresses):
+                break
+            await self._clock.sleep(
+                ADDRESS_POLL
+            )  # the machine may be starting, and its network not be up yet
+            patience -= ADDRESS_POLL
         now, problem = await asyncio.to_thread(
             lambda: settled(membership, wanted and _chosen(wanted), own_addresses(), source_towards)
         )

@@ -47,11 +47,14 @@ def test_a_node_that_moved_is_where_the_other_managers_are_reached_from() -> Non
 
 
 def test_the_only_address_will_do_and_of_several_none_is_guessed() -> None:
-    assert settled(HERE, "", {"10.0.0.9"}, nowhere)[0].advertise_address == "10.0.0.9:2377"
+    alone = replace(HERE, managers=HERE.managers[:1])
+    assert settled(alone, "", {"10.0.0.9"}, nowhere)[0].advertise_address == "10.0.0.9:2377"
     for local in ({"10.0.0.9", "10.1.0.9"}, set()):
-        now, problem = settled(HERE, "", local, nowhere)
-        assert now == HERE
+        now, problem = settled(alone, "", local, nowhere)
+        assert now == alone
         assert "--advertise-addr" in problem
+    # With others, an address that leads to none of them is no better than the old one.
+    assert settled(HERE, "", {"10.0.0.9"}, nowhere)[0] == HERE
 
 
 def test_an_address_that_was_never_this_machine_s_own_stays() -> None:
