@@ -16,9 +16,9 @@ def settled(
 ) -> tuple[Membership, str]:
     """The membership with the node's present address, and what is wrong, if anything.
 
-    An address that was this machine's own when it was chosen, and is no more, is replaced by the one that
-    the other managers are reached from; without others, by the only one that there is. An address of another machine (of a
-    router in front, say) stays: whoever chose it knew why.
+    An address that was this machine's own when it was chosen, and is no more, is replaced by the one that the
+    other managers are reached from; without others, by the only one that there is. An address of another
+    machine (of a router in front, say) stays: whoever chose it knew why.
 
     Args:
         wanted: the operator's choice, "ip" or "ip:port"; empty for none.
