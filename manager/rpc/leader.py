@@ -16,6 +16,7 @@ from cluster.identity import Identity
 from cluster.seams import MILLISECOND, SECOND, Clock
 from manager.api.access import NO_LEADER, SelfLeads
 from manager.api.app import FORWARDED, NOT_DONE
+from manager.rpc.once import once
 from manager.rpc.tls import MANAGER_NAME, client_context
 
 log = logging.getLogger("shoal.rpc")
@@ -187,10 +188,12 @@ class LeaderClient:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
-            self._http = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._context, limit=0),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
-                auto_decompress=False,
+            self._http = once(
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=self._context, limit=0),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+                    auto_decompress=False,
+                )
             )
         return self._http
 

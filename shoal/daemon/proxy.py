@@ -10,6 +10,7 @@ import aiohttp
 from aiohttp import web
 
 from cluster.errors import ShoalError, Unavailable
+from manager.rpc.once import once
 
 log = logging.getLogger("shoal.daemon.proxy")
 
@@ -49,10 +50,12 @@ class ManagerProxy:
 
     def attach(self, socket: str) -> None:
         """A manager process serves on this unix socket."""
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(path=socket, limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
-            auto_decompress=False,
+        self._http = once(
+            aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(path=socket, limit=0),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+                auto_decompress=False,
+            )
         )
         self._attached.set()
 
@@ -73,14 +76,23 @@ class ManagerProxy:
         http = self._require()
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
         body = await request.read()  # small; and it can be read once only, which a handler may have done
-        try:
-            answer = await http.request(
+
+        async def send() -> aiohttp.ClientResponse:
+            return await http.request(
                 request.method,
                 f"http://manager{request.raw_path}",
                 headers=headers,
                 data=body or None,
                 allow_redirects=False,
             )
+
+        try:
+            try:
+                answer = await send()
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if request.method != "GET":
+                    raise  # it may have been carried out
+                answer = await send()  # a manager that has restarted, most likely
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(_restarting(error)) from error
         async with answer:
