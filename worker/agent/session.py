@@ -58,7 +58,7 @@ class Session:
         rng: Random,
     ) -> None:
         self._handler = handler
-        self._seeker = Seeker(connector, handler.hello, self._learn, clock)
+        self._seeker = Seeker(connector, handler.hello, self._hear_of, clock)
         self._managers = tuple(managers)
         self._clock = clock
         self._rng = rng
@@ -146,7 +146,7 @@ class Session:
                     continue
                 if isinstance(message, SessionRedirect):
                     self.leader = message.leader
-                    self._learn(message.managers)
+                    self._hear_of(message.managers)
                     return
                 if isinstance(message, ManagersChanged):
                     self._learn(message.managers)
@@ -181,6 +181,12 @@ class Session:
                 log.debug("the leader is silent", extra={"manager": address, "elsewhere": str(error)})
             else:
                 return
+
+    def _hear_of(self, managers: Sequence[ManagerAddress]) -> None:
+        """From a manager that does not lead. It may be far behind, so nobody is forgotten by its word: those it
+        names may all be gone, and then this node would never find the ones that are left."""
+        news = [manager for manager in managers if manager not in self._managers]
+        self._learn((*self._managers, *news))
 
     def _learn(self, managers: Sequence[ManagerAddress]) -> None:
         if managers and tuple(managers) != self._managers:

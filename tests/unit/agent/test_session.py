@@ -49,7 +49,8 @@ class FakeChannel:
             elif self.world.leader == self.address:
                 self.frames.put_nowait(Welcome(session_id=self.address, heartbeat_period=SECOND))
             else:
-                self.frames.put_nowait(SessionRedirect(leader=self.world.leader, managers=MANAGERS))
+                named = self.world.named
+                self.frames.put_nowait(SessionRedirect(leader=self.world.leader, managers=named))
 
     async def receive(self) -> ManagerMessage:
         message = await self.frames.get()
@@ -71,6 +72,7 @@ class World:
         self.leader = "a"
         self.dark: set[str] = set()  # without power
         self.removed = False
+        self.named = MANAGERS  # by those that do not lead
         self.channels: list[FakeChannel] = []
         self.sessions: list[tuple[str, int]] = []
         self.handled: list[ManagerMessage] = []
@@ -98,7 +100,7 @@ class World:
         await self.clock.sleep(self.handling)
 
     def managers_changed(self, managers: Sequence[ManagerAddress]) -> None:
-        assert tuple(managers) == MANAGERS
+        assert set(managers) >= set(MANAGERS)
 
     def open(self) -> list[str]:
         return [channel.address for channel in self.channels if not channel.closed]
@@ -198,4 +200,16 @@ async def test_a_node_that_was_removed_while_away_is_told_so(world: World) -> No
     world.removed = True
     running = await start(world)
     assert world.handled == [Removed(message="removed")]
+    await stop(world, running)
+
+
+async def test_a_manager_that_is_behind_makes_the_agent_forget_no_other(world: World) -> None:
+    """All that it names may be gone since, and what the agent forgot would never be found again."""
+    world.named, world.leader = (ManagerAddress("gone", "gone"),), ""
+    world.dark = {"gone"}
+    running = await start(world)
+    await world.clock.advance(20 * SECOND)
+    world.leader = "c"
+    await world.clock.advance(10 * SECOND)
+    assert [address for address, _ in world.sessions] == ["c"]
     await stop(world, running)
