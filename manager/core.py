@@ -13,6 +13,7 @@ from cluster.errors import ShoalError, Unavailable
 from cluster.messages import LogChunk, LogRequest
 from cluster.objects import Cluster, Node
 from cluster.seams import MILLISECOND, SECOND, Clock, Random
+from cluster.states import Role
 from manager.allocator import Allocator
 from manager.api.access import Managers, Read, SelfLeads
 from manager.ca.authority import Authority, founding_objects
@@ -146,13 +147,19 @@ class Core:
             await asyncio.wait(running)
 
     def _moved(self) -> bool:
-        """Whether the others have another address of this manager than it has."""
+        """Whether the others have another address of this manager than it has, or the state has none: the
+        leader that made it a member may have died before it noted that, and no agent would ever ask it."""
         known = self.members().get(self.node_id)
         node = self.store.view().get(Node, self.node_id)
-        status = node.manager_status if node is not None else None
-        return known is not None and (
-            known != self.advertise or (status is not None and status.address != self.advertise)
-        )
+        if (
+            known is None
+            or node is None
+            or node.role is not Role.MANAGER
+            or node.spec.role is not Role.MANAGER
+        ):
+            return False
+        status = node.manager_status
+        return known != self.advertise or status is None or status.address != self.advertise
 
     async def _tell_address(self, post: Post) -> None:
         if self.leading():

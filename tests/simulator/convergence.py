@@ -62,6 +62,10 @@ def _roles(world: "World", view: View) -> str:
             return f"node {stored.id} is not yet {stored.spec.role.value}"
         if node is None and stored.status.state is NodeState.READY:
             return f"node {stored.id} is ready, and there is none"
+        if (stored.manager_status is not None) != (stored.id in members):
+            return (
+                f"node {stored.id} is {'a' if stored.id in members else 'no'} member, and its status differs"
+            )
         if node is not None and node.role != stored.role.value:
             return f"{node.name} is {node.role}, the cluster says {stored.role.value}"
     return ""
