@@ -17,6 +17,7 @@ CONVERGES_WITHIN = 150.0
 """Virtual seconds after the last fault in which the cluster must be as its specs say."""
 STEADY_FOR = 3
 RESTS_FOR = 120.0
+WORKS_FOR, WORKS_AT = 25.0, 0.2
 
 
 @dataclass
@@ -74,6 +75,14 @@ def simulate(
         await workers[0].process.start(workers[0].activate(), "activate")
         await _converge(world)
         await _rest(world)
+        # Now that nothing goes wrong, the promises about what Shoal does by itself hold strictly.
+        again = [client.process.start(client.work(), client.name) for client in workers]
+        world.pace = WORKS_AT
+        await asyncio.sleep(WORKS_FOR)
+        for task in again:
+            task.cancel()
+        await workers[0].process.start(workers[0].activate(), "activate")
+        await _converge(world)
 
     try:
         world.run(main())
