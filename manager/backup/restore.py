@@ -16,6 +16,7 @@ from cluster.states import NodeState, Role
 from manager.backup.file import Contents
 from manager.ca.authority import node_tls, sign
 from manager.ca.roles import leave_behind
+from manager.keys.locks import Lock, lock_of
 from manager.raft.disk import Disk
 from manager.raft.errors import FailStop
 from manager.raft.journal import Journal, Origin
@@ -47,7 +48,7 @@ def restore(
     """Write a manager's Raft state into the empty directory; returns its new identity.
 
     The node is new, so that no vote of an old manager binds it. The old managers stay known, as workers, as
-    after `--force-new-cluster`. Raises OSError.
+    after `--force-new-cluster`. With autolock its keys are locked from the first. Raises OSError.
     """
     cluster, node_id = contents.cluster, new_id(random)
     generation = cluster.generation + 1
@@ -77,6 +78,7 @@ def restore(
         index,
         generation,
         snapshot.write(view, []),
+        lock_of(cluster),
         random,
     )
     return Restored(node_id, Identity(certificate, key, cluster.root_ca.certificate), cluster.data_path_port)
@@ -89,6 +91,7 @@ def _write_raft(
     index: int,
     generation: int,
     chunks: Iterator[bytes],
+    lock: Lock,
     random: Random,
 ) -> None:
     """The snapshot, and a log that begins right behind it."""
@@ -97,7 +100,7 @@ def _write_raft(
         raise FailStop(reason)
 
     disk.make_directory(directory)
-    keyring = open_keyring(disk, directory, origin.cluster_id, origin.node_id, random)
+    keyring = open_keyring(disk, directory, origin.cluster_id, origin.node_id, random, (lock,))
     previous, last = (NO_OP, index - 1, 1), (NO_OP, index, 1)
     meta = SnapshotMeta(last, previous, origin.members, generation)
     put_snapshot(disk, directory / "snapshot", keyring, meta, chunks)

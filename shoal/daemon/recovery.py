@@ -12,6 +12,7 @@ from cluster.errors import Conflict, InvalidArgument, ShoalError, Unavailable
 from cluster.messages import ManagerAddress
 from cluster.seams import SECOND, Clock, Random
 from cluster.states import Role
+from manager.keys.locks import lock_of
 from shoal.daemon.addressing import moved, settled
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.manager_process import ManagerFailed, ManagerProcess
@@ -138,7 +139,7 @@ class Recovery:
                 root.rename(self._store.root)
             finally:
                 shutil.rmtree(root, ignore_errors=True)
-            self._store.look_at_lock()
+            self._store.locks = (lock_of(contents.cluster),)
             self._membership = membership
             await self._start_manager()
             await self._agents.start(self._membership, self._events)

@@ -19,6 +19,7 @@ from cluster.seams import Clock, Random
 from cluster.states import Role
 from manager.backup.file import Contents, read_backup
 from manager.backup.restore import Place, restore
+from manager.keys.locks import lock_of
 from manager.raft.disk import SystemDisk
 from shoal.daemon.membership import Membership, MembershipStore
 from shoal.daemon.swarm_requests import Addresses
@@ -70,7 +71,7 @@ def stage(contents: Contents, where: Addresses, root: Path, clock: Clock, random
     root.mkdir(mode=0o700)
     place = Place(where.advertise, where.data_path)
     restored = restore(contents, place, store.raft, SystemDisk(), clock, random)
-    store.save_identity(restored.identity)
+    store.save_identity(restored.identity, (lock_of(contents.cluster),))
     membership = Membership(
         node_id=restored.node_id,
         cluster_id=contents.cluster.id,

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from msgspec.structs import replace
 
 from cluster.errors import InvalidArgument, Unauthorized
 from cluster.identity import check_identity
 from cluster.seams import SystemClock
+from manager.keys.locks import lock_of, new_unlock_key
+from manager.keys.sealing import WrongKey
+from manager.store.transaction import Transaction
 from shoal.daemon.membership import MembershipStore
 from shoal.daemon.restore import RestoreRequest, receive, stage, verified
 from shoal.daemon.swarm_requests import Addresses
@@ -73,3 +77,21 @@ def test_a_staged_membership_is_a_manager_s_own(tmp_path: Path) -> None:
     (tmp_path / "restore.x1y2").mkdir()  # an upload that broke off; both hold secrets
     assert MembershipStore(tmp_path / "swarm").load() is None
     assert {path.name for path in tmp_path.iterdir()} == {"backup"}
+
+
+def test_with_autolock_what_is_staged_is_locked_from_the_first(tmp_path: Path) -> None:
+    tx = Transaction(state())
+    cluster = tx.cluster()
+    assert cluster is not None
+    tx.update(replace(cluster, unlock_key=new_unlock_key(random.Random(5))))
+    file = tmp_path / "backup"
+    file.write_bytes(backup(tx.commit(8, 1)[0]))
+    contents, clock = verified(file, PASSPHRASE), SystemClock()
+    membership = stage(contents, WHERE, tmp_path / "swarm.restored", clock, random.Random(2))
+    store = MembershipStore(tmp_path / "swarm.restored")
+    store.look_at_lock()
+    assert store.locked
+    with pytest.raises(WrongKey):
+        store.identity()
+    store.unlock(lock_of(contents.cluster).key or b"")
+    assert check_identity(store.identity(), clock.now()).node_id == membership.node_id

@@ -82,7 +82,6 @@ def test_openssl_opens_a_locked_tls_key(tmp_path: Path) -> None:
 
 def test_the_cluster_s_key_follows_its_settings() -> None:
     cluster = Cluster(id="c", version=7)
-    assert with_autolock(cluster, RANDOM) is not None
     assert with_autolock(cluster, RANDOM, rotate=True).unlock_key == ""
     locked = with_autolock(replace(cluster, spec=LOCKING), RANDOM)
     assert lock_of(locked) == Lock(parse_unlock_key(locked.unlock_key), 7)
