@@ -31,7 +31,9 @@ SecretKind = Literal["passphrase", "unlock key"]
 
 
 class DamagedBackup(ShoalError):
-    """Not a whole backup; nothing was changed."""
+    """Not a whole backup (400); nothing was changed."""
+
+    status = 400
 
 
 class Scrypt(msgspec.Struct, frozen=True):

@@ -141,8 +141,14 @@ class Recovery:
                 shutil.rmtree(root, ignore_errors=True)
             self._store.locks = (lock_of(contents.cluster),)
             self._membership = membership
-            await self._start_manager()
-            await self._agents.start(self._membership, self._events)
+            try:
+                await self._start_manager()
+            except ManagerFailed:  # the state is there: keep trying, and say why it does not run
+                await self._manager.resume()
+                self._proxy.attach(self._socket)
+                raise
+            finally:
+                await self._agents.start(membership, self._events)
             log.warning(
                 "the cluster was restored from a backup",
                 extra={"node": membership.node_id, "index": contents.head.index},
