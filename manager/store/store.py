@@ -3,7 +3,7 @@
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from cluster import errors
@@ -11,6 +11,7 @@ from cluster.errors import InvalidArgument, OutOfSequence, ShoalError, Unavailab
 from cluster.ids import new_id
 from cluster.objects import StoreObject
 from cluster.seams import Clock, Random, system_random
+from manager.garbage import no_collections
 from manager.store import snapshot
 from manager.store.entry import MAX_BYTES, MAX_CHANGES, SCHEMA, Entry, UnknownSchema, decode, encode
 from manager.store.events import QUEUE_BOUND, Event, Watch
@@ -177,9 +178,10 @@ class Store:
         for _ in self.restoring(index, chunks):
             pass
 
-    def restoring(self, index: int, chunks: Iterator[bytes]) -> Iterator[None]:
+    def restoring(self, index: int, chunks: Iterator[bytes]) -> Generator[None, None, None]:
         """As `restore`, in steps of about a millisecond, so that the loop can do other things in between."""
-        restored = yield from snapshot.reading(index, chunks)
+        with no_collections():
+            restored = yield from snapshot.reading(index, chunks)
         self._view = restored.view
         self._outcomes = OrderedDict(restored.outcomes)
         for watch in list(self._watches.values()):

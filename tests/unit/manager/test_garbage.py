@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from manager import garbage
+from manager.store import Store
+from tests.fakes.clock import ManualClock
 
 
 @pytest.fixture
@@ -33,3 +35,28 @@ def test_once_is_enough() -> None:
     callbacks = len(gc.callbacks)
     garbage.keep_collections_short()
     assert len(gc.callbacks) == callbacks
+
+
+def test_making_a_large_state_is_not_interrupted() -> None:
+    frozen = gc.get_freeze_count()
+    with garbage.no_collections():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen  # In a process that does not keep collections short nothing leaks.
+
+
+@pytest.mark.usefixtures("watched")
+def test_what_was_made_is_set_aside() -> None:
+    frozen = gc.get_freeze_count()
+    with garbage.no_collections():
+        state = [[number] for number in range(10_000)]
+    assert gc.get_freeze_count() >= frozen + len(state)
+
+
+def test_a_restore_that_is_given_up_lets_collections_go_on() -> None:
+    store = Store(ManualClock())
+    steps = store.restoring(1, store.snapshot())
+    next(steps)
+    assert not gc.isenabled()
+    steps.close()
+    assert gc.isenabled()
