@@ -156,7 +156,7 @@ def _replace(plan: Plan, situation: Situation, slot: Slot, config: UpdateConfig)
     runnable = slot.runnable
     running = [task for task in runnable if task.status.state == TaskState.RUNNING]
     kept = running[-1:] if start_first else []
-    idle = start_first and not running
+    idle = not running
     stops: list[Change] = [
         Desire(task, TaskState.SHUTDOWN, while_idle=idle) for task in runnable if task not in kept
     ]

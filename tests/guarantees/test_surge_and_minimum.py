@@ -87,6 +87,7 @@ class Turmoil:
 
     def step(self) -> None:
         world, rng = self.world, self.rng
+        world.now += 1  # no two writes have the same time
         match rng.randrange(12):
             case 0 | 1 | 2 | 3:
                 self.decide()
@@ -172,7 +173,9 @@ class Turmoil:
         wanted = Counter(
             place(task)
             for task in self.world.tasks("web")
-            if task.desired_state <= TaskState.RUNNING and not task.status.state.terminal
+            if task.desired_state <= TaskState.RUNNING
+            and not task.status.state.terminal
+            and not task.restarts.count  # it replaces one that failed: no surge
         )
         surplus = sum(number - 1 for number in wanted.values())
         assert surplus <= (self.config.parallelism if self.config.order == "start-first" else 0), (
