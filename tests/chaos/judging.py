@@ -50,11 +50,17 @@ def outcomes(history: History) -> Counter[str]:
     )
 
 
-def longest_gap(history: History) -> float:
-    """Seconds in which no write was acknowledged to any client, at the longest."""
+def longest_gap(history: History) -> str:
+    """The longest time in which no write was acknowledged to any client, and what went wrong just before."""
     ends = sorted(
         one.returned
         for one in history.operations
         if one.returned is not None and one.outcome == "ok" and one.action != "read"
     )
-    return max((after - before for before, after in pairwise(ends)), default=0) / 1e9
+    gap, begun = max(((after - before, before) for before, after in pairwise(ends)), default=(0, 0))
+    during = [
+        fault
+        for fault in history.faults
+        if begun - 1e9 <= float(fault[1:].partition("]")[0]) * 1e9 <= begun + gap
+    ]
+    return f"{gap / 1e9:.2f} s" + (f" (after {during[0].partition('] ')[2]})" if during else "")

@@ -57,7 +57,7 @@ class Result:
             f"event streams: {len(self.history.streams)} ({_counted(ends)}), {events} events",
             f"tasks: {len({seen.id for seen in self.history.tasks})} in {len(self.history.tasks)} sightings",
             f"faults: {sum(self.faults.values())} ({_counted(self.faults)})",
-            f"longest time without an acknowledged write: {judging.longest_gap(self.history):.2f} s",
+            f"longest time without an acknowledged write: {judging.longest_gap(self.history)}",
             f"acknowledged writes lost: {figure(self.lost)}, duplicated: {figure(self.duplicated)}",
             f"violations: {len(self.violations)}",
         ]
