@@ -46,6 +46,10 @@ log = logging.getLogger("shoal.raft")
 LOST_AFTER = 4
 """Times the longest election timeout."""
 _SNAPSHOT_PAUSE = 10 * SECOND
+CHUNKS_AT_ONCE = 4
+"""Of a snapshot; then commits have their turn."""
+CHUNKS_PAUSE = 0.005
+"""Seconds."""
 BACKLOG = 4 << 20
 """Bytes queued for one peer beyond which only heartbeats are added."""
 
@@ -367,12 +371,17 @@ class Replication(Engine):
             self._reads.ask(lambda index: self._note_confirmed(index, asked))
         for peer in self.voters() | self.learners():
             if peer in self.connected():
-                self._send_log(peer)
+                if self._send_log(peer):
+                    self._SyncObj__newAppendEntriesTime = self.now() + CHUNKS_PAUSE
             else:
                 self._snapshots.cancelTransmisstion(peer)
 
-    def _send_log(self, peer: Peer) -> None:
-        """Whatever the peer lacks, as far as its connection takes it; at least a heartbeat."""
+    def _send_log(self, peer: Peer) -> bool:
+        """Whatever the peer lacks, as far as its connection takes it; at least a heartbeat.
+
+        Returns whether more of a snapshot can follow as soon as others have had their turn.
+        """
+        chunks = 0
         journal, term, following = self.journal(), self.raftCurrentTerm, self.next_index()
         sent = False
         while self._peers.backlog(peer) < BACKLOG:
@@ -387,8 +396,11 @@ class Replication(Engine):
                     self.compaction_wanted()
                     break
                 self._send(peer, chunk)
+                chunks += 1
                 if chunk.last:
                     following[peer] = chunk.index + 1
+                elif chunks == CHUNKS_AT_ONCE:
+                    return True
             elif index <= journal.last_index() or not sent:
                 entries = self._batch(index)
                 previous = journal.entry(index - 1)
@@ -399,6 +411,7 @@ class Replication(Engine):
             sent = True
         if not sent:
             self._send(peer, Heartbeat(term))
+        return False
 
     def _batch(self, index: int) -> list[Entry]:
         journal, size, entries = self.journal(), 0, []
