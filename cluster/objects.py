@@ -36,11 +36,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr
 
 
 class StoreObject(Record, frozen=True):
-    """What every stored object carries."""
+    """What every stored object carries. Versions are Raft indexes; times are of the clocks of the managers
+    that wrote, so the order of two objects is that of their `created_version`."""
 
     kind: ClassVar[str]
     id: str
     version: int = 0
+    created_version: int = 0
     created_at: int = 0
     updated_at: int = 0
 
@@ -121,9 +123,10 @@ class Endpoint(Record, frozen=True):
 
 
 class UpdateStatus(Record, frozen=True):
-    """Where an update stands."""
+    """Where an update stands. What was created after `started_version` may be the update's doing."""
 
     state: UpdateState
+    started_version: int = 0
     started_at: int = 0
     completed_at: int = 0
     message: str = ""

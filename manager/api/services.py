@@ -101,7 +101,7 @@ async def update_service(request: web.Request) -> web.Response:
         service = find_service(tx, what)
         if service.version != index:
             raise OutOfSequence()
-        changed = rolled_back(service, access.clock.now()) if rollback == "previous" else None
+        changed = rolled_back(service, tx.index, access.clock.now()) if rollback == "previous" else None
         if changed is None:
             check_service_update(service, spec)
             changed = respecified(service, carried(service.spec, resolve(tx, stored_service(spec))))
@@ -134,8 +134,11 @@ def respecified(service: Service, spec: ServiceSpec) -> Service:
     )
 
 
-def rolled_back(service: Service, now: int) -> Service:
-    """The service with its previous spec; the present one becomes the previous. `now` in ns."""
+def rolled_back(service: Service, version: int, now: int) -> Service:
+    """The service with its previous spec; the present one becomes the previous.
+
+    `version` is of the state that was read, `now` in ns.
+    """
     if service.previous_spec is None:
         raise InvalidArgument(f"service {service.spec.name} does not have a previous spec")
     return replace(
@@ -145,7 +148,10 @@ def rolled_back(service: Service, now: int) -> Service:
         previous_spec=service.spec,
         previous_spec_version=service.spec_version,
         update_status=UpdateStatus(
-            state=UpdateState.ROLLBACK_STARTED, started_at=now, message="manually requested rollback"
+            state=UpdateState.ROLLBACK_STARTED,
+            started_version=version,
+            started_at=now,
+            message="manually requested rollback",
         ),
     )
 

@@ -54,6 +54,7 @@ class ServiceOrchestrator(Controller):
             service=service,
             tasks=tuple(view.tasks_of_service(subject)),
             nodes={node.id: node for node in view.all(Node)},
+            version=view.index,
             now=self.clock.now(),
             factory=self._factory,
         )

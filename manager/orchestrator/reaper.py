@@ -11,7 +11,7 @@ from cluster.objects import Cluster, Node, Service, Task
 from cluster.states import TaskState
 from manager.orchestrator.controller import Controller
 from manager.orchestrator.plan import Delete, Desire, Plan
-from manager.orchestrator.situation import Slot
+from manager.orchestrator.situation import Slot, age
 from manager.store import Event, View
 
 DEFAULT_HISTORY = 5
@@ -45,7 +45,7 @@ def reap(view: View, service_id: str) -> Plan:
     plan.steps = [step for step in plan.steps if not _done(step[0])]
     if limit >= 0:
         for (number, node_id), tasks in slots.items():
-            _trim(plan, Slot(number, node_id, tuple(sorted(tasks, key=lambda task: task.created_at))), limit)
+            _trim(plan, Slot(number, node_id, tuple(sorted(tasks, key=age))), limit)
     return plan
 
 

@@ -158,7 +158,7 @@ def _retire(plan: Plan, situation: Situation, slot: Slot, alive: list[Task]) -> 
     clean = [task for task in alive if not dirty(situation.service, task)]
     if not clean:
         return
-    keep = max(clean, key=lambda task: (task.status.state, -task.created_at))
+    keep = max(clean, key=lambda task: (task.status.state, -task.created_version, -task.created_at))
     ready = keep.status.state == TaskState.RUNNING
     for task in alive:
         if task is not keep and (ready or task in clean):

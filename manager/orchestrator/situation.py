@@ -62,11 +62,13 @@ class TaskFactory:
 
 @dataclass(frozen=True)
 class Situation:
-    """A service, its tasks in the order of their creation, the nodes, and the time (wall clock, ns)."""
+    """A service, its tasks in the order of their creation, the nodes, the version of the state that these are
+    of, and the time (wall clock, ns)."""
 
     service: Service
     tasks: tuple[Task, ...]
     nodes: Mapping[str, Node]
+    version: int
     now: int
     factory: TaskFactory
 
@@ -113,6 +115,11 @@ class Slot:
         return any(task.status.state == TaskState.RUNNING for task in self.runnable)
 
 
+def age(task: Task) -> tuple[int, int]:
+    """Sorts tasks from the oldest to the newest. (Those of an older Shoal have no `created_version`.)"""
+    return task.created_version, task.created_at
+
+
 def group(tasks: Iterable[Task], key: Callable[[Task], tuple[int, str]]) -> dict[tuple[int, str], Slot]:
     """Tasks by slot, without those that are to be removed: these belong to no slot any more."""
     found: dict[tuple[int, str], list[Task]] = {}
@@ -120,8 +127,7 @@ def group(tasks: Iterable[Task], key: Callable[[Task], tuple[int, str]]) -> dict
         if task.desired_state < TaskState.REMOVE:
             found.setdefault(key(task), []).append(task)
     return {
-        place: Slot(place[0], place[1], tuple(sorted(members, key=lambda task: task.created_at)))
-        for place, members in found.items()
+        place: Slot(place[0], place[1], tuple(sorted(members, key=age))) for place, members in found.items()
     }
 
 

@@ -8,6 +8,8 @@ most that many have two.
 
 from collections.abc import Collection, Sequence
 
+from msgspec.structs import replace
+
 from cluster.objects import Task, UpdateStatus
 from cluster.seams import SECOND
 from cluster.spec import UpdateConfig
@@ -43,13 +45,18 @@ def progress(situation: Situation, slots: Sequence[Slot], busy: Collection[str])
         return plan
     if status is None or status.state not in _UNDER_WAY:
         if todo:
-            started = UpdateStatus(state=UpdateState.UPDATING, started_at=now, message="update in progress")
+            started = UpdateStatus(
+                state=UpdateState.UPDATING,
+                started_version=situation.version,
+                started_at=now,
+                message="update in progress",
+            )
             plan.do(SetUpdateStatus(service, started))
             plan.notes["update"] = f"update of {len(todo)} of {len(slots)} slots begins"
         return plan
 
     config = config_of(situation)
-    since = status.started_at
+    since = status.started_version
     failed = [task for slot in slots if (task := _failure(situation, slot, since, config)) is not None]
     updated = sum(1 for slot in slots if _attempts(situation, slot, since) or slot in todo)
     if failed and len(failed) > config.max_failure_ratio * updated and _give_up(plan, situation, failed):
@@ -88,7 +95,7 @@ def _outdated(situation: Situation, slot: Slot) -> bool:
 
 def _attempts(situation: Situation, slot: Slot, since: int) -> list[Task]:
     """The up-to-date tasks that this update has put into the slot, oldest first."""
-    return [task for task in _clean(situation, slot) if task.created_at >= since]
+    return [task for task in _clean(situation, slot) if task.created_version > since]
 
 
 def _clean(situation: Situation, slot: Slot) -> list[Task]:
@@ -139,12 +146,17 @@ def _give_up(plan: Plan, situation: Situation, failed: Sequence[Task]) -> bool:
     cause = f"due to failure or early termination of task {failed[0].id}"
     if action == "rollback" and not rolling_back and service.previous_spec is not None:
         message = f"update rolled back {cause}"
-        back = UpdateStatus(state=UpdateState.ROLLBACK_STARTED, started_at=now, message=message)
+        back = UpdateStatus(
+            state=UpdateState.ROLLBACK_STARTED,
+            started_version=situation.version,
+            started_at=now,
+            message=message,
+        )
         plan.do(SetUpdateStatus(service, back, rollback_to=service.previous_spec))
     else:
         state = UpdateState.ROLLBACK_PAUSED if rolling_back else UpdateState.PAUSED
         message = f"{'rollback' if rolling_back else 'update'} paused {cause}"
-        paused = UpdateStatus(state=state, started_at=status.started_at, message=message)
+        paused = replace(status, state=state, message=message)
         plan.do(SetUpdateStatus(service, paused))
     plan.notes["update"] = message
     return True
@@ -183,7 +195,7 @@ def _complete(plan: Plan, situation: Situation, slots: Sequence[Slot], config: U
     began = [
         task.running_at
         for slot in slots
-        for task in _attempts(situation, slot, status.started_at)
+        for task in _attempts(situation, slot, status.started_version)
         if task.status.state == TaskState.RUNNING and task.running_at
     ]
     until = max(began, default=0) + monitor
@@ -194,6 +206,6 @@ def _complete(plan: Plan, situation: Situation, slots: Sequence[Slot], config: U
     rolling_back = status.state == UpdateState.ROLLBACK_STARTED
     state = UpdateState.ROLLBACK_COMPLETED if rolling_back else UpdateState.COMPLETED
     message = "rollback completed" if rolling_back else "update completed"
-    done = UpdateStatus(state=state, started_at=status.started_at, completed_at=now, message=message)
+    done = replace(status, state=state, completed_at=now, message=message)
     plan.do(SetUpdateStatus(service, done))
     plan.notes["update"] = message

@@ -178,13 +178,14 @@ def _stamped(
     old: StoreObject | None, new: StoreObject, index: int, at: int, spec_changed: bool | None
 ) -> StoreObject:
     """The object as stored. A service whose spec changed gets the index as `spec_version` too."""
-    created_at = at if old is None else old.created_at
+    created = (index, at) if old is None else (old.created_version, old.created_at)
+    new = replace(new, version=index, created_version=created[0], created_at=created[1], updated_at=at)
     if isinstance(new, Service):
         if old is None:
-            return replace(new, version=index, created_at=at, updated_at=at, spec_version=index)
+            return replace(new, spec_version=index)
         if _spec_changed(old, new) if spec_changed is None else spec_changed:
-            new = replace(new, spec_version=index)
-    return replace(new, version=index, created_at=created_at, updated_at=at)
+            return replace(new, spec_version=index)
+    return new
 
 
 def applied(base: View, index: int, at: int, changes: Sequence[Change]) -> tuple[View, tuple[Event, ...]]:

@@ -114,7 +114,7 @@ class World:
         nodes = {node.id: node for node in self.view.all(Node)}
         for service in self.view.all(Service):
             tasks = tuple(self.view.tasks_of_service(service.id))
-            situation = Situation(service, tasks, nodes, self.now, self.factory)
+            situation = Situation(service, tasks, nodes, self.view.index, self.now, self.factory)
             plan.merge((global_ if global_.is_global(service) else replicated).reconcile(situation))
         for service_id in {task.service_id: None for task in self.view.all(Task)}:
             plan.merge(reaper.reap(self.view, service_id))

@@ -270,7 +270,7 @@ def test_a_snapshot_of_the_older_version_has_the_newer_fields() -> None:
     restored = Store(SystemClock())
     restored.restore(1, iter(chunks))
     after = of_newer(restored.view().get(Task, "t1"))
-    assert replace(after, version=0, created_at=0, updated_at=0) == NEWER_TASK
+    assert replace(after, version=0, created_version=0, created_at=0, updated_at=0) == NEWER_TASK
     assert list(restored.snapshot()) == chunks
 
 
