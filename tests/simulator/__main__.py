@@ -97,12 +97,13 @@ def _tell(seed: int, kinds: "frozenset[str] | None", lines: int) -> None:
 
 def _see_planted(given: argparse.Namespace) -> int:
     """0 when a seed sees the bug."""
-    from tests.simulator.planted import planted
+    from tests.simulator.planted import PLANTS, planted
     from tests.simulator.scenario import simulate
 
     for seed in range(given.start, given.start + given.seeds):
         with planted(given.plant):
-            result = simulate(seed)
+            plant = PLANTS[given.plant]
+            result = simulate(seed, kinds=plant.faults, busy_for=plant.busy)
         if result.violation:
             print(f"seed {seed} sees {given.plant!r}: {result.violation.splitlines()[0]}")
             return 0

@@ -74,6 +74,8 @@ class Checks:
 
         self.world.story.note("VIOLATION", text)
         self.violations.append(text)
+        # The code that is being checked may well catch what is raised here: the loop ends the run.
+        self.world.loop.failures.append(text)
         raise Violation(text)
 
     # --- the log ------------------------------------------------------------------------------------------

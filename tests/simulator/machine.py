@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.simulator.world import World
 
 GRACE = 10 * SECOND
+PLANE = 40 * MILLISECOND
+"""How long the kernel may take for a batch of records."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class SimExecutor:
         container = self.machine.containers.get(task.id)
         if container is None:
             return Ended(ContainerStatus())
-        await self._work(5 * MILLISECOND)
+        await self._work(MILLISECOND)
         if container.state == "created":
             container.state = "exited"
         elif container.running:
@@ -228,6 +230,6 @@ class SimPlane:
 
     async def apply(self, changes: DataplaneChanges) -> None:
         machine = self.machine
-        await asyncio.sleep((2 * MILLISECOND + machine.plane_slow) / SECOND)
+        await asyncio.sleep((MILLISECOND + machine.rng.randrange(PLANE) + machine.plane_slow) / SECOND)
         self.process.check()
         machine.records.apply(changes)

@@ -4,20 +4,17 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import manager.allocator.claims
 import manager.core
 import manager.dispatcher.assignments
-import manager.orchestrator.plan
-import manager.raft.journal
-import manager.raft.reads
-import manager.raft.replication
 import manager.store.events
 import manager.store.transaction
 import tests.simulator.disk
 import worker.agent.agent
-import worker.agent.driver
+import worker.agent.session
 from manager.dispatcher.withdrawals import Withdrawals
 
 Patch = tuple[Any, str, Any]
@@ -46,52 +43,60 @@ def _publish_most(watch: Any, events: Any) -> None:
 
 
 _publish = manager.store.events.Watch.publish
-_replication = manager.raft.replication.Replication
-_journal = manager.raft.journal.Journal
 _transaction = manager.store.transaction
 
-PLANTS: dict[str, Callable[[], list[Patch]]] = {
-    "fsync removed": lambda: [(tests.simulator.disk._File, "sync", _sync_nothing)],
-    "vote forgotten": lambda: [
-        rewritten(_journal, "setCurrentTerm", "self._records.append(self._ballot_record())", "pass")
-    ],
-    "D1: an unverified tail is committed": lambda: [
-        rewritten(
-            _replication, "_append", "min(message.commit_index, matched)", "min(message.commit_index, last)"
-        )
-    ],
-    "entries acknowledged before they match": lambda: [
-        rewritten(
-            _replication,
-            "_append",
-            "if own_term != message.previous_term:",
-            "if False and own_term != message.previous_term:",
-        )
-    ],
-    "version check skipped": lambda: [
-        rewritten(_transaction.Transaction, "apply", "elif stored.version != change.base:", "elif False:")
-    ],
-    "states go back": lambda: [(_transaction, "never_back", lambda stored, new: new)],
-    "address freed early": lambda: [
-        rewritten(
-            manager.allocator.claims,
-            "_claims",
-            "not obj.status.state.terminal",
-            "obj.desired_state <= 512",
-        )
-    ],
-    "withdrawal skipped": lambda: [(Withdrawals, "begin", lambda self, task, now: None)],
-    "reads not confirmed": lambda: [(manager.core.Core, "_confirmed", _unconfirmed)],
-    "secrets to everyone": lambda: [
-        rewritten(
-            manager.dispatcher.assignments.Told,
-            "next",
-            "[secret for id in sorted(used.secrets) if (secret := view.get(Secret, id))]",
-            "list(view.all(Secret))",
-        )
-    ],
-    "a watch loses events": lambda: [(manager.store.events.Watch, "publish", _publish_most)],
-    "forgotten containers stay": lambda: [(worker.agent.agent.Agent, "_begin_forgotten", lambda agent: None)],
+
+@dataclass(frozen=True)
+class Plant:
+    """A bug, and what shows it soonest: which kinds of faults, for how many virtual seconds."""
+
+    patches: Callable[[], list[Patch]]
+    faults: frozenset[str] = frozenset()
+    busy: float = 15.0
+
+
+CRASHES = frozenset(("power", "power_of_all", "crash_at_write", "kill", "partition"))
+
+PLANTS: dict[str, Plant] = {
+    "fsync removed": Plant(lambda: [(tests.simulator.disk._File, "sync", _sync_nothing)], CRASHES, 60.0),
+    "version check skipped": Plant(
+        lambda: [
+            rewritten(_transaction.Transaction, "apply", "elif stored.version != change.base:", "elif False:")
+        ],
+        frozenset(("delay", "slow", "pause")),
+        40.0,
+    ),
+    "address freed early": Plant(
+        lambda: [
+            rewritten(
+                manager.allocator.claims,
+                "_claims",
+                "not obj.status.state.terminal",
+                "obj.desired_state <= 512",
+            )
+        ]
+    ),
+    "withdrawal skipped": Plant(lambda: [(Withdrawals, "begin", lambda self, task, now: None)]),
+    "reads not confirmed": Plant(lambda: [(manager.core.Core, "_confirmed", _unconfirmed)]),
+    "secrets to everyone": Plant(
+        lambda: [
+            rewritten(
+                manager.dispatcher.assignments.Told,
+                "next",
+                "[secret for id in sorted(used.secrets) if (secret := view.get(Secret, id))]",
+                "list(view.all(Secret))",
+            )
+        ]
+    ),
+    "a watch loses events": Plant(lambda: [(manager.store.events.Watch, "publish", _publish_most)]),
+    "forgotten containers stay": Plant(
+        lambda: [(worker.agent.agent.Agent, "_begin_forgotten", lambda agent: None)], CRASHES, 60.0
+    ),
+    "agents believe a manager that is behind": Plant(
+        lambda: [(worker.agent.session.Session, "_hear_of", worker.agent.session.Session._learn)],
+        CRASHES,
+        60.0,
+    ),
 }
 
 
@@ -104,7 +109,7 @@ async def _unconfirmed(core: Any) -> Any:
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Run with this bug."""
-    patches = PLANTS[name]()
+    patches = PLANTS[name].patches()
     before = [(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in patches]
     for owner, attribute, value in patches:
         setattr(owner, attribute, value)

@@ -234,7 +234,9 @@ class Client:
         """The network that services join."""
         while await self.read(f"/networks/{name}") is None:
             op = self.op()
-            body = {"Name": name, "Driver": "overlay", "Labels": {"op": op}}
+            # Small, so that addresses are used again.
+            ipam = {"Driver": "default", "Config": [{"Subnet": "10.77.0.0/27"}]}
+            body = {"Name": name, "Driver": "overlay", "Labels": {"op": op}, "IPAM": ipam}
             await self.write("POST", "/networks/create", body, op)
             await asyncio.sleep(0.5)
 

@@ -57,7 +57,7 @@ class World:
         """Operations a second and client."""
         self.services: list[str] = []
         self.secrets: dict[str, str] = {}
-        self.most_services = 4
+        self.most_services = 3
         self.images = ("steady",) * 7 + ("slow", "slow", "stubborn", "crashing", "broken", "ending")
 
     # --- time and parts -----------------------------------------------------------------------------------
