@@ -4,8 +4,11 @@ import msgspec
 
 from cluster.naming import engine_name
 
-UNKNOWN_FIELDS = "#unknown fields"
-"""The name under which structs carry what they do not know; never on the wire or the disk (cluster.codec)."""
+UNKNOWN_FIELDS = "~" * 31
+"""The name under which structs carry what they do not know; never on the wire or the disk (cluster.codec).
+
+Every encoding is searched for it. That is fast with a long name of a character that hardly occurs.
+"""
 
 
 class Spec(
