@@ -308,16 +308,14 @@ class Checks:
             return
         order = service.spec.update_config.order if service.spec.update_config is not None else ""
         out = 0 if order == "start-first" else surge
-        if task.spec_version != service.spec_version and count - 1 < replicas(service) - out:
-            self.violated(
-                f"only {count - 1} containers of {service.spec.name} run: {replicas(service)} - {out}"
-            )
+        if task.spec_version != service.spec_version and count < replicas(service) - out:
+            self.violated(f"only {count} containers of {service.spec.name} run: {replicas(service)} - {out}")
 
     def _count(self, task: Task) -> "tuple[int, Service | None, int]":
         """Running containers of a task's service; the service if it is to be judged, and its parallelism."""
         view = self._newest()
         service = view.get(Service, task.service_id) if view is not None else None
-        if service is None or not is_replicated(service) or self.world.calm_for() < CALM:
+        if view is None or service is None or not is_replicated(service) or self.world.calm_for() < CALM:
             return 0, None, 0
         for spec in (service.spec, service.previous_spec or service.spec):
             container = spec.task_template.container_spec
@@ -330,7 +328,9 @@ class Checks:
             return 0, None, 0
         configs = (service.spec.update_config, service.spec.rollback_config)
         surge = max((c.parallelism or 1 << 30) if c is not None else 1 for c in configs)
-        count = sum(other.task.service_id == task.service_id for _, other in self._running())
+        # As docs/guarantees.md says: what Shoal wants counts, not what is on its way out.
+        wanted = {t.id for t in view.tasks_of_service(service.id) if t.desired_state <= TaskState.RUNNING}
+        count = sum(other.task.id in wanted for _, other in self._running())
         return count, service, surge
 
     def container_stopping(self, name: str, container: "Container") -> None:
