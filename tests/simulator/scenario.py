@@ -113,7 +113,7 @@ async def _rest(world: World) -> None:
 async def _converge(world: World) -> None:
     deadline = world.loop.now + int(CONVERGES_WITHIN * SECOND)
     good, last = 0, ""
-    while good < STEADY_FOR:
+    while good < (STEADY_FOR if steady(world) else 2):
         why = lacking(world)
         good = 0 if why else good + 1
         last = why or last
