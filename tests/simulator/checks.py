@@ -344,6 +344,8 @@ class Checks:
             return
         if self.world.calm_for() < CALM:
             return
+        if view is not None and view.get(Node, task.node_id) is None:
+            return  # an operator removed the node: it leaves with all that it runs
         self._check_minimum(stored)
         for node in self.world.nodes:
             if node.machine.plane_slow:

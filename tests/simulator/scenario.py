@@ -18,7 +18,7 @@ CONVERGES_WITHIN = 150.0
 STEADY_FOR = 14
 """Looks in a row, each half a second after the other: longer than a silent node is still called ready."""
 RESTS_FOR = 120.0
-WORKS_FOR, WORKS_AT = 25.0, 0.2
+WORKS_FOR, WORKS_AT = 20.0, 0.15
 
 
 @dataclass
@@ -43,13 +43,13 @@ def simulate(
     plan = Random(f"{seed} plan")
     managers = plan.choice((3, 3, 3, 3, 3, 3, 5, 1))
     world = World(seed, managers=managers, workers=plan.randrange(1, 4), verbose=verbose)
-    busy = busy_for if busy_for is not None else plan.choice((30.0, 60.0, 120.0))
+    busy = busy_for if busy_for is not None else plan.choice((20.0, 40.0, 80.0))
     calm = plan.random() < 0.1
     faults = Faults(world, frozenset() if calm else kinds)
-    faults.pace = plan.choice((5.0, 12.0, 25.0)) / busy
-    world.pace = plan.choice((6.0, 14.0)) / busy
+    faults.pace = plan.choice((5.0, 10.0, 20.0)) / busy
+    world.pace = plan.choice((4.0, 10.0)) / busy
     changes = plan.random() < 0.4
-    clients = plan.randrange(1, 4)
+    clients = plan.randrange(1, 3)
     result = Result(seed)
 
     async def main() -> None:

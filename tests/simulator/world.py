@@ -58,7 +58,7 @@ class World:
         self.services: list[str] = []
         self.secrets: dict[str, str] = {}
         self.most_services = 3
-        self.images = ("steady",) * 7 + ("slow", "slow", "stubborn", "crashing", "broken", "ending")
+        self.images = ("steady",) * 12 + ("slow", "slow", "stubborn", "crashing", "broken", "ending")
 
     # --- time and parts -----------------------------------------------------------------------------------
 
