@@ -183,8 +183,8 @@ class Session:
                 return
 
     def _hear_of(self, managers: Sequence[ManagerAddress]) -> None:
-        """From a manager that does not lead. It may be far behind, so nobody is forgotten by its word: those it
-        names may all be gone, and then this node would never find the ones that are left."""
+        """From a manager that does not lead. It may be far behind, so nobody is forgotten by its word: those
+        that it names may all be gone, and then this node would never find the ones that are left."""
         news = [manager for manager in managers if manager not in self._managers]
         self._learn((*self._managers, *news))
 
