@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 HASH_SEED = "0"
+PROGRESS = 250
 
 
 def fix_hashing() -> None:
@@ -64,7 +65,9 @@ def main() -> int:
     virtual = cpu = 0.0
     pool = multiprocessing.Pool(given.jobs) if given.jobs > 1 else None
     results = pool.imap(run_one, seeds, chunksize=4) if pool is not None else map(run_one, seeds)
-    for seed, violation, digest, lasted, took in results:
+    for done, (seed, violation, digest, lasted, took) in enumerate(results):
+        if done and done % PROGRESS == 0:
+            print(f"… {done} seeds, {len(failed)} failed, {time.monotonic() - begun:.0f} s", flush=True)
         if given.digests:
             print(f"seed {seed} trace {digest}")
         virtual += lasted
