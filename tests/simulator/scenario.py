@@ -17,7 +17,7 @@ CONVERGES_WITHIN = 150.0
 """Virtual seconds after the last fault in which the cluster must be as its specs say."""
 STEADY_FOR = 14
 """Looks in a row, each half a second after the other: longer than a silent node is still called ready."""
-RESTS_FOR = 120.0
+RESTS_FOR = 60.0
 WORKS_FOR, WORKS_AT = 20.0, 0.15
 
 
