@@ -61,7 +61,10 @@ PLANTS: dict[str, Plant] = {
     "fsync removed": Plant(lambda: [(tests.simulator.disk._File, "sync", _sync_nothing)], CRASHES, 60.0),
     "version check skipped": Plant(
         lambda: [
-            rewritten(_transaction.Transaction, "apply", "elif stored.version != change.base:", "elif False:")
+            rewritten(
+                _transaction.Transaction, "apply", "elif stored.version != change.base:", "elif False:"
+            ),
+            rewritten(_transaction.Transaction, "_checked", "if stored.version != obj.version:", "if False:"),
         ],
         frozenset(("delay", "slow", "pause")),
         40.0,
