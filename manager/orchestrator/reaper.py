@@ -38,7 +38,7 @@ def reap(view: View, service_id: str) -> Plan:
             plan.do(Delete(task))
         elif leaving:
             plan.do(Desire(task, TaskState.REMOVE))
-        elif task.desired_state > TaskState.RUNNING and not task.node_id:
+        elif task.desired_state > TaskState.RUNNING and _never_assigned(task):
             plan.do(Delete(task))
         else:
             slots.setdefault((task.slot, "" if task.slot else task.node_id), []).append(task)
@@ -55,7 +55,12 @@ def _done(change: object) -> bool:
 
 def _ended(view: View, task: Task) -> bool:
     """True when the task has stopped, never started, or its node is gone for good."""
-    return task.status.state.terminal or not task.node_id or view.get(Node, task.node_id) is None
+    return task.status.state.terminal or _never_assigned(task) or view.get(Node, task.node_id) is None
+
+
+def _never_assigned(task: Task) -> bool:
+    """No node was told of it, so none will report its end. A global service's task has a node before that."""
+    return not task.node_id or task.status.state < TaskState.ASSIGNED
 
 
 def _trim(plan: Plan, slot: Slot, limit: int) -> None:
