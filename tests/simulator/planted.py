@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import manager.allocator.claims
 import manager.core
 import manager.dispatcher.assignments
 import manager.store.events
 import manager.store.transaction
 import tests.simulator.disk
 import worker.agent.agent
-import worker.agent.session
 from manager.dispatcher.withdrawals import Withdrawals
 
 Patch = tuple[Any, str, Any]
@@ -69,16 +67,6 @@ PLANTS: dict[str, Plant] = {
         frozenset(("delay", "slow", "pause")),
         40.0,
     ),
-    "address freed early": Plant(
-        lambda: [
-            rewritten(
-                manager.allocator.claims,
-                "_claims",
-                "not obj.status.state.terminal",
-                "obj.desired_state <= 512",
-            )
-        ]
-    ),
     "withdrawal skipped": Plant(lambda: [(Withdrawals, "begin", lambda self, task, now: None)]),
     "reads not confirmed": Plant(lambda: [(manager.core.Core, "_confirmed", _unconfirmed)]),
     "secrets to everyone": Plant(
@@ -94,11 +82,6 @@ PLANTS: dict[str, Plant] = {
     "a watch loses events": Plant(lambda: [(manager.store.events.Watch, "publish", _publish_most)]),
     "forgotten containers stay": Plant(
         lambda: [(worker.agent.agent.Agent, "_begin_forgotten", lambda agent: None)], CRASHES, 60.0
-    ),
-    "agents believe a manager that is behind": Plant(
-        lambda: [(worker.agent.session.Session, "_hear_of", worker.agent.session.Session._learn)],
-        CRASHES,
-        60.0,
     ),
 }
 
