@@ -348,7 +348,7 @@ class Checks:
             return  # an operator removed the node: it leaves with all that it runs
         self._check_minimum(stored)
         for node in self.world.nodes:
-            if node.machine.plane_slow:
+            if node.machine.plane_slow or node.gone:
                 continue
             for network in task.networks:
                 endpoint = node.machine.records.endpoints.get((network.network_id, task.id))

@@ -32,6 +32,7 @@ from tests.simulator.machine import Machine, SimExecutor, SimPlane
 from tests.simulator.network import Certificate, End
 from tests.simulator.raft_network import AcceptedSocket, AgentConnector, RaftNetwork, manager_channel
 from worker.agent.agent import Agent
+from worker.agent.records import DataplaneRecords
 from worker.agent.session import Session
 from worker.agent.state import AgentState
 
@@ -383,6 +384,7 @@ class SimNode:
         self.disk.wipe(RAFT)
         self.disk.damaged = False
         await agent.abandon()
+        self.machine.records = DataplaneRecords()  # as NetPlane.leave does
         self.world.story.note(self.name, "left")
         self.world.left(self)
         self.end_agent("left")
