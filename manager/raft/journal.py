@@ -269,6 +269,7 @@ class Journal:
         """The keyring has another data key in use: go on in a segment under it."""
         self.sync()
         self._begin_segment([])
+        self._tell_keyring()
 
     def reset(self, entries: Sequence[Entry]) -> None:
         """Durably replace all entries; term and vote stay."""

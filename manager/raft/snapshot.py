@@ -191,6 +191,7 @@ class Snapshots:
         self._writing = meta
         key = self._keyring.current
         self._writing_key = key.id
+        self._tell_keyring()
         self._state = SERIALIZER_STATE.SERIALIZING
         self._delivery.put(Capture(lambda chunks: self._spawn(lambda: self._write(meta, key, chunks))))
 
@@ -272,6 +273,7 @@ class Snapshots:
         if chunk.offset == 0:
             self.abandon()
             self._arriving = _Arriving(self._create(self._received, self._keyring.current), chunk.index)
+            self._tell_keyring()
         arriving = self._arriving
         if arriving is None or (arriving.index, arriving.check.offset) != (chunk.index, chunk.offset):
             return False

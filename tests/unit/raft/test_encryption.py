@@ -429,6 +429,33 @@ def test_power_loss_at_every_operation_of_a_rotation_loses_nothing() -> None:
     assert limit > 15
 
 
+def test_a_key_between_two_rotations_is_kept_while_the_log_needs_it() -> None:
+    """The second rotation comes before the first one's snapshot is there; then the power goes."""
+    world = working()
+    a = world["A"]
+    world.hold_writers = True
+    world.compact("A")
+    assert world.writers
+    assert rotated(world, "A", FIRST) == ["done"]
+    a.propose(b"between")
+    world.rounds(3)
+    assert rotated(world, "A", SECOND) == ["done"]
+    entries = list(a.machine.entries)
+    a.disk.fail = lambda operation, path: (operation, path.name) == ("create", "new.log")
+    for write in world.writers:
+        write()
+    assert a.node is not None
+    a.node._step()  # the snapshot is there, and the log can't be written anew
+    assert a.fatal
+    a.disk.fail = lambda operation, path: False
+    world.hold_writers = False
+    world.crash("A")
+    world.restart("A")
+    world.elect("B")
+    world.rounds(4)
+    assert a.machine.entries == entries
+
+
 def _rotate_until_the_end(world: World, node: RaftNode | None, lock: Lock) -> None:
     assert node is not None
     try:
