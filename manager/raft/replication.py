@@ -340,11 +340,14 @@ class Replication(Engine):
             self.set_commit_index(meta.index)
         own_id = self.selfNode.id
         self._removed = self._removed or (own_id in self._config and own_id not in meta.members)
-        self._config = dict(meta.members)
+        before, self._config = self._config, dict(meta.members)
         self._set_generation(meta.generation)
         self._SyncObj__updateClusterConfiguration(
             [Peer(node_id, address) for node_id, address in meta.members.items() if node_id != own_id]
         )
+        for node_id, address in meta.members.items():
+            if before.get(node_id, address) != address:  # it moved; one that has not may be about to
+                self._readdress(node_id, address)
         for entry in journal.from_index(meta.index + 1):
             self._adopt_change(entry)
 

@@ -46,6 +46,29 @@ def test_a_follower_moves_and_all_agree_on_its_address() -> None:
     assert world["C"].node.members()["B"] == "b2"
 
 
+def test_members_that_all_moved_find_each_other_by_a_snapshot_alone() -> None:
+    world = World()
+    world.elect("A")
+    for node_id, address in (("B", "b2"), ("C", "c2")):
+        moved(world, node_id, address)
+        ask(world, "A", node_id, address)
+        world.rounds(5)
+    for node_id in "ABC":
+        world.compact(node_id)
+        world.crash(node_id)
+    for node_id in "ABC":
+        world[node_id].start()
+    dialled = {
+        node_id: {peer.id: peer.address for peer in world[node_id].transport.peers.values()}
+        for node_id in "ABC"
+    }
+    assert dialled == {
+        "A": {"B": "b2", "C": "c2"},
+        "B": {"A": "A", "C": "c2"},
+        "C": {"A": "A", "B": "b2"},
+    }
+
+
 def test_the_leader_itself_moves_and_a_lonely_manager_too() -> None:
     world = World()
     moved(world, "A", "a2")
