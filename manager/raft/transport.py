@@ -329,14 +329,20 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         """Decide about a connection that was opened to us; returns the peer, or None if it is refused.
 
         Strangers are refused, unless this node is lost: then the members may all have changed while it was
-        away, and a manager that it doesn't know may be its leader. Raft is safe with that. A member that
-        comes with another address is dialled there from now on: it hears the others before they agree on it.
+        away, and a manager that it doesn't know may be its leader. Raft is safe with that. Those who were
+        left behind by a new cluster that was forced here are refused in any case. A member that comes with
+        another address is dialled there from now on: it hears the others before they agree on it.
         """
         identity = link.identity
         problem = self.objection(identity.cluster_id, identity.role)
         peer = self._peers.get(identity.node_id)
         left_behind = 0
-        if problem is None and peer is None and self.lost():
+        generation = self.standing() if peer is None else -1
+        if problem is None and peer is None and 0 <= hello.generation < generation:
+            # Not even when lost: it may lead those left behind, and its log contradicts the one here.
+            problem = LEFT_BEHIND.format(here=self._node_id, node=identity.node_id)
+            left_behind = generation
+        elif problem is None and peer is None and self.lost():
             log.warning(
                 "no known manager answers; listening to an unknown one", extra={"peer": identity.node_id}
             )
@@ -344,12 +350,7 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
             self.guests[peer.id] = peer
             self.addNode(peer)
         elif problem is None and peer is None:
-            generation = self.standing()
-            if 0 <= hello.generation < generation:
-                problem = LEFT_BEHIND.format(here=self._node_id, node=identity.node_id)
-                left_behind = generation
-            else:
-                problem = f"node {identity.node_id} is not among the managers that this one knows"
+            problem = f"node {identity.node_id} is not among the managers that this one knows"
         elif problem is None and peer is not None:
             self.readdress(peer.id, hello.address)
             peer = self._peers[peer.id]

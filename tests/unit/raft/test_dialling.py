@@ -5,10 +5,12 @@ import socket
 from collections.abc import Callable
 from itertools import pairwise
 
+import pytest
+
 from cluster.seams import MILLISECOND, SECOND
 from manager.raft.network import MANAGER_ROLE, Identity, LinkHandler, TlsMaterial
-from manager.raft.transport import Peer, PeerTransport
-from manager.raft.wire import Refused, Welcome, encode
+from manager.raft.transport import Peer, PeerTransport, _Incoming
+from manager.raft.wire import FrameReader, Hello, Refused, Welcome, encode
 from tests.fakes.clock import ManualClock, settle
 
 
@@ -78,3 +80,54 @@ async def test_a_refusal_is_retried_soon_and_refusals_in_a_row_ever_later() -> N
     await clock.advance(SECOND)
     assert [after - before for before, after in pairwise(network.times[begun:])] == [100, 200, 400]
     await transport.close()
+
+
+class Written:
+    """The accepting side's link; holds what was answered."""
+
+    identity = Identity("n2", MANAGER_ROLE, "cluster")
+
+    def __init__(self) -> None:
+        self.answers: list[object] = []
+
+    def write(self, data: bytes) -> None:
+        self.answers += FrameReader().feed(data)
+
+    def backlog(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Its work is done."""
+
+    def abort(self) -> None:
+        """Likewise."""
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("generation", [-2, -1, 0, 1, 2])
+async def test_one_who_was_left_behind_is_told_so_also_by_a_manager_that_is_lost(
+    lost: bool, generation: int
+) -> None:
+    clock = ManualClock()
+    transport = PeerTransport(
+        node_id="n1",
+        address="192.0.2.1:2377",
+        cluster_id="cluster",
+        network=Dialled(clock, lambda: True),
+        clock=clock,
+    )
+    transport.lost = lambda: lost
+    transport.standing = lambda: 1
+    link = Written()
+    peer = transport.incoming_up(_Incoming(transport), link, Hello("192.0.2.2:2377", generation))
+    (answer,) = link.answers
+    if generation == 0:
+        assert isinstance(answer, Refused)
+        assert answer.generation == 1
+    elif lost:
+        assert isinstance(answer, Welcome)
+    else:
+        assert isinstance(answer, Refused)
+        assert answer.generation == 0
+    assert (peer is not None) == isinstance(answer, Welcome)
+    assert ("n2" in transport.guests) == isinstance(answer, Welcome)
