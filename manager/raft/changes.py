@@ -210,11 +210,19 @@ class MemberChanges(Replication):
         term = self.raftCurrentTerm + 1
         journal.add(change.command(), journal.last_index() + 1, term)
         self.set_term(term, self.selfNode.id)  # syncs, in one frame with the entry
-        self._fence.open()
-        self.left_behind = None
+        self._no_longer_left_behind()
         self._removed = False
         self._adopt(change)
         log.warning("a new cluster is forced on this manager alone", extra={"generation": change.generation})
+
+    def _forced_since(self) -> bool:
+        """Whether a new cluster was forced here after this node was left behind by another: a crash may have
+        kept the note of that, or brought it back."""
+        return self.left_behind is not None and self.left_behind.generation <= self._standing()
+
+    def _no_longer_left_behind(self) -> None:
+        self._fence.open()
+        self.left_behind = None
 
     def _was_left_behind(self, generation: int, reason: str) -> None:
         """A forced new cluster goes on without this node. One that works with others is not stopped by it,

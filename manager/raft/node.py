@@ -101,6 +101,8 @@ class RaftNode(SteppingAside):
         self._recover(journal)
         if force_new_cluster:
             self._force_new_cluster()
+        elif self._forced_since():
+            self._no_longer_left_behind()
         elif self.left_behind is not None:
             log.error(self.left_behind.reason)
         self._renew_status()

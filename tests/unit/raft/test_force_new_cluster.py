@@ -122,6 +122,29 @@ def test_a_crash_at_every_step_leaves_the_old_members_or_the_new_and_every_write
     assert left >= 0, "the steps were not all tried"
 
 
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_being_left_behind_is_over_once_a_new_cluster_was_forced_here(snapshot: bool) -> None:
+    """Also when power is lost before the removal of the note of it is durable."""
+    world, written = survivor()
+    sim = world["A"]
+    sim.start()
+    assert told(world, "A")
+    note = Path("/r/left-behind")
+    content = sim.disk.files[note]
+    world.crash("A")
+    sim.start(force_new_cluster=True)
+    assert alone(world, "A").leads
+    if snapshot:
+        world.compact("A")
+    world.crash("A")
+    assert note not in sim.disk.files
+    sim.disk.files[note] = content
+    sim.start()
+    assert alone(world, "A").leads
+    assert sim.machine.entries == written
+    assert note not in sim.disk.files
+
+
 def test_a_forced_survivor_can_be_moved_to_another_address() -> None:
     world, _ = survivor()
     world["A"].start(address="elsewhere", force_new_cluster=True)
