@@ -20,13 +20,13 @@ class Freshness:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._ahead: deque[tuple[int, int]] = deque()
+        # What is pushed out counted less than what follows it: that is newer, and as good once it is applied.
+        self._ahead: deque[tuple[int, int]] = deque(maxlen=_KEPT)
         self._since: int | None = None
 
     def confirmed(self, index: int, asked_at: int) -> None:
         """All that was acknowledged before asked_at (monotonic, ns) is in the log up to index."""
-        if len(self._ahead) < _KEPT:  # without the rest the state only looks older than it is
-            self._ahead.append((index, asked_at))
+        self._ahead.append((index, asked_at))
 
     def age(self, applied: int) -> int | None:
         """Nanoseconds since the state at that index was certainly the newest; None when it never was."""

@@ -122,6 +122,15 @@ def test_what_is_confirmed_counts_only_once_it_is_applied() -> None:
     assert freshness.age(9) == 2 * SECOND
 
 
+def test_an_age_that_nobody_asked_for_in_hours_is_that_of_now() -> None:
+    clock = SimClock()
+    freshness = Freshness(clock)
+    for index in range(10_000):
+        clock.time += ASK_EVERY
+        freshness.confirmed(index, clock.time)
+    assert freshness.age(10_000) == 0
+
+
 # --- the labels -----------------------------------------------------------------------------------------
 
 
