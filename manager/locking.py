@@ -9,6 +9,7 @@ void when they are.
 import asyncio
 import logging
 import socket
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -24,6 +25,11 @@ log = logging.getLogger("shoal.locking")
 
 RETRY = SECOND
 ANSWER_WITHIN = 15.0
+
+
+def with_lock(locks: Sequence[Lock], lock: Lock) -> tuple[Lock, ...]:
+    """The locks that may be in force, with another one; once, however often it is tried."""
+    return (*(each for each in locks if each != lock), lock)
 
 
 class KeyKeeper(Protocol):
@@ -47,7 +53,7 @@ class NoKeeper:
 
     async def prepare(self, lock: Lock) -> None:
         """Remember."""
-        self.locks = (*self.locks, lock)
+        self.locks = with_lock(self.locks, lock)
 
     async def settle(self, lock: Lock) -> None:
         """Remember."""
@@ -62,12 +68,15 @@ class LockFollower:
         self._raft = raft
         self._keeper = keeper
         self._clock = clock
+        self._in_doubt = False
+        """Whether a change failed that may have reached the disk: then no key is void."""
 
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
             try:
-                await self._keeper.settle(self._raft.lock)  # a rotation may have broken off just before this
+                if not self._in_doubt:  # a rotation may have broken off just before this
+                    await self._keeper.settle(self._raft.lock)
                 _, watch = self._store.watch(Cluster)
                 with watch:
                     await self._follow()
@@ -84,10 +93,12 @@ class LockFollower:
         if cluster is None:
             return
         wanted, present = lock_of(cluster), self._raft.lock
-        if wanted.key == present.key or wanted.version <= present.version:
-            return  # as it is, or older: this manager is still reading its log
+        if wanted.version <= present.version or (wanted.key == present.key and not self._in_doubt):
+            return  # older, as this manager is still reading its log; or as it is
         await self._keeper.prepare(wanted)
+        self._in_doubt = True
         await self._raft.change_lock(wanted)
+        self._in_doubt = False
         await self._keeper.settle(wanted)
         log.info("autolock is %s", "on, with a new unlock key" if wanted.key else "off")
 
@@ -165,7 +176,7 @@ class DaemonPipe:
             answer = decode_message(await self._reader.readline())
         if answer.error:
             raise Unavailable(f"the node's daemon can't keep the unlock key: {answer.error}")
-        self.locks = (*self.locks, lock)
+        self.locks = with_lock(self.locks, lock)
 
     async def settle(self, lock: Lock) -> None:
         """Tell it."""

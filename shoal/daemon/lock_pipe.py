@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cluster.errors import ShoalError
 from manager.keys.locks import Lock
-from manager.locking import LockMessage, WireLock, decode_message, encode_message
+from manager.locking import LockMessage, WireLock, decode_message, encode_message, with_lock
 
 log = logging.getLogger("shoal.daemon.lock")
 
@@ -44,7 +44,7 @@ async def serve_locks(ours: socket.socket, locks: Locks) -> None:
 
 def _prepared(locks: Locks, lock: Lock) -> LockMessage:
     try:
-        locks.keep_locks((*locks.locks, lock))
+        locks.keep_locks(with_lock(locks.locks, lock))
     except (OSError, ShoalError) as error:
         return LockMessage(error=str(error))
     return LockMessage(done=True)

@@ -107,6 +107,20 @@ async def test_an_older_state_of_the_cluster_is_not_followed(rig: Rig) -> None:
     assert rig.lock.key == KEYS[1]
 
 
+async def test_a_change_that_may_have_reached_the_disk_voids_no_key(rig: Rig) -> None:
+    """As when the keyring was renamed and its directory could not be synced."""
+    rig.story.clear()
+    rig.refuse = "change"
+    await rig.want(KEYS[0])
+    await rig.clock.advance(5 * RETRY)
+    assert set(rig.story) == {("prepare", KEYS[0])}
+    rig.story.clear()
+    rig.refuse = ""
+    await rig.want(None)  # what it was: but on the disk there may be the other
+    await rig.clock.advance(5 * RETRY)
+    assert rig.story[-3:] == steps(None)
+
+
 @pytest.mark.parametrize("refuse", ["prepare", "change", "settle"])
 async def test_what_fails_is_tried_again(rig: Rig, refuse: str) -> None:
     rig.refuse = refuse
