@@ -227,7 +227,10 @@ class MemberChanges(Replication):
     def _was_left_behind(self, generation: int, reason: str) -> None:
         """A forced new cluster goes on without this node. One that works with others is not stopped by it,
         nor by an election among them: only one that has found no leader since its start, or for long."""
-        if self.left_behind is not None or generation <= self._generation:
+        if self.left_behind is not None:
+            self._note_left_behind()
+            return
+        if generation <= self._generation:
             return
         if self._had_leader and not self._lost():
             self._peers.complain(
@@ -238,12 +241,20 @@ class MemberChanges(Replication):
             return
         self.left_behind = LeftBehind(generation, reason)
         log.error(reason)
+        self._note_left_behind()
+        self.become_follower()
+        self.set_leader(None)
+
+    def _note_left_behind(self) -> None:
+        """On the disk; if there is no room now, then when it is told again."""
+        if self.left_behind is None or self._fence.closed:
+            return
         try:
             self._fence.close(self.left_behind)
         except OSError as error:
-            log.error("can't note that this manager was left behind", extra={"error": str(error)})
-        self.become_follower()
-        self.set_leader(None)
+            self._peers.complain(
+                "left behind", f"can't note that this manager was left behind: {error.strerror}"
+            )
 
     # -- handing over
 

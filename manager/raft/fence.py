@@ -25,6 +25,8 @@ class Fence:
         self._disk = disk
         self._path = directory / "left-behind"
         self._temporary = directory / "left-behind.new"
+        self.closed = False
+        """Whether what this node was told is on the disk."""
 
     def read(self) -> LeftBehind | None:
         """What this node was told, if anything. Raises OSError."""
@@ -33,9 +35,11 @@ class Fence:
             return None
         file = self._disk.open_read(self._path)
         try:
-            return msgspec.json.decode(file.read(), type=LeftBehind)
+            told = msgspec.json.decode(file.read(), type=LeftBehind)
         finally:
             file.close()
+        self.closed = True
+        return told
 
     def close(self, told: LeftBehind) -> None:
         """Remember, durably. Raises OSError."""
@@ -46,7 +50,9 @@ class Fence:
         finally:
             file.close()
         self._disk.rename(self._temporary, self._path)
+        self.closed = True
 
     def open(self) -> None:
         """A new cluster was forced here: what this node was told counts no more."""
         self._disk.remove(self._path)
+        self.closed = False

@@ -213,6 +213,19 @@ def test_only_a_node_that_finds_no_leader_believes_that_it_was_left_behind() -> 
     assert not world["C"].leads  # one vote of three is left
 
 
+def test_what_could_not_be_noted_on_a_full_disk_is_noted_later() -> None:
+    world = World()
+    sim = world["A"]
+    sim.disk.fail = lambda operation, path: path.name.startswith("left-behind")
+    assert told(world, "A")
+    sim.disk.fail = lambda operation, path: False
+    assert told(world, "A")
+    world.crash("A")
+    world["A"].start()
+    assert world["A"].node is not None
+    assert world["A"].node.left_behind is not None
+
+
 async def wait(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(15):
         while not condition():
