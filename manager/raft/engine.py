@@ -125,6 +125,7 @@ class Raft:
         self._leadership = (False, 0)
         self._pending = 0
         self._pending_bytes = 0
+        self._asking: dict[asyncio.Future[object], None] = {}
 
     # -- life
 
@@ -239,6 +240,9 @@ class Raft:
         await self._end_thread()
         if self._delivery is not None:
             self._delivery.drain()
+        for future in list(self._asking):  # what came too late for the node to answer
+            if not future.done():
+                future.set_exception(OutcomeUnknown("this manager stopped before it answered"))
         for writer in self._writers:
             await asyncio.to_thread(writer.join)
 
@@ -291,7 +295,11 @@ class Raft:
                 future.set_result(result)
 
         self._call(lambda node: work(node, answer))
-        return await future
+        self._asking[future] = None
+        try:
+            return await future
+        finally:
+            del self._asking[future]
 
     # -- the log
 

@@ -172,6 +172,7 @@ class RaftNode(SteppingAside):
             self._alarm.cancel()
             self.set_leader(None)
             self._fail_under_way()
+            self._reads.fail()
             while self._proposals:
                 self._delivery.resolve(self._proposals.popleft()[1], None, NotLeader(None))
             self._snapshots.close()

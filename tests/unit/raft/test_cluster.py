@@ -272,3 +272,20 @@ async def test_stop_answers_those_who_wait(cluster: TlsCluster) -> None:
     await leader.stop()
     with pytest.raises(Unavailable):
         await waiting
+
+
+async def test_stop_answers_readers_and_joiners_too(cluster: TlsCluster) -> None:
+    await cluster.grow(2)
+    leader = await cluster.leader()
+    follower = next(member for member in cluster.running() if member is not leader)
+    await follower.stop()
+    raft = leader.live
+    reader = asyncio.create_task(raft.read_barrier())
+    joiner = asyncio.create_task(raft.add_member("n9", "127.0.0.1:1"))
+    await asyncio.sleep(0.05)
+    await leader.stop()
+    async with asyncio.timeout(5):
+        with pytest.raises(NotLeader):
+            await reader
+        with pytest.raises(Unavailable):
+            await joiner
