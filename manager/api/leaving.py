@@ -7,7 +7,7 @@ from aiohttp import web
 
 from cluster.errors import ShoalError, Unavailable
 from cluster.seams import SECOND
-from manager.api.access import ACCESS, Access
+from manager.api.access import ACCESS, Access, SelfLeads
 from manager.api.request import answer, flag
 
 log = logging.getLogger("shoal.api")
@@ -53,9 +53,9 @@ async def leave(request: web.Request) -> web.Response:
                 await manager.resign_leadership()
             await manager.ask_leader("POST", f"/raft/leave/{manager.node_id}")
             return answer({"Warning": ""})
-        except (ShoalError, TimeoutError) as error:
+        except (ShoalError, SelfLeads, TimeoutError) as error:
             reason = str(error) or "no other manager took leadership over"
-            passing = isinstance(error, TimeoutError) or error.status == Unavailable.status
+            passing = not isinstance(error, ShoalError) or error.status == Unavailable.status
             if not passing or manager.clock.monotonic() >= deadline:
                 log.warning("left without the others' agreement", extra={"reason": reason})
                 return answer({"Warning": f"the other managers still count this one as a member: {reason}"})

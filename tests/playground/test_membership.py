@@ -145,7 +145,8 @@ def test_a_manager_demoted_and_promoted_at_once_votes_again(engines: Cluster) ->
     for pause in (0.0, 0.1, 0.3):
         engines.docker("node", "demote", "host2")
         time.sleep(pause)  # how far the demotion has come is the point
-        engines.docker("node", "promote", "host2")
+        # The demotion may write to the node between the command's reading and its writing.
+        eventually("promoted", lambda: engines.attempt("node", "promote", "host2").returncode == 0)
         eventually("it manages again", lambda: rows(engines)["host2"][2] == "Reachable")
         eventually("it answers", lambda: engines.attempt("node", "ls", host="host2").returncode == 0)
     engines.docker("node", "demote", "host2")

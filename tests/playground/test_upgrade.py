@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.guarantees.hosts import manager_pid
 from tests.support.cluster import Cluster, eventually, playground
 
 pytestmark = pytest.mark.playground
@@ -39,11 +40,12 @@ class Upgrade:
         return next(name for name, node in nodes.items() if node["ManagerStatus"].get("Leader"))
 
     def lead(self, wanted: set[str]) -> None:
-        """Restart leaders, who hand over, until one of these leads."""
-        for _ in range(10):
+        """Kill leading managers until one of these leads. (One that is told to end hands over to the same.)"""
+        for _ in range(20):
             if (leader := self.leader()) in wanted:
                 return
-            self.cluster.playground.restart_daemon(leader)
+            pid = str(manager_pid(self.cluster, leader))
+            assert self.cluster.playground.run(leader, ["kill", "-KILL", pid], 10).returncode == 0
             self.cluster.wait_ready(3)
         raise AssertionError(f"none of {wanted} came to lead")
 

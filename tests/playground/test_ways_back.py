@@ -225,6 +225,9 @@ def test_a_cluster_is_restored_from_a_backup(hosts: Cluster, tmp_path: Path) -> 
             lambda host=host: not hosts.client(host).api.info()["Swarm"]["ControlAvailable"],
         )
     assert roles(hosts) == {"host1": "leader"}
-    states = {node["ID"]: node["Status"]["State"] for node in hosts.client().api.nodes()}
-    assert list(states.values()).count("ready") == 4
+
+    def ready() -> int:
+        return [node["Status"]["State"] for node in hosts.client().api.nodes()].count("ready")
+
+    eventually("what host1 was before is down", lambda: ready() == 4)
     hosts.docker("service", "rm", "web")
