@@ -40,7 +40,7 @@ class Upgrade:
         return next(name for name, node in nodes.items() if node["ManagerStatus"].get("Leader"))
 
     def lead(self, wanted: set[str]) -> None:
-        """Kill leading managers until one of these leads. (One that is told to end hands over to the same.)"""
+        """Kill leaders until one of these leads. (One that is told to end always hands over to the same.)"""
         for _ in range(20):
             if (leader := self.leader()) in wanted:
                 return
