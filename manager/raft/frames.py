@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cluster.seams import Random
 from manager.keys.sealing import NONCE_SIZE, SALT_SIZE, derived
-from manager.raft.keyring import SEALED_LOG, DataKey
+from manager.raft.keyring import CLEAR, SEALED_LOG, DataKey
 
 _MAGIC = b"SHfr"
 _FRAME = struct.Struct("<4sQI")  # magic, sequence number, payload length
@@ -23,7 +23,7 @@ HEADER_SIZE = _FRAME.size + _SUMS.size
 _LENGTH = struct.Struct("<I")
 _SEQUENCE = struct.Struct("<Q")
 
-PLAIN_FILE = b"SHOALWAL1\n"
+PLAIN_FILE = CLEAR[0]
 """How a log file begins that an older version wrote, without encryption."""
 _SEALED_FILE = struct.Struct(f"<10s8s{SALT_SIZE}sI")  # magic, id of the data key, salt, crc32 of these
 

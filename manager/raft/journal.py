@@ -152,6 +152,8 @@ class Journal:
             offset, key_id, salt = parse_head(data)
         except BadHead:
             raise RaftCorrupt(f"{path} is not a Raft log, or its first bytes are damaged") from None
+        if not key_id:
+            self._keyring.check_clear(path)
         self._cipher = self._cipher_of(key_id, salt, path) if key_id else None
         self._segments.append(_Segment(path, offset, 0, key_id))
         frames = 0

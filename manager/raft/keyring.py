@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from cluster.codec import UNREADABLE
 from cluster.seams import Random
@@ -28,6 +29,8 @@ KEYRING = "keyring"
 """The file's name, in the manager's state directory."""
 SEALED_LOG = b"SHOALWAL2\n"
 """How an encrypted log file begins."""
+CLEAR = (b"SHOALWAL1\n", b"SHOALSNP1\n")
+"""How logs and snapshots begin that an older version wrote, without encryption."""
 _MAGIC = b"SHOALKEYS1\n"
 
 
@@ -50,6 +53,14 @@ class KeyringFile(msgspec.Struct, frozen=True):
     """Encrypted: the data keys, the one in use last."""
     version: int = 0
     """Of the cluster object that says whether to lock, and with which key."""
+    clear: bool = False
+    """Whether there may be files of an older version, in clear; the encrypted keys are bound to it."""
+
+    @property
+    def context(self) -> bytes:
+        """What the encrypted keys are bound to."""
+        purpose = "keyring beside files in clear" if self.clear else "keyring"
+        return _context(self.cluster_id, self.node_id, purpose)
 
     @property
     def locked(self) -> bool:
@@ -87,9 +98,7 @@ class Keyring:
         self._kek = kek
         self._used: dict[str, frozenset[str]] = {}
         try:
-            keys = msgspec.msgpack.decode(
-                unseal_message(kek, file.keys, _context(file.cluster_id, file.node_id)), type=list[bytes]
-            )
+            keys = msgspec.msgpack.decode(unseal_message(kek, file.keys, file.context), type=list[bytes])
         except (Damaged, *UNREADABLE) as error:
             raise RaftCorrupt(f"{self._path} can't be decrypted: {error}") from error
         self._keys = {key_id(key): key for key in keys}
@@ -111,6 +120,11 @@ class Keyring:
         """What locks this manager at rest."""
         return Lock(self._kek if self._file.locked else None, self._file.version)
 
+    def check_clear(self, path: Path) -> None:
+        """A file in clear was found. Raises RaftCorrupt when none can be left: then somebody put it there."""
+        if not self._file.clear:
+            raise RaftCorrupt(f"{path} is not encrypted, and this manager writes no such files")
+
     def context(self, purpose: str) -> bytes:
         """What binds a file to its purpose, cluster and node."""
         return _context(self._file.cluster_id, self._file.node_id, purpose)
@@ -131,21 +145,22 @@ class Keyring:
         Durable on return. Raises OSError; then nothing has changed here, but it may have on disk.
         """
         key = new_key(self.random)
-        self._write({**self._keys, key_id(key): key}, lock)
+        self._write({**self._keys, key_id(key): key}, lock, self._file.clear)
 
     def used(self, by: str, ids: frozenset[str]) -> None:
-        """The log, or the snapshots, use these keys now; keys that none uses are forgotten."""
+        """The log, or the snapshots, use these keys now ("": none); keys that none uses are forgotten."""
         self._used[by] = ids
         needed = frozenset[str]().union(*self._used.values()) | {self.current.id}
-        if len(self._used) == len(USERS) and not self.ids <= needed:
+        clear = self._file.clear and "" in needed
+        if len(self._used) == len(USERS) and not (self.ids <= needed and clear == self._file.clear):
             kept = {id_: key for id_, key in self._keys.items() if id_ in needed}
             try:
-                self._write(kept, self.lock)
+                self._write(kept, self.lock, clear)
             except OSError as error:  # the next call tries again
                 log.warning("an old data key can't be forgotten yet", extra={"reason": str(error)})
 
-    def _write(self, keys: dict[str, bytes], lock: Lock) -> None:
-        file, kek = _encrypted(self._file.cluster_id, self._file.node_id, keys, lock, self.random)
+    def _write(self, keys: dict[str, bytes], lock: Lock, clear: bool) -> None:
+        file, kek = _encrypted(self._file.cluster_id, self._file.node_id, keys, lock, clear, self.random)
         _write(self._disk, self._path, file)
         self._file, self._keys, self._kek = file, keys, kek
 
@@ -170,9 +185,9 @@ def open_keyring(
     path = directory / KEYRING
     disk.remove(path.with_suffix(".new"))
     if not disk.exists(path):
-        _must_be_in_clear(disk, directory)
+        clear = _must_be_in_clear(disk, directory)
         key, lock = new_key(random), max(locks, key=lambda lock: lock.version, default=UNLOCKED)
-        file, kek = _encrypted(cluster_id, node_id, {key_id(key): key}, lock, random)
+        file, kek = _encrypted(cluster_id, node_id, {key_id(key): key}, lock, clear, random)
         _write(disk, path, file)
         return Keyring(disk, directory, file, kek, random)
     source = disk.open_read(path)
@@ -188,8 +203,9 @@ def open_keyring(
     return Keyring(disk, directory, file, file.kek_among(locks), random)
 
 
-def _must_be_in_clear(disk: Disk, directory: Path) -> None:
-    """Without a keyring there may be the files of an older version, and no others."""
+def _must_be_in_clear(disk: Disk, directory: Path) -> bool:
+    """Without a keyring there may be the files of an older version, and no others; whether there are."""
+    found = False
     for name in disk.list_files(directory):
         source = disk.open_read(directory / name)
         try:
@@ -201,17 +217,19 @@ def _must_be_in_clear(disk: Disk, directory: Path) -> None:
                 f"{directory / KEYRING} is missing, and {name} can't be read without the keys in it: if "
                 "there is a copy of this directory, restore the whole of it"
             )
+        found = found or head.startswith(CLEAR)
+    return found
 
 
 def _encrypted(
-    cluster_id: str, node_id: str, keys: dict[str, bytes], lock: Lock, random: Random
+    cluster_id: str, node_id: str, keys: dict[str, bytes], lock: Lock, clear: bool, random: Random
 ) -> tuple[KeyringFile, bytes]:
     """The file, and the KEK."""
     kek = lock.key or new_key(random)
     content = msgspec.msgpack.encode(list(keys.values()))
-    sealed = seal_message(kek, content, _context(cluster_id, node_id), random)
     in_file = b"" if lock.key else kek
-    return KeyringFile(cluster_id, node_id, key_id(kek), in_file, sealed, lock.version), kek
+    file = KeyringFile(cluster_id, node_id, key_id(kek), in_file, b"", lock.version, clear)
+    return replace(file, keys=seal_message(kek, content, file.context, random)), kek
 
 
 def _write(disk: Disk, path: Path, content: KeyringFile) -> None:
@@ -226,5 +244,5 @@ def _write(disk: Disk, path: Path, content: KeyringFile) -> None:
     disk.rename(temporary, path)
 
 
-def _context(cluster_id: str, node_id: str, purpose: str = "keyring") -> bytes:
+def _context(cluster_id: str, node_id: str, purpose: str) -> bytes:
     return b"\0".join((b"shoal", purpose.encode(), cluster_id.encode(), node_id.encode()))

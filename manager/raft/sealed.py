@@ -85,8 +85,9 @@ def open_sealed(disk: Disk, path: Path, keyring: Keyring, purpose: str) -> tuple
     key_id = sealed_with(head)
     if key_id is None and head.startswith(MAGIC):
         raise RaftCorrupt(f"{path} is damaged: it ends in its first bytes")
-    file = disk.open_read(path)
     if key_id is None:
-        return file, ""
+        keyring.check_clear(path)
+        return disk.open_read(path), ""
+    file = disk.open_read(path)
     chunks = unseal(file.read, keyring.key(key_id, path), keyring.context(purpose))
     return SealedReader(file, chunks, path), key_id

@@ -22,13 +22,13 @@ from manager.raft.delivery import Capture, Delivery
 from manager.raft.disk import Disk, ReadFile
 from manager.raft.errors import RaftCorrupt
 from manager.raft.journal import Entry
-from manager.raft.keyring import DataKey, Keyring
+from manager.raft.keyring import CLEAR, DataKey, Keyring
 from manager.raft.sealed import SealedWriter, open_sealed
 from manager.raft.wire import SnapshotChunk
 
 log = logging.getLogger("shoal.raft.snapshot")
 
-_MAGIC = b"SHOALSNP1\n"
+_MAGIC = CLEAR[1]
 _PURPOSE = "snapshot"
 _LENGTH = struct.Struct("<I")
 _END = 0xFFFFFFFF
@@ -166,7 +166,8 @@ class Snapshots:
 
     def _tell_keyring(self) -> None:
         arriving = self._arriving.file.key_id if self._arriving else None
-        self._keyring.used("snapshots", frozenset(filter(None, (self._key_id, self._writing_key, arriving))))
+        ids = (self._key_id, self._writing_key, arriving)
+        self._keyring.used("snapshots", frozenset(id_ for id_ in ids if id_ is not None))
 
     def _open(self) -> tuple[SnapshotMeta, Iterator[bytes]]:
         file, self._key_id = self._content()

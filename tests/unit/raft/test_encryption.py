@@ -1,5 +1,6 @@
 """Raft's files are encrypted, with keys that can be changed at any time and whatever breaks meanwhile."""
 
+import hashlib
 import logging
 import random
 import zlib
@@ -345,14 +346,48 @@ def test_files_in_clear_are_encrypted_soon_after_the_start() -> None:
     world.compact("A")
     a = world["A"]
     world.rounds(2)
-    content = b"".join(_plain_snapshot(a))
+    snapshot, log = b"".join(_plain_snapshot(a)), _plain_log(a)
     world.crash("A")
-    a.disk.files[DIRECTORY / "snapshot"] = bytearray(content)
-    assert readable(a.disk) == ["snapshot"]
+    a.disk.files = {DIRECTORY / "snapshot": bytearray(snapshot), DIRECTORY / "log.01": bytearray(log)}
+    assert set(readable(a.disk)) == {"snapshot", "log.01"}
     world.restart("A")
     world.rounds(6)
     assert readable(a.disk) == []
     assert a.machine.entries == world["B"].machine.entries
+
+    world.crash("A")  # and from then on nothing in clear counts
+    a.disk.files[DIRECTORY / "snapshot"] = bytearray(snapshot)
+    with pytest.raises(RaftCorrupt, match="snapshot is not encrypted"):
+        world.restart("A")
+
+
+@pytest.mark.parametrize("name", ["snapshot", "log.0000000000000001"])
+def test_a_file_in_clear_can_t_be_put_in_the_place_of_an_encrypted_one(name: str) -> None:
+    """It would be a state of somebody's own making, in a cluster that is locked."""
+    world = working()
+    a = world["A"]
+    assert rotated(world, "A", FIRST) == ["done"]
+    world.rounds(4)
+    forged = b"".join(_plain_snapshot(a)) if name == "snapshot" else _plain_log(a)
+    world.crash("A")
+    if name != "snapshot":
+        a.disk.files = {path: data for path, data in a.disk.files.items() if "log" not in path.name}
+    a.disk.files[DIRECTORY / name] = bytearray(forged)
+    with pytest.raises(RaftCorrupt, match="is not encrypted"):
+        a.start()
+    body = bytes(a.disk.files[KEYRING_PATH]).rpartition(b"\n")[0].rpartition(b"\n")[0]
+    body = body.replace(b'"clear":false', b'"clear":true')
+    digest = hashlib.sha256(body).hexdigest().encode()
+    a.disk.files[KEYRING_PATH] = bytearray(body + b"\n" + digest + b"\n")
+    with pytest.raises(RaftCorrupt, match="can't be decrypted"):
+        a.start()
+
+
+def _plain_log(sim) -> bytes:
+    journal = sim.journal
+    records = [b"O" + msgspec.msgpack.encode(journal.origin), journal._ballot_record()]
+    records += [_entry_record(entry) for entry in journal[:]]
+    return PLAIN_FILE + encode_frame(1, payload_of(records))
 
 
 def _plain_snapshot(sim) -> Iterator[bytes]:
