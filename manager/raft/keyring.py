@@ -187,6 +187,8 @@ def open_keyring(
     if not disk.exists(path):
         clear = _must_be_in_clear(disk, directory)
         key, lock = new_key(random), max(locks, key=lambda lock: lock.version, default=UNLOCKED)
+        if clear and lock.key:  # the version that wrote such files had no locks
+            raise RaftCorrupt(f"{path} is missing, and the files beside it are not those of a locked manager")
         file, kek = _encrypted(cluster_id, node_id, {key_id(key): key}, lock, clear, random)
         _write(disk, path, file)
         return Keyring(disk, directory, file, kek, random)

@@ -383,6 +383,15 @@ def test_a_file_in_clear_can_t_be_put_in_the_place_of_an_encrypted_one(name: str
         a.start()
 
 
+def test_a_locked_manager_takes_no_files_in_clear_for_an_older_version_s() -> None:
+    """Nor when the keyring is taken away with everything else."""
+    disk = SimDisk()
+    plain_journal(disk, 3)
+    with pytest.raises(RaftCorrupt, match="not those of a locked manager"):
+        keyring(disk, FIRST)
+    assert keyring(disk).lock == UNLOCKED
+
+
 def _plain_log(sim) -> bytes:
     journal = sim.journal
     records = [b"O" + msgspec.msgpack.encode(journal.origin), journal._ballot_record()]
