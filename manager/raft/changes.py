@@ -74,13 +74,29 @@ class MemberChanges(Replication):
             self._answer(waiter, Unavailable(f"manager {node_id} is being added already: try again"))
         else:
             peer = Peer(node_id, address)
-            self._learning[node_id] = Learner(peer, waiter, self._clock.monotonic() + LEARNING_TIMEOUT)
+            deadline = self._clock.monotonic() + LEARNING_TIMEOUT
+            self._learning[node_id] = Learner(peer, waiter, deadline, self._left_at(node_id))
+            self._snapshots.cancelTransmisstion(peer)
             self.learners().add(peer)
             self.next_index()[peer] = self.journal().last_index() + 1
             self.match_index()[peer] = 0
             self.last_response()[peer] = self.now()
             self._peers.addNode(peer)
             self.kick()
+
+    def _left_at(self, node_id: str) -> int:
+        """The newest entry in the log that took that node's vote away; 0 if none is left."""
+        for command, index, _ in reversed(self.journal()[:]):
+            change = parse_change(command)
+            if change is not None and (change.kind, change.node_id) == ("rem", node_id):
+                return index
+            if change is not None and change.kind == "force":
+                return index
+        return 0
+
+    def _starts_after(self, peer: Peer) -> int:
+        learner = self._learning.get(peer.id)
+        return learner.left_at if learner is not None else 0
 
     def _move_member(self, node_id: str, address: str, waiter: Waiter) -> None:
         if self._config.get(node_id) == address:

@@ -59,6 +59,10 @@ class Learner:
     peer: Peer
     waiter: Waiter
     deadline: int
+    left_at: int
+    """The entry that took its vote away, if it was a member before. Its disk is a new one, and remembers no
+    votes: were it to learn that it was once a member it would stand, vote, and alone even lead by that. So it
+    begins with a snapshot that is not older."""
 
 
 @dataclass(slots=True)

@@ -92,6 +92,14 @@ class Replication(Engine):
         """Schedule a step."""
         raise NotImplementedError
 
+    def _standing(self) -> int:
+        """The generation of forced new clusters that this node is a member in by its log, or -1."""
+        raise NotImplementedError
+
+    def _starts_after(self, peer: Peer) -> int:
+        """The entry that a learner's log must not begin before."""
+        raise NotImplementedError
+
     # -- receiving
 
     def _handle(self, peer: Peer, message: AnyMessage) -> None:
@@ -114,6 +122,8 @@ class Replication(Engine):
                     self._send(peer, Progress(message.term, self.journal().last_index() + 1))
             case Progress():
                 self._progress(peer, message)
+            case RequestVote() | RequestPreVote() if not self._may_vote():
+                pass
             case RequestVote(vote_term, index, last_term):
                 request = {"type": "request_vote", "term": vote_term}
                 request |= {"last_log_index": index, "last_log_term": last_term}
@@ -388,15 +398,17 @@ class Replication(Engine):
         journal, term, following = self.journal(), self.raftCurrentTerm, self.next_index()
         sent = False
         while self._peers.backlog(peer) < BACKLOG:
-            index = following[peer]
-            if index <= journal.first_index():
-                if journal.first_index() == 1:
+            index, starts_after = following[peer], self._starts_after(peer)
+            if index <= max(journal.first_index(), starts_after):
+                if journal.first_index() == 1 and not starts_after:
                     following[peer] = 2  # Every log begins with the same first entry.
                     continue
-                chunk = self._snapshots.next_chunk(peer.id, term)
+                old = self._snapshots.index < starts_after
+                chunk = self._snapshots.next_chunk(peer.id, term) if not old else None
                 if chunk is None:
-                    self._SyncObj__lastSerializedEntry = None
-                    self.compaction_wanted()
+                    if self.raftLastApplied >= starts_after:
+                        self._SyncObj__lastSerializedEntry = None
+                        self.compaction_wanted()
                     break
                 self._send(peer, chunk)
                 chunks += 1
@@ -475,6 +487,11 @@ class Replication(Engine):
                 del self._peers.guests[guest.id]
                 self._peers.dropNode(guest)
 
+    def _may_vote(self) -> bool:
+        """Not with an empty log, unless the cluster begins with this node: it may have been a member before,
+        with another disk, which one who has not heard of that still counts on."""
+        return self.journal().last_index() > 1 or self._standing() >= 0
+
     def _SyncObj__connectedToAnyone(self) -> bool:
         """pysyncobj asks this just before an election, and nowhere else: hold one only after a pre-vote.
 
@@ -482,7 +499,7 @@ class Replication(Engine):
         whenever it comes back.
         """
         voters = self.voters()
-        if self._removed or self.left_behind is not None:
+        if self._removed or self.left_behind is not None or self._standing() < 0:
             return False
         if voters and self._room.full and not self._lost():
             self.end_transfer()  # one of the others can lead better; if none does, this one can still be read

@@ -161,7 +161,7 @@ def test_members_that_were_added_and_removed_stay_so_after_a_restart() -> None:
     leader.remove_member("D", lambda result, error: None)
     world.rounds(4)
     leader.add_member("D", "D", lambda result, error: None)
-    world.rounds(6)
+    world.rounds(12)
     leader.remove_member("C", lambda result, error: None)
     world.rounds(4)
     world.crash("B")
