@@ -16,6 +16,7 @@ from cluster.objects import Cluster, Node, Secret, Service
 from cluster.seams import Random
 from manager.keys import sealing
 from manager.store import snapshot
+from manager.store.entry import UnknownSchema
 from manager.store.view import View
 
 MAGIC = b"SHOALBACKUP1\n"
@@ -138,7 +139,7 @@ def read_head(read: Callable[[int], bytes]) -> tuple[Head, bytes]:
 def read_backup(read: Callable[[int], bytes], secret: str) -> Contents:
     """Read and check all of it; nothing is given out before its end was seen.
 
-    Raises Unauthorized (wrong passphrase), DamagedBackup.
+    Raises Unauthorized (wrong passphrase), DamagedBackup, InvalidArgument (of a newer version).
     """
     head, encoded = read_head(read)
     try:
@@ -147,6 +148,8 @@ def read_backup(read: Callable[[int], bytes], secret: str) -> Contents:
         raise Unauthorized(
             f"this is not the {head.sealed_with} that the backup is encrypted with, or its head is damaged"
         ) from error
+    except UnknownSchema as error:
+        raise InvalidArgument(f"the backup was taken by a newer Shoal: {error}") from error
     except (sealing.Damaged, snapshot.DamagedSnapshot) as error:
         raise DamagedBackup(f"the backup is damaged: {error}") from error
     cluster = state.view.cluster()

@@ -121,7 +121,13 @@ def reading(index: int, chunks: Iterable[bytes]) -> Generator[None, None, Restor
                     raise UnknownSchema(
                         f"the snapshot has objects of a kind unknown here, {kind}: upgrade it"
                     )
-                group = _codecs[kind].decode(bytes(items))
+                try:
+                    group = _codecs[kind].decode(bytes(items))
+                except msgspec.ValidationError as error:  # a newer version's: damage was noticed before
+                    raise UnknownSchema(
+                        f"a {kind} in the snapshot has another form ({error}): upgrade this manager to the "
+                        "version of the others"
+                    ) from error
                 builders[kind].add(group)
                 count += len(group)
             yield

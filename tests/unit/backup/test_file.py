@@ -19,6 +19,7 @@ from manager.backup.file import (
     write_backup,
 )
 from manager.ca.authority import found_cluster, founding_objects
+from manager.store import snapshot
 from manager.store.transaction import Transaction
 from manager.store.view import View
 
@@ -99,3 +100,11 @@ def test_what_is_no_backup_says_so() -> None:
     for content in (b"", b"PK\x03\x04 something else", b"SHOALBACKUP1\n\xff\xff\xff\xff"):
         with pytest.raises(DamagedBackup):
             read_backup(io.BytesIO(content).read, PASSPHRASE)
+
+
+def test_a_backup_of_a_newer_version_asks_for_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "SCHEMA", 99)
+    newer = backup(state())
+    monkeypatch.undo()
+    with pytest.raises(InvalidArgument, match="newer Shoal"):
+        read_backup(io.BytesIO(newer).read, PASSPHRASE)

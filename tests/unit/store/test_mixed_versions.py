@@ -379,6 +379,14 @@ def test_a_snapshot_with_an_unknown_kind_is_refused() -> None:
     assert store.view().index == View.empty().index
 
 
+def test_a_snapshot_with_a_value_that_can_not_be_held_asks_for_an_upgrade_as_an_entry_does() -> None:
+    chunks = list(older_store(NEWER_TASK).snapshot())
+    body = msgspec.msgpack.encode(("task", [{"id": "t9", "desired_state": 4711}]))
+    chunks.insert(1, len(body).to_bytes(4) + body)
+    with pytest.raises(UnknownSchema, match="upgrade this manager"):
+        Store(SystemClock()).restore(1, iter(chunks))
+
+
 def test_every_kind_of_object_is_sampled() -> None:
     assert {type(sample) for sample in SAMPLES} == set(KINDS.values())
 
