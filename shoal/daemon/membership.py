@@ -205,6 +205,12 @@ class MembershipStore:
         self._sweep()
         self.locks = (UNLOCKED,)
 
+    def take_restored(self) -> None:
+        """Put what was made of a backup in the place of what was here, durably. Raises OSError."""
+        self.forget()
+        self.restored.rename(self.root)
+        _sync_directory(self.root.parent)
+
     def _sweep(self) -> None:
         if self._doomed.exists():
             shutil.rmtree(self._doomed)

@@ -135,8 +135,7 @@ class Recovery:
                 membership = await asyncio.to_thread(stage, contents, where, root, self._clock, self._rng)
                 if self._membership is not None:
                     await self._undo()
-                self._store.forget()
-                root.rename(self._store.root)
+                self._store.take_restored()
             finally:
                 shutil.rmtree(root, ignore_errors=True)
             self._store.locks = (lock_of(contents.cluster),)

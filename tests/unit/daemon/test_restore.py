@@ -1,6 +1,7 @@
 """What arrives for a restore, what is staged for it, and what is left of one that broke off."""
 
 import io
+import os
 import random
 from pathlib import Path
 
@@ -95,3 +96,23 @@ def test_with_autolock_what_is_staged_is_locked_from_the_first(tmp_path: Path) -
         store.identity()
     store.unlock(lock_of(contents.cluster).key or b"")
     assert check_identity(store.identity(), clock.now()).node_id == membership.node_id
+
+
+def test_what_was_restored_takes_its_place_durably(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "backup"
+    file.write_bytes(backup(state()))
+    contents, store = verified(file, PASSPHRASE), MembershipStore(tmp_path / "swarm")
+    membership = stage(contents, WHERE, store.restored, SystemClock(), random.Random(2))
+    store.save(replace(membership, node_id="former"))
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        if (store.root / "raft").exists():
+            synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    store.take_restored()
+    assert synced == [tmp_path]
+    assert store.load() == membership
