@@ -7,6 +7,7 @@ built anew from the view.
 from collections.abc import Iterable, Mapping
 
 from cluster.objects import Network, Node, Service, StoreObject, Task
+from cluster.states import TaskState
 from manager.allocator.addresses import AddressPool, address_number
 from manager.allocator.ports import Port, ingress_ports
 from manager.store import View
@@ -19,12 +20,13 @@ VNI = "vni"  # (VNI, "", the identifier)
 
 
 def claims(obj: StoreObject) -> frozenset[Claim]:
-    """What the object holds. A task holds nothing once it has ended."""
+    """What the object holds. A task that has ended holds nothing; an orphaned one, whose container may still
+    run, has its addresses until the orphan keeper takes them away."""
     return frozenset(_claims(obj))
 
 
 def _claims(obj: StoreObject) -> Iterable[Claim]:
-    if isinstance(obj, Task) and not obj.status.state.terminal:
+    if isinstance(obj, Task) and (not obj.status.state.terminal or obj.status.state is TaskState.ORPHANED):
         for attachment in obj.networks:
             for address in attachment.addresses:
                 yield ADDRESS, attachment.network_id, address_number(address)

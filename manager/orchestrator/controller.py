@@ -6,12 +6,12 @@ views, writes their plans, wakes at the times they name, and remembers their sen
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from cluster.objects import StoreObject
 from cluster.seams import MILLISECOND, Clock
-from manager.orchestrator.plan import Plan, earliest
+from manager.orchestrator.plan import Plan
 from manager.store import Event, Store, Transaction, View, Watch, restarting
 
 LONGEST_PAUSE = 250 * MILLISECOND
@@ -29,7 +29,8 @@ class Controller:
         self.log = logging.getLogger(f"shoal.orchestrator.{self.name}")
         self._pending: set[str] = set()
         self._effort = 0  # ns that the last decisions took
-        self._wakes: dict[str, int] = {}
+        self._wakes: dict[str, int] = {}  # on the monotonic clock
+        self._behind: dict[str, int] = {}
         self._notes: dict[str, dict[str, str]] = {}
 
     def subjects(self, view: View) -> set[str]:
@@ -44,6 +45,14 @@ class Controller:
         """A pure decision about one subject (the clock's present time is an argument of it)."""
         raise NotImplementedError
 
+    def now(self, subject: str) -> int:
+        """The wall clock, put forward as far as the subject's own times prove it to be behind.
+
+        Clocks are set back, and a new leader's clock may be behind that of the one before. What is to be
+        done 5 s after something that has happened is then not done an hour later.
+        """
+        return self.clock.now() + self._behind.get(subject, 0)
+
     def explain(self, subject: str) -> dict[str, str]:
         """Why the latest decision about a subject acted or did not, one sentence per part of it."""
         return dict(self._notes.get(subject, {}))
@@ -57,6 +66,7 @@ class Controller:
         with watch:
             self._pending = self.subjects(view)
             self._wakes.clear()
+            self._behind.clear()
             self._notes.clear()
             await self._follow(watch)
 
@@ -65,11 +75,11 @@ class Controller:
             await self._tick()
             # Decisions on big services take a while: let as much time pass, so that events gather.
             await self.clock.sleep(min(self._effort, LONGEST_PAUSE))
-            for events in await next_commits(watch, self.clock, earliest(*self._wakes.values())):
+            for events in await next_commits(watch, self.clock, min(self._wakes.values(), default=None)):
                 view = self.store.view()
                 for event in events:
                     self._pending |= self.touched(view, event)
-            now = self.clock.now()
+            now = self.clock.monotonic()
             self._pending |= {subject for subject, at in self._wakes.items() if at <= now}
 
     async def _tick(self) -> None:
@@ -78,9 +88,7 @@ class Controller:
         writes: list[Callable[[Transaction], None]] = []
         for subject in sorted(self._pending):
             plan = self.decide(view, subject)
-            self._wakes.pop(subject, None)
-            if plan.wake_at is not None:
-                self._wakes[subject] = plan.wake_at
+            self._wait(subject, plan.waits)
             if plan.notes:
                 self._notes[subject] = plan.notes
             else:
@@ -94,9 +102,21 @@ class Controller:
         self._pending.clear()
         await self.store.batch(writes)
 
+    def _wait(self, subject: str, waits: Sequence[tuple[int, int]]) -> None:
+        if not waits:
+            self._wakes.pop(subject, None)
+            self._behind.pop(subject, None)
+            return
+        now = self.now(subject)
+        behind = max(0, *(at - now - longest for at, longest in waits))
+        if behind:
+            self._behind[subject] = self._behind.get(subject, 0) + behind
+        soonest = min(at for at, _ in waits) - now - behind
+        self._wakes[subject] = self.clock.monotonic() + max(0, soonest)
+
 
 async def next_commits(watch: Watch, clock: Clock, until: int | None) -> list[tuple[Event, ...]]:
-    """The next commits of a watch, or none when the wall clock reaches `until` first.
+    """The next commits of a watch, or none when the monotonic clock reaches `until` first.
 
     Raises WatchLagged; a closed watch has no next commit, which is an error here.
     """
@@ -106,7 +126,7 @@ async def next_commits(watch: Watch, clock: Clock, until: int | None) -> list[tu
     if until is None:
         return [await anext(watch), *watch.pending()]
     first = asyncio.ensure_future(anext(watch))
-    alarm = asyncio.ensure_future(clock.sleep(until - clock.now()))
+    alarm = asyncio.ensure_future(clock.sleep(until - clock.monotonic()))
     try:
         await asyncio.wait((first, alarm), return_when=asyncio.FIRST_COMPLETED)
         # A commit that arrives while `first` is cancelled stays in the watch.

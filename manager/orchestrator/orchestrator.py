@@ -55,7 +55,7 @@ class ServiceOrchestrator(Controller):
             tasks=tuple(view.tasks_of_service(subject)),
             nodes={node.id: node for node in view.all(Node)},
             version=view.index,
-            now=self.clock.now(),
+            now=self.now(subject),
             factory=self._factory,
         )
         return self.reconcile(situation)

@@ -86,6 +86,22 @@ class Observe:
 
 
 @dataclass(frozen=True)
+class Release:
+    """An orphaned task gives its addresses back."""
+
+    task: Task
+
+    def apply(self, tx: Transaction) -> None:
+        """Write it, if it still has any."""
+        task = tx.get(Task, self.task.id)
+        if task is not None and task.networks:
+            tx.update(msgspec.structs.replace(task, networks=()))
+
+    def __str__(self) -> str:
+        return f"{self.task.id}: release its addresses"
+
+
+@dataclass(frozen=True)
 class Delete:
     """A task that nobody needs any more."""
 
@@ -130,35 +146,37 @@ class SetUpdateStatus:
 Step = tuple[Change, ...]
 
 
-def earliest(*times: int | None) -> int | None:
-    """The soonest of the given times, or None."""
-    return min((time for time in times if time is not None), default=None)
-
-
 @dataclass
 class Plan:
     """The outcome of a decision.
 
-    `steps` are each written as a whole; `wake_at` (wall clock, ns) is when the same view would decide
-    otherwise; `notes` are the sentences that say why it acted or did not, by subject ("slot 3").
+    `steps` are each written as a whole; `waits` say when the same view would decide otherwise: wall-clock
+    time and the longest that it can be until then, in ns; `notes` are the sentences that say why it acted or
+    did not, by subject ("slot 3").
     """
 
     steps: list[Step] = field(default_factory=list)
-    wake_at: int | None = None
+    waits: list[tuple[int, int]] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
 
     def do(self, *changes: Change) -> None:
         """Add one step."""
         self.steps.append(changes)
 
-    def wake(self, at: int | None) -> None:
-        """Decide again at that time at the latest."""
-        self.wake_at = earliest(self.wake_at, at)
+    def wake(self, at: int, longest: int) -> None:
+        """Decide again at that time at the latest. It was written by a clock that may have been ahead of the
+        one here: the wait is never longer than `longest`."""
+        self.waits.append((at, longest))
+
+    @property
+    def wake_at(self) -> int | None:
+        """The soonest of the times to wake at."""
+        return min((at for at, _ in self.waits), default=None)
 
     def merge(self, other: "Plan") -> None:
         """Take over another plan's steps, time and notes."""
         self.steps.extend(other.steps)
-        self.wake(other.wake_at)
+        self.waits.extend(other.waits)
         self.notes.update(other.notes)
 
     def writes(self) -> Sequence[Callable[[Transaction], None]]:

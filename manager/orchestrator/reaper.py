@@ -2,14 +2,15 @@
 
 History: a slot keeps at most so many tasks (5 unless the cluster says otherwise), the running one included.
 Tasks to be removed go once they have stopped; tasks that never got to a node go at once; a task whose
-service is gone is to be removed.
+service is gone is to be removed. An orphaned task goes when it holds no addresses any more.
 """
 
 import logging
 
-from cluster.objects import Cluster, Node, Service, Task
+from cluster.objects import Cluster, Service, Task
 from cluster.states import TaskState
 from manager.orchestrator.controller import Controller
+from manager.orchestrator.node_down import holds_addresses
 from manager.orchestrator.plan import Delete, Desire, Plan
 from manager.orchestrator.situation import Slot, age
 from manager.store import Event, View
@@ -34,7 +35,7 @@ def reap(view: View, service_id: str) -> Plan:
     slots: dict[tuple[int, str], list[Task]] = {}
     for task in view.tasks_of_service(service_id):
         leaving = service is None or task.desired_state >= TaskState.REMOVE
-        if leaving and _ended(view, task):
+        if leaving and _ended(task):
             plan.do(Delete(task))
         elif leaving:
             plan.do(Desire(task, TaskState.REMOVE))
@@ -53,9 +54,9 @@ def _done(change: object) -> bool:
     return isinstance(change, Desire) and change.task.desired_state >= change.state
 
 
-def _ended(view: View, task: Task) -> bool:
-    """True when the task has stopped, never started, or its node is gone for good."""
-    return task.status.state.terminal or _never_assigned(task) or view.get(Node, task.node_id) is None
+def _ended(task: Task) -> bool:
+    """True when the task has stopped, or never started. One whose node is gone for good is orphaned first."""
+    return _never_assigned(task) or (task.status.state.terminal and not holds_addresses(task))
 
 
 def _never_assigned(task: Task) -> bool:
@@ -68,7 +69,7 @@ def _trim(plan: Plan, slot: Slot, limit: int) -> None:
     for task in slot.tasks[:-1]:  # the newest stays: it tells how the slot ended
         if surplus <= 0:
             return
-        if task.status.state.terminal and task.desired_state > TaskState.RUNNING:
+        if _ended(task) and task.desired_state > TaskState.RUNNING:
             plan.do(Delete(task))
             surplus -= 1
 
@@ -77,7 +78,7 @@ class Reaper(Controller):
     """Reaps after every change that may leave a task needless."""
 
     name = "reaper"
-    watches = (Service, Task, Node, Cluster)
+    watches = (Service, Task, Cluster)
 
     def subjects(self, view: View) -> set[str]:
         """Every service that has tasks, also those that are gone."""
@@ -91,8 +92,6 @@ class Reaper(Controller):
             case Task() as task if task.service_id and event.new is not None:
                 ended = task.status.state.terminal or task.desired_state > TaskState.RUNNING
                 return {task.service_id} if ended or event.old is None else set()
-            case Node() as node if event.new is None:
-                return {task.service_id for task in view.tasks_on_node(node.id) if task.service_id}
             case Cluster():
                 return self.subjects(view)
         return set()

@@ -76,6 +76,13 @@ def _with_backoff(delay: int, streak: int, rng: Random) -> int:
     return max(delay, backoff - int(backoff * 0.2 * rng.random()))
 
 
+def longest_delay(task: Task) -> int:
+    """How long a replacement waits, in ns, by the clock that made it; never longer than its policy allows."""
+    policy = task.spec.restart_policy
+    delay = DEFAULT_DELAY if policy is None or policy.delay is None else policy.delay
+    return max(0, min(task.not_before - task.created_at, max(delay, LONGEST_BACKOFF)))
+
+
 def supervise(situation: Situation, slot: Slot) -> Plan:
     """Replace what ended or lost its node in one slot, and start replacements whose time has come."""
     plan = Plan()
@@ -135,7 +142,7 @@ def replace(plan: Plan, situation: Situation, slot: Slot, task: Task, verdict: V
 
 def _start_when_due(plan: Plan, situation: Situation, slot: Slot, task: Task) -> None:
     if task.not_before > situation.now:
-        plan.wake(task.not_before)
+        plan.wake(task.not_before, longest_delay(task))
         seconds = (task.not_before - situation.now) / SECOND
         plan.notes[slot.name] = f"task {task.id} starts in {seconds:.1f} s (restart delay)"
         return

@@ -70,7 +70,7 @@ def progress(situation: Situation, slots: Sequence[Slot], busy: Collection[str])
     under_way |= double
     for until in waits.values():
         if until is not None and until > now:
-            plan.wake(until)
+            plan.wake(until, config.delay)
     room = (config.parallelism or len(slots)) - len(under_way)
     untried = [slot for slot in todo if slot.name not in busy and not _tried(situation, slot)]
     for slot in untried:
@@ -200,7 +200,7 @@ def _complete(plan: Plan, situation: Situation, slots: Sequence[Slot], config: U
     ]
     until = max(began, default=0) + monitor
     if until > now:
-        plan.wake(until)
+        plan.wake(until, monitor)
         plan.notes["update"] = "all slots are up to date; watching them for the monitoring period"
         return
     rolling_back = status.state == UpdateState.ROLLBACK_STARTED

@@ -21,6 +21,10 @@ class ManualClock:
         """Nanoseconds since the clock was made."""
         return self._passed
 
+    def jump(self, nanoseconds: int) -> None:
+        """The wall clock is set to another time."""
+        self._start += nanoseconds
+
     async def sleep(self, nanoseconds: int) -> None:
         """Wait until that much time was advanced."""
         if nanoseconds <= 0:

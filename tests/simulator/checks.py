@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cluster.objects import Node, Service, StoreObject, Task
 from cluster.seams import SECOND
 from cluster.states import TaskState
-from manager.allocator.claims import Claim, claims
+from manager.allocator.claims import ADDRESS, Claim, claims
 from manager.orchestrator.replicated import is_replicated, replicas
 from manager.store import Store, View, WatchLagged
 from manager.store.entry import decode
@@ -158,11 +158,19 @@ class Checks:
         for claim in was - now:
             if self._holders.get(claim) == obj.id:
                 del self._holders[claim]
+            if isinstance(obj, Task) and claim[0] == ADDRESS:
+                self._check_let_go(obj)
         for claim in sorted(now - was):
             holder = self._holders.get(claim)
             if holder is not None and holder != obj.id:
                 self.violated(f"{claim} is allocated to {holder} and to {obj.kind} {obj.id}")
             self._holders[claim] = obj.id
+
+    def _check_let_go(self, task: Task) -> None:
+        """Nobody runs with an address that is free for others."""
+        for node, container in self._running():
+            if container.task.id == task.id and not self.world.disturbed(node):
+                self.violated(f"the addresses of {task.name} are free, and it runs on {node.name}")
 
     # --- clients ------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from cluster.objects import Node, Service, Task
 from cluster.states import Availability, NodeState, TaskState, UpdateState
 from manager.keys.locks import lock_of
+from manager.orchestrator.node_down import holds_addresses
 from manager.orchestrator.replicated import is_replicated, replicas
 from manager.orchestrator.situation import dirty
 from manager.store import View
@@ -80,6 +81,8 @@ def _tasks(world: "World", view: View) -> str:
     for task in view.all(Task):
         if view.get(Service, task.service_id) is None:
             return f"task {task.name} of a removed service is left"
+        if holds_addresses(task):
+            return f"task {task.name} is orphaned and has its addresses still"
         if task.status.state <= TaskState.RUNNING < task.desired_state:
             return f"task {task.name} is {task.status.state.word} and should be {task.desired_state.word}"
     return ""

@@ -9,11 +9,13 @@ from typing import Any
 
 import manager.core
 import manager.dispatcher.assignments
+import manager.orchestrator.node_down
 import manager.store.events
 import manager.store.transaction
 import tests.simulator.disk
 import worker.agent.agent
 from manager.dispatcher.withdrawals import Withdrawals
+from tests.simulator.operator import Operator
 
 Patch = tuple[Any, str, Any]
 
@@ -80,6 +82,13 @@ PLANTS: dict[str, Plant] = {
         ]
     ),
     "a watch loses events": Plant(lambda: [(manager.store.events.Watch, "publish", _publish_most)]),
+    "addresses freed early": Plant(
+        lambda: [
+            (manager.orchestrator.node_down, "HELD", 0),
+            rewritten(Operator, "_change", "choice = self.rng.random()", "choice = 1.0"),  # nodes are removed
+        ],
+        busy=60.0,
+    ),
     "forgotten containers stay": Plant(
         lambda: [(worker.agent.agent.Agent, "_begin_forgotten", lambda agent: None)], CRASHES, 60.0
     ),
