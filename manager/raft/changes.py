@@ -36,23 +36,14 @@ class MemberChanges(Replication):
 
     _fence: Fence
 
-    def _prepare_changes(self) -> None:
+    def _prepare(self) -> None:
+        super()._prepare()
         self._learning: dict[str, Learner] = {}
         self._moving: dict[str, Move] = {}
         self._hand_over: tuple[Peer | None, int] | None = None
         self._hand_over_sent = 0
         self._peers.standing = self._standing
         self._peers.left_behind = self._was_left_behind
-
-    def _standing(self) -> int:
-        """The generation of forced new clusters that this node is a member in by its log, or -1."""
-        members, generation = self._config, self._generation
-        for entry in self.journal().from_index(self.raftLastApplied + 1):
-            change = parse_change(entry[0])
-            if change is not None:
-                members = change.apply_to(members)
-                generation = max(generation, change.generation)
-        return generation if self.selfNode.id in members else -1
 
     def leader_id(self) -> str | None:
         """Who leads, as far as this node knows."""

@@ -87,8 +87,7 @@ class RaftNode(SteppingAside):
         self._sent_index = 0
         self._alarm = Alarm(scheduler, self.now, self.kick)
         transport.after_messages = self.step_if_kicked
-        self._prepare_replication()
-        self._prepare_changes()
+        self._prepare()
         others = [Peer(node_id, address) for node_id, address in self._config.items() if node_id != node.id]
         super().__init__(node, others, self._settings(), nodeClass=Peer, transport=transport)
         self._poller = NoPoller()

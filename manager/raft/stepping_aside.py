@@ -15,7 +15,7 @@ AGAIN = 5 * SECOND
 
 
 class SteppingAside(MemberChanges):
-    """The leader's side: whom to hand over to, what to refuse. The follower's side is in replication.py."""
+    """The leader's side: whom to hand over to, what to refuse. The follower's side is in following.py."""
 
     _relief_at = 0
 
