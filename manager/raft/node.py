@@ -13,24 +13,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
-from pysyncobj import FAIL_REASON, SyncObjConf
+from pysyncobj import SyncObjConf
 
 from cluster.errors import Conflict
 from cluster.seams import SECOND, Clock, Random
 from manager.keys.locks import Lock
-from manager.raft.alarm import NEVER, Alarm, Scheduler
-from manager.raft.delivery import Apply, Call, Delivery, Passed, Waiter
-from manager.raft.errors import FailStop, NotLeader, OutcomeUnknown, RaftCorrupt
+from manager.raft.alarm import Alarm, Scheduler
+from manager.raft.delivery import Delivery, Passed, Waiter
+from manager.raft.errors import FailStop, NotLeader, RaftCorrupt
 from manager.raft.fence import Fence
 from manager.raft.hooks import LEADER, NoPoller, check_hooks, use_clock
 from manager.raft.journal import Journal
 from manager.raft.keyring import Keyring
-from manager.raft.membership import NO_OP, REGULAR, parse_change
+from manager.raft.membership import NO_OP
 from manager.raft.reads import Answer, ReadIndex
+from manager.raft.reporting import Reporting
 from manager.raft.room import Room
 from manager.raft.snapshot import Snapshots
-from manager.raft.status import PeerStatus, RaftStatus
-from manager.raft.stepping_aside import SteppingAside
 from manager.raft.timing import RaftLimits, RaftTiming
 from manager.raft.transport import Peer, PeerTransport
 from manager.raft.wire import AnyMessage, Progress
@@ -39,11 +38,9 @@ log = logging.getLogger("shoal.raft")
 
 LONGEST_SLEEP = 1.0
 """Seconds after which a step is made although nothing is known to be due."""
-STATUS_AGE = 0.02
-"""Seconds for which a status is good enough while steps follow each other."""
 
 
-class RaftNode(SteppingAside):
+class RaftNode(Reporting):
     """The node. All methods are called on its loop; waiters are told through the delivery."""
 
     def __init__(
@@ -80,10 +77,8 @@ class RaftNode(SteppingAside):
         self._generation = 0
         self._fence = fence
         self.left_behind = fence.read()
-        self._proposals: deque[tuple[bytes, Waiter]] = deque()
-        self._under_way: dict[Waiter, None] = {}
         self._reads = ReadIndex(clock, self._send)
-        self._scheduled = self._halted = self._announced = False
+        self._scheduled = self._halted = False
         self._sent_index = 0
         self._alarm = Alarm(scheduler, self.now, self.kick)
         transport.after_messages = self.step_if_kicked
@@ -215,20 +210,6 @@ class RaftNode(SteppingAside):
             deadline = self._canvass.until
         return min(latest, deadline)
 
-    def _keep_status(self) -> float:
-        """Renew the status if it is old or something essential has changed; returns when to do so else."""
-        if self.now() - self._status_at < STATUS_AGE and self._essence() == self._status_of:
-            return self._status_at + self._timing.heartbeat / SECOND
-        self._renew_status()
-        return NEVER
-
-    def _renew_status(self) -> None:
-        self._status_at, self._status_of = self.now(), self._essence()
-        self.status = self._status()
-
-    def _essence(self) -> tuple[object, ...]:
-        return self.state(), self.leader(), self.raftCurrentTerm, len(self.connected()), len(self._config)
-
     def _work(self) -> None:
         journal = self.journal()
         self._room.look()
@@ -314,83 +295,7 @@ class RaftNode(SteppingAside):
                 self._announced = False
                 self._delivery.put(self._leadership_news(False))
 
-    def _leadership_news(self, leads: bool) -> Call:
-        term = self.raftCurrentTerm
-        return Call(lambda: self._on_leadership(leads, term))
-
-    # -- proposals
-
-    def propose(self, entry: bytes, waiter: Waiter) -> None:
-        """Append a state machine's entry to the log, if this node leads."""
-        self._proposals.append((REGULAR + entry, waiter))
-        self.kick()
-
-    def _applyCommand(self, command: object, callback: object, commandType: int | None = None) -> None:  # noqa: N803
-        raise NotImplementedError(
-            "pysyncobj's own queue forwards to the leader and loses answers: use propose()"
-        )
-
-    def _checkCommandsToApply(self) -> None:
-        """Replaces pysyncobj's queue, which forwards commands to the leader without a sure answer."""
-        if self._hand_over is not None:
-            return
-        no_room = self.no_room() if self.state() == LEADER else None
-        if no_room is not None and not self._room.full:
-            self._fail_under_way(str(no_room))  # they may wait for very long
-        while self._proposals:
-            command, waiter = self._proposals.popleft()
-            if self.state() != LEADER:
-                self._delivery.resolve(waiter, None, NotLeader(self.leader_id()))
-            elif no_room is not None:
-                self._delivery.resolve(waiter, None, no_room)
-            else:
-                self._append_own(command, waiter)
-
-    def _append_own(self, command: bytes, waiter: Waiter) -> None:
-        index, term = self.journal().last_index() + 1, self.raftCurrentTerm
-        self.journal().add(command, index, term)
-        self._under_way[waiter] = None
-
-        def committed(result: object, reason: int) -> None:
-            if waiter not in self._under_way:
-                return
-            del self._under_way[waiter]
-            if reason != FAIL_REASON.SUCCESS:
-                self._delivery.resolve(waiter, None, OutcomeUnknown())
-            elif isinstance(result, Apply):
-                result.waiter = waiter
-            else:
-                self._delivery.resolve(waiter, None)
-
-        self.waiting()[index].append((term, committed))
-
-    def _fail_under_way(self, *reason: str) -> None:
-        failed, self._under_way = self._under_way, {}
-        for waiter in failed:
-            self._delivery.resolve(waiter, None, OutcomeUnknown(*reason))
-
-    def _SyncObj__doApplyCommand(self, command: bytes) -> object:
-        """A committed entry: pass it on. What is returned here goes to the call-back of `_append_own`."""
-        index: int = self.raftLastApplied + 1
-        if command[:1] == REGULAR:
-            item = Apply(index, command[1:])
-            self._delivery.put(item)
-            return item
-        self._delivery.put(Passed(index))
-        change = parse_change(command)
-        if change is not None:
-            # It has counted since it was logged. To adopt it again would, after a restart, undo later ones.
-            before, self._config = self._config, change.apply_to(self._config)
-            own = self.selfNode.id
-            self._removed = (self._removed or own in before) and own not in self._config
-            if change.kind == "force":
-                self._set_generation(change.generation)
-            log.info("managers changed", extra={"change": change.kind, "peer": change.node_id})
-        elif index == self.no_op_index() and self.state() == LEADER:
-            # Everything earlier leaders committed has been handed over before this.
-            self._announced = True
-            self._delivery.put(self._leadership_news(True))
-        return None
+    # -- reads
 
     def read_barrier(self, answer: Answer) -> None:
         """Tell the index that a linearizable read must have applied; None if this node doesn't lead."""
@@ -422,47 +327,3 @@ class RaftNode(SteppingAside):
 
         self._guarded(change)
         self.kick()
-
-    # -- status
-
-    def members(self) -> dict[str, str]:
-        """The voting members as committed; never changed in place."""
-        return self._config
-
-    def _status(self) -> RaftStatus:
-        leads, now = self.state() == LEADER, self.now()
-        peers = tuple(
-            PeerStatus(
-                peer.id,
-                peer.address,
-                peer in self.connected(),
-                self.match_index().get(peer, 0) if leads else 0,
-                int((now - self.last_response()[peer]) * SECOND)
-                if leads and peer in self.last_response()
-                else None,
-                peer in self._full,
-                since_heard=int((now - self._heard_from[peer.id]) * SECOND)
-                if peer.id in self._heard_from
-                else None,
-                learner=peer in self.learners(),
-            )
-            for peer in sorted(self.voters() | self.learners(), key=lambda peer: peer.id)
-        )
-        journal = self.journal()
-        return RaftStatus(
-            node_id=self.selfNode.id,
-            leader_id=self.leader_id(),
-            is_leader=leads,
-            term=self.raftCurrentTerm,
-            last_index=journal.last_index(),
-            commit_index=self.raftCommitIndex,
-            snapshot_index=self._snapshots.index,
-            journal_bytes=journal.size,
-            removed=self._removed,
-            no_room=self._room.reason,
-            members=dict(self._config),
-            peers=peers,
-            member=self._standing() >= 0,
-            generation=self._generation,
-            since_leader=int((now - self._heard_leader) * SECOND) if self.leader() and not leads else None,
-        )
