@@ -15,13 +15,16 @@ from manager.store import Store, Transaction, View, restarting
 log = logging.getLogger("shoal.roles")
 
 RETRY = 500 * MILLISECOND
+LOOK_EVERY = 2 * SECOND
+"""Raft's members change without an event in the store."""
 
 
 class RoleManager:
     """Promotion takes effect at once: the node renews its certificate and asks to be a member of Raft.
 
     Demotion first takes the node out of Raft, so that a worker never votes. A leader that is to be demoted
-    hands leadership over, and its successor goes on.
+    hands leadership over, and its successor goes on. A node that was demoted or removed while Raft was making
+    it a member, as a join takes its time, is taken out again.
     """
 
     def __init__(
@@ -57,10 +60,10 @@ class RoleManager:
             pending = await self._reconcile(view)
             while True:
                 try:
-                    async with asyncio.timeout(RETRY / SECOND if pending else None):
+                    async with asyncio.timeout((RETRY if pending else LOOK_EVERY) / SECOND):
                         await anext(watch)
                 except TimeoutError:
-                    log.debug("trying again", extra={"nodes": pending})
+                    log.debug("looking again", extra={"nodes": pending})
                 pending = await self._reconcile(self._store.view())
 
     async def _reconcile(self, view: View) -> list[str]:
@@ -79,6 +82,16 @@ class RoleManager:
                     "the node's role can't be changed yet", extra={"node": node.id, "reason": str(error)}
                 )
                 pending.append(node.id)
+        for node_id in _strays(view, self._members()):
+            try:
+                await self._remove_member(node_id)
+                log.info("a member that is no manager any more was removed", extra={"node": node_id})
+            except ShoalError as error:
+                log.warning(
+                    "a member that is no manager can't be removed yet",
+                    extra={"node": node_id, "reason": str(error)},
+                )
+                pending.append(node_id)
         return pending
 
     async def _set_role(self, node_id: str, role: Role) -> None:
@@ -90,6 +103,18 @@ class RoleManager:
 
         await self._store.update_retrying(change)
         log.info("role changed", extra={"node": node_id, "role": role.value})
+
+
+def _strays(view: View, members: Collection[str]) -> list[str]:
+    """Members of Raft that the cluster knows as workers, or not at all."""
+    if view.cluster() is None:
+        return []
+    nodes = {node_id: view.get(Node, node_id) for node_id in members}
+    return [
+        node_id
+        for node_id, node in nodes.items()
+        if node is None or (node.role is Role.WORKER and node.spec.role is Role.WORKER)
+    ]
 
 
 def leave_behind(tx: Transaction, members: Collection[str], generation: int) -> None:

@@ -55,8 +55,9 @@ async def admit_manager(leader: Membership, node_id: str, address: str) -> None:
 
     def note(tx: Transaction) -> None:
         node = tx.get(Node, node_id)
-        if node is not None:
-            tx.update(replace(node, manager_status=ManagerStatus(address=address)))
+        if node is None or node.spec.role is not Role.MANAGER:  # since: the role manager takes it out again
+            raise Forbidden(f"node {node_id} was demoted while it became a manager")
+        tx.update(replace(node, manager_status=ManagerStatus(address=address)))
 
     await leader.store.update_retrying(note)
 

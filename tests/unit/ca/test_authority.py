@@ -162,7 +162,7 @@ class Members:
     """Raft's members, and a removal that fails as often as told."""
 
     def __init__(self) -> None:
-        self.now = {"m1": "10.0.0.1:2377", "m2": "10.0.0.2:2377"}
+        self.now = {"m1": "10.0.0.1:2377"}
         self.failures = 0
         self.asked = 0
 
@@ -199,12 +199,25 @@ async def test_promotion_and_demotion(founded: Founded, members: Members) -> Non
     await founded.store.update(lambda tx: tx.create(Node(id="m2")))
     await set_spec_role(founded, "m2", Role.MANAGER)
     await until_role(founded, "m2", Role.MANAGER)
+    members.now["m2"] = "10.0.0.2:2377"
     members.failures = 1
     await set_spec_role(founded, "m2", Role.WORKER)
     await until_role(founded, "m2", Role.WORKER)
     assert members.asked == 2
     assert "m2" not in members.now
     assert founded.node("m2").manager_status is None
+
+
+async def test_a_node_demoted_or_removed_while_raft_was_adding_it_is_no_member_for_ever(
+    founded: Founded, members: Members
+) -> None:
+    await founded.store.update(lambda tx: tx.create(Node(id="m2")))
+    members.now |= {"m2": "10.0.0.2:2377", "m3": "10.0.0.3:2377"}  # m3: removed by force
+    members.failures = 1
+    await set_spec_role(founded, "m1", Role.MANAGER)  # any event
+    async with asyncio.timeout(10):
+        while set(members.now) != {"m1"}:
+            await asyncio.sleep(0.005)
 
 
 async def test_a_demoted_node_stays_a_manager_until_raft_let_it_go(
@@ -214,6 +227,7 @@ async def test_a_demoted_node_stays_a_manager_until_raft_let_it_go(
     await founded.store.update(
         lambda tx: tx.create(replace(node, spec=replace(node.spec, role=Role.MANAGER)))
     )
+    members.now["m2"] = "10.0.0.2:2377"
     members.failures = 10**6
     await set_spec_role(founded, "m2", Role.WORKER)
     async with asyncio.timeout(5):
