@@ -4,9 +4,10 @@ from cluster.seams import Clock
 from manager.raft.delivery import Call, Delivery
 from manager.raft.freshness import ASK_EVERY, Freshness
 from manager.raft.hooks import Engine
+from manager.raft.peer import Peer
 from manager.raft.reads import ReadIndex
 from manager.raft.room import Room
-from manager.raft.transport import Peer, PeerTransport
+from manager.raft.transport import PeerTransport
 from manager.raft.wire import Heartbeat, Message, Progress
 
 

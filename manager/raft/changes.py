@@ -15,8 +15,8 @@ from manager.raft.errors import NotLeader
 from manager.raft.fence import Fence, LeftBehind
 from manager.raft.hooks import LEADER
 from manager.raft.membership import Change, Learner, Move, parse_change
+from manager.raft.peer import Peer
 from manager.raft.replication import Replication
-from manager.raft.transport import Peer
 
 log = logging.getLogger("shoal.raft")
 

@@ -13,8 +13,8 @@ from manager.raft.asking import Asking
 from manager.raft.fence import LeftBehind
 from manager.raft.hooks import LEADER
 from manager.raft.membership import parse_change
+from manager.raft.peer import Peer
 from manager.raft.timing import RaftTiming
-from manager.raft.transport import Peer
 from manager.raft.wire import RequestPreVote
 
 LOST_AFTER = 4

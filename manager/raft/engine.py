@@ -28,11 +28,12 @@ from manager.raft.keyring import open_keyring
 from manager.raft.latency import SyncLatency, TimedDisk
 from manager.raft.network import Network, TlsMaterial, TlsNetwork
 from manager.raft.node import RaftNode
+from manager.raft.peer import Peer
 from manager.raft.room import Room
 from manager.raft.snapshot import Snapshots
 from manager.raft.status import RaftStatus
 from manager.raft.timing import RaftLimits, RaftTiming
-from manager.raft.transport import Peer, PeerTransport
+from manager.raft.transport import PeerTransport
 
 log = logging.getLogger("shoal.raft")
 

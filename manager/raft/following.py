@@ -6,7 +6,7 @@ What it does differently from stock is what keeps acknowledged writes: D1, D12 a
 from manager.raft.elections import Elections
 from manager.raft.journal import Entry
 from manager.raft.membership import Change, parse_change
-from manager.raft.transport import Peer
+from manager.raft.peer import Peer
 from manager.raft.wire import AppendEntries, Progress
 
 

@@ -13,7 +13,7 @@ from pysyncobj import SyncObj
 
 from cluster.seams import SECOND, Clock, SystemClock
 from manager.raft.journal import Journal
-from manager.raft.transport import Peer
+from manager.raft.peer import Peer
 
 PINNED_VERSION = "0.3.17"
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2

@@ -11,10 +11,10 @@ from cluster.seams import SECOND
 from manager.raft.delivery import Restore
 from manager.raft.errors import RaftCorrupt
 from manager.raft.following import Following
+from manager.raft.peer import Peer
 from manager.raft.room import means_full
 from manager.raft.snapshot import SnapshotMeta, Snapshots
 from manager.raft.timing import RaftLimits
-from manager.raft.transport import Peer
 from manager.raft.wire import Progress, SnapshotChunk
 
 log = logging.getLogger("shoal.raft")

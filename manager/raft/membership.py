@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from manager.raft.delivery import Waiter
-from manager.raft.transport import Peer
+from manager.raft.peer import Peer
 
 REGULAR, NO_OP, MEMBER = b"\0", b"\1", b"\2"
 """First byte of a log entry, as pysyncobj numbers them."""

@@ -26,12 +26,13 @@ from manager.raft.hooks import LEADER, NoPoller, check_hooks, use_clock
 from manager.raft.journal import Journal
 from manager.raft.keyring import Keyring
 from manager.raft.membership import NO_OP
+from manager.raft.peer import Peer
 from manager.raft.reads import Answer, ReadIndex
 from manager.raft.reporting import Reporting
 from manager.raft.room import Room
 from manager.raft.snapshot import Snapshots
 from manager.raft.timing import RaftLimits, RaftTiming
-from manager.raft.transport import Peer, PeerTransport
+from manager.raft.transport import PeerTransport
 from manager.raft.wire import AnyMessage, Progress
 
 log = logging.getLogger("shoal.raft")

@@ -8,7 +8,7 @@ the noted index sees every write that was acknowledged before it asked.
 from collections.abc import Callable
 
 from cluster.seams import MILLISECOND, Clock
-from manager.raft.transport import Peer
+from manager.raft.peer import Peer
 from manager.raft.wire import ConfirmLeader, LeaderConfirmed, Message
 
 Answer = Callable[[int | None], None]

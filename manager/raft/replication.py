@@ -12,7 +12,7 @@ from pysyncobj import SyncObj
 from manager.raft.hooks import LEADER
 from manager.raft.installing import Installing
 from manager.raft.journal import Entry
-from manager.raft.transport import Peer
+from manager.raft.peer import Peer
 from manager.raft.wire import (
     AnyMessage,
     AppendEntries,

@@ -6,7 +6,7 @@ from cluster.seams import SECOND
 from manager.raft.changes import HAND_OVER, MemberChanges
 from manager.raft.errors import NoRoom
 from manager.raft.hooks import LEADER
-from manager.raft.transport import Peer
+from manager.raft.peer import Peer
 
 log = logging.getLogger("shoal.raft")
 

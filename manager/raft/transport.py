@@ -8,15 +8,13 @@ The accepting side answers the first frame (Welcome or Refused), so both sides k
 import asyncio
 import logging
 import socket
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 
-from pysyncobj.node import Node as EngineNode
-from pysyncobj.transport import Transport as EngineTransport
-
 from cluster.seams import MILLISECOND, SECOND, Clock
-from manager.raft.network import MANAGER_ROLE, Link, Network
+from manager.raft.admission import Admission
+from manager.raft.network import Link, Network
+from manager.raft.peer import Peer
 from manager.raft.wire import (
     AnyMessage,
     BadFrame,
@@ -42,24 +40,6 @@ REMOVED_GRACE = 0.5
 CLOSING_TURNS = 20
 MAX_ACCEPTING = 128
 """Handshakes of managers, or of those who say so, at a time; beyond that, the oldest is ended."""
-_SAY_AGAIN = 30 * SECOND
-LEFT_BEHIND = (
-    "a new cluster was forced on manager {here}, and manager {node} was left behind: it takes no part. "
-    'If its node does not become a worker by itself, run "docker swarm leave --force" on it and join again'
-)
-
-
-class Peer(EngineNode):  # type: ignore[misc]
-    """A member as pysyncobj knows it; equal by id."""
-
-    def __init__(self, node_id: str, address: str) -> None:
-        super().__init__(node_id)
-        self.address = address
-        self._hash = zlib.crc32(node_id.encode())
-
-    def __hash__(self) -> int:
-        """The same in every process, so that a simulation iterates over sets alike each time."""
-        return self._hash
 
 
 class _Outgoing:
@@ -158,31 +138,19 @@ class _Incoming:
         self._transport.incoming_down(self)
 
 
-class PeerTransport(EngineTransport):  # type: ignore[misc]
+class PeerTransport(Admission):
     """pysyncobj's transport over a Network. Lives on the Raft loop."""
 
     def __init__(
         self, *, node_id: str, address: str, cluster_id: str, network: Network, clock: Clock
     ) -> None:
-        super().__init__(None, None, [])
-        self._node_id = node_id
+        super().__init__(node_id, cluster_id, clock)
         self.address = address
-        self.lost: Callable[[], bool] = lambda: False
-        """Set by the node: whether it has heard no leader for long."""
         self.after_messages: Callable[[], None] = lambda: None
         """Set by the node: called when all messages that came together have been handed over."""
-        self.standing: Callable[[], int] = lambda: -1
-        """Set by the node: the generation of forced new clusters that it is a member in, or -1."""
-        self.left_behind: Callable[[int, str], None] = lambda generation, reason: None
-        """Set by the node: told when a forced new cluster of that generation goes on without it."""
         self.older: set[str] = set()
         """Peers of a version that can't read that a member has moved."""
-        self.guests: dict[str, Peer] = {}
-        """Unknown managers that were let in meanwhile; the node keeps or drops them."""
-        self._cluster_id = cluster_id
         self._network = network
-        self._clock = clock
-        self._peers: dict[str, Peer] = {}
         self._outgoing: dict[str, _Outgoing] = {}
         self._incoming: dict[str, _Incoming] = {}
         self._streams: set[_Outgoing | _Incoming] = set()
@@ -190,7 +158,6 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         self._accepting: OrderedDict[asyncio.Task[None], None] = OrderedDict()
         self._diallers: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, asyncio.Task[None]] = {}
-        self._said: dict[str, tuple[str, int]] = {}
         self._started = False
 
     # -- life
@@ -306,10 +273,6 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
             stream.link.abort()
         self._dial(moved)
 
-    def is_strange(self, node_id: str) -> bool:
-        """Whether this is none of the managers that this one knows."""
-        return node_id not in self._peers
-
     def reached(self, node_id: str, address: str) -> bool:
         """Whether the member answers at this address."""
         stream = self._outgoing.get(node_id)
@@ -317,48 +280,15 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
 
     # -- connections
 
-    def objection(self, cluster_id: str, role: str) -> str | None:
-        """Why a certificate with these fields can't be a manager of this cluster's, or None."""
-        if cluster_id != self._cluster_id:
-            return f"its certificate belongs to cluster {cluster_id or '(none)'}, this is {self._cluster_id}"
-        if role != MANAGER_ROLE:
-            return f"its certificate has the role {role or '(none)'}, and only {MANAGER_ROLE} may take part"
-        return None
-
     def incoming_up(self, stream: _Incoming, link: Link, hello: Hello) -> Peer | None:
-        """Decide about a connection that was opened to us; returns the peer, or None if it is refused.
-
-        Strangers are refused, unless this node is lost: then the members may all have changed while it was
-        away, and a manager that it doesn't know may be its leader. Raft is safe with that. Those who were
-        left behind by a new cluster that was forced here are refused in any case. A member that comes with
-        another address is dialled there from now on: it hears the others before they agree on it.
-        """
+        """Decide about a connection that was opened to us; returns the peer, or None if it is refused."""
         identity = link.identity
-        problem = self.objection(identity.cluster_id, identity.role)
-        peer = self._peers.get(identity.node_id)
-        left_behind = 0
-        generation = self.standing() if peer is None else -1
-        if problem is None and peer is None and 0 <= hello.generation < generation:
-            # Not even when lost: it may lead those left behind, and its log contradicts the one here.
-            problem = LEFT_BEHIND.format(here=self._node_id, node=identity.node_id)
-            left_behind = generation
-        elif problem is None and peer is None and self.lost():
-            log.warning(
-                "no known manager answers; listening to an unknown one", extra={"peer": identity.node_id}
-            )
-            peer = Peer(identity.node_id, hello.address)
-            self.guests[peer.id] = peer
-            self.addNode(peer)
-        elif problem is None and peer is None:
-            problem = f"node {identity.node_id} is not among the managers that this one knows"
-        elif problem is None and peer is not None:
-            self.readdress(peer.id, hello.address)
-            peer = self._peers[peer.id]
-        if problem is not None or peer is None:
+        peer = self.admit(identity, hello)
+        if isinstance(peer, Refused):
             self.complain(
-                f"in {identity}", f"refused manager connection of node {identity.node_id}: {problem}"
+                f"in {identity}", f"refused manager connection of node {identity.node_id}: {peer.reason}"
             )
-            link.write(encode(Refused(problem or "", left_behind)))
+            link.write(encode(peer))
             link.close()
             return None
         before = self._incoming.get(peer.id)
@@ -404,16 +334,6 @@ class PeerTransport(EngineTransport):  # type: ignore[misc]
         """A message from a member; dropped when a newer connection or a removal made the stream stale."""
         if self._incoming.get(peer.id) is stream and self._peers.get(peer.id) is not None:
             self._onMessageReceived(peer, message)
-
-    def complain(self, about: str, text: str) -> None:
-        """Log a warning, but the same one about the same peer only now and then."""
-        now = self._clock.monotonic()
-        if len(self._said) > 1000:
-            self._said.clear()
-        last = self._said.get(about)
-        if last is None or last[0] != text or now - last[1] > _SAY_AGAIN:
-            self._said[about] = (text, now)
-            log.warning(text, extra={"node": self._node_id})
 
     # -- sending
 

@@ -20,10 +20,10 @@ from manager.raft.fence import Fence
 from manager.raft.journal import Journal, Origin
 from manager.raft.keyring import open_keyring
 from manager.raft.node import RaftNode
+from manager.raft.peer import Peer
 from manager.raft.room import Room
 from manager.raft.snapshot import Snapshots
 from manager.raft.timing import RaftLimits, RaftTiming
-from manager.raft.transport import Peer
 from manager.raft.wire import FrameReader, encode
 
 

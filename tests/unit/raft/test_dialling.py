@@ -9,7 +9,8 @@ import pytest
 
 from cluster.seams import MILLISECOND, SECOND
 from manager.raft.network import MANAGER_ROLE, Identity, LinkHandler, TlsMaterial
-from manager.raft.transport import Peer, PeerTransport, _Incoming
+from manager.raft.peer import Peer
+from manager.raft.transport import PeerTransport, _Incoming
 from manager.raft.wire import FrameReader, Hello, Refused, Welcome, encode
 from tests.fakes.clock import ManualClock, settle
 

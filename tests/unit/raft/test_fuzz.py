@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from manager.raft.journal import Journal
+from manager.raft.peer import Peer
 from manager.raft.replication import Replication
-from manager.raft.transport import Peer
 from manager.raft.wire import AppendEntries
 from tests.fakes.raft_fuzz import Fuzz, MemberFuzz
 

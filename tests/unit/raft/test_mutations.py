@@ -8,10 +8,10 @@ from manager.raft import replication
 from manager.raft.changes import MemberChanges
 from manager.raft.journal import Journal
 from manager.raft.node import RaftNode
+from manager.raft.peer import Peer
 from manager.raft.reads import ReadIndex
 from manager.raft.replication import Replication
 from manager.raft.snapshot import SnapshotMeta, Snapshots, _Check
-from manager.raft.transport import Peer
 from manager.raft.wire import AppendEntries, Progress, SnapshotChunk
 from tests.unit.raft import test_defects as defects
 from tests.unit.raft import test_partitions as partitions
