@@ -237,11 +237,14 @@ class MemberFuzz(Fuzz):
     """The same trouble while members join and are removed; a removed node is gone for good."""
 
     JOINERS = "DEFGHIJK"
+    fewest = 3
+    churn = 0.01
 
     def __init__(self, seed: int, steps: int = 4000) -> None:
         super().__init__(seed, "ABC", steps)
         self.spare = list(self.JOINERS)
         self.gone: set[str] = set()
+        self.wiped: set[str] = set()
 
     def judged(self) -> list[str]:
         """The members as the newest leader has them committed."""
@@ -255,7 +258,7 @@ class MemberFuzz(Fuzz):
         super().trouble()
         chance = self.random.random()
         leaders = [node for node in self.world.nodes.values() if node.leads and node.node is not None]
-        if chance > 0.01 or not leaders:
+        if chance > self.churn or not leaders:
             return
         leader = self.random.choice(leaders)
         members = leader.node.members()
@@ -267,10 +270,14 @@ class MemberFuzz(Fuzz):
             if joiner not in self.world.nodes:
                 self.world.nodes[joiner] = SimNode(self.world, joiner)
                 self.world[joiner].start(dict(members))
+            elif joiner in self.wiped:
+                self.wiped.discard(joiner)
+                self.world[joiner].wipe(dict(members))
+                self.down[joiner] = 0
             leader.node.add_member(joiner, joiner, lambda result, error: self.changed("added", joiner, error))
         elif self.random.random() < 0.3:
             self.move(leader, self.random.choice(list(members)))
-        elif len(members) > 3:
+        elif len(members) > self.fewest:
             leaving = self.random.choice([node_id for node_id in members if node_id != leader.node_id])
             leader.node.remove_member(leaving, lambda result, error: self.changed("removed", leaving, error))
 
@@ -290,12 +297,31 @@ class MemberFuzz(Fuzz):
             return
         self.count[kind] += 1
         if kind == "removed" and node_id in self.world.nodes:
-            self.gone.add(node_id)
             self.crash(node_id)
             self.down[node_id] = float("inf")
+            self.left(node_id)
+
+    def left(self, node_id: str) -> None:
+        """What becomes of a node that was removed."""
+        self.gone.add(node_id)
 
     def turn(self) -> None:
         for node_id in self.gone & set(self.world.nodes):
             self.down.pop(node_id, None)
             del self.world.nodes[node_id]
         super().turn()
+
+
+class ComebackFuzz(MemberFuzz):
+    """The same, while those that were removed come back under their ids, with empty disks: down to one member
+    and up again, so that a former member's log has times when it was alone."""
+
+    JOINERS = "D"
+    fewest = 1
+    churn = 0.04
+
+    def left(self, node_id: str) -> None:
+        self.wiped.add(node_id)
+
+    def judged(self) -> list[str]:
+        return [node_id for node_id in super().judged() if node_id not in self.wiped]

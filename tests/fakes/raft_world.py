@@ -259,6 +259,12 @@ class SimNode:
         self.locks: tuple[Lock, ...] = ()
         self.node: RaftNode | None = None
         self.address = node_id
+        self.told: dict[str, str] = {}
+        """The members that it is told of when it starts with an empty disk; else those of the world."""
+
+    def wipe(self, told: dict[str, str]) -> None:
+        """It left, and starts next time with an empty disk, told of these members."""
+        self.disk, self.told = SimDisk(), told
 
     def start(
         self,
@@ -270,7 +276,7 @@ class SimNode:
         self.address = address or self.address
         self.machine = Machine(world, self.node_id)
         scheduler = _NoScheduler()
-        origin = Origin("c", self.node_id, members or dict(world.members))
+        origin = Origin("c", self.node_id, members or self.told or dict(world.members))
         self.keyring = open_keyring(self.disk, Path("/r"), "c", self.node_id, world.random, self.locks)
         self.room = Room(self.disk, Path("/r"), world.limits.reserve, world.clock)
         self.journal = Journal(

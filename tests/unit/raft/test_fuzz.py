@@ -4,11 +4,12 @@ import logging
 
 import pytest
 
+from manager.raft.changes import MemberChanges
 from manager.raft.journal import Journal
 from manager.raft.peer import Peer
 from manager.raft.replication import Replication
 from manager.raft.wire import AppendEntries
-from tests.fakes.raft_fuzz import Fuzz, MemberFuzz
+from tests.fakes.raft_fuzz import ComebackFuzz, Fuzz, MemberFuzz
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,27 @@ def test_members_come_and_go_and_every_promise_is_kept(seed: int) -> None:
     fuzz = MemberFuzz(seed)
     assert fuzz.run() == []
     assert fuzz.count["added"] + fuzz.count["removed"] > 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_members_come_back_with_empty_disks_and_every_promise_is_kept(seed: int) -> None:
+    fuzz = ComebackFuzz(seed)
+    assert fuzz.run() == []
+    assert fuzz.count["added"] > 2
+
+
+def test_the_fuzz_notices_a_learner_that_reads_of_its_former_membership(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MemberChanges, "_left_at", lambda self, node_id: 0)
+    assert any(ComebackFuzz(seed).run() for seed in range(3, 22))
+
+
+def test_the_fuzz_notices_a_vote_by_one_who_has_forgotten_what_it_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Replication, "_may_vote", lambda self: True)
+    assert any(ComebackFuzz(seed).run() for seed in range(20, 40))
 
 
 def test_a_seed_replays_exactly() -> None:
