@@ -3,16 +3,12 @@ never delays a heartbeat.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 from cluster.errors import Unavailable
 from cluster.seams import MILLISECOND, SECOND, Clock, Random, SystemClock, system_random
@@ -32,6 +28,7 @@ from manager.raft.peer import Peer
 from manager.raft.room import Room
 from manager.raft.snapshot import Snapshots
 from manager.raft.status import RaftStatus
+from manager.raft.thread import RaftThread
 from manager.raft.timing import RaftLimits, RaftTiming
 from manager.raft.transport import PeerTransport
 
@@ -39,9 +36,6 @@ log = logging.getLogger("shoal.raft")
 
 LeadershipWatcher = Callable[[bool, int], None]
 """(leads, term)."""
-_T = TypeVar("_T")
-GIVE_WAY = 0.001
-"""Seconds."""
 
 
 def exit_process(reason: str) -> NoReturn:
@@ -49,15 +43,6 @@ def exit_process(reason: str) -> NoReturn:
     log.critical("raft: fail-stop: %s", reason)
     logging.shutdown()
     os._exit(EXIT_FAIL_STOP)
-
-
-def _give_way() -> None:
-    """Between two chunks of a snapshot: the interpreter's other threads wait for each other otherwise."""
-    time.sleep(GIVE_WAY)
-
-
-def _go_on() -> None:
-    """In a simulation nobody else runs."""
 
 
 class Raft:
@@ -111,22 +96,15 @@ class Raft:
         self._disk = TimedDisk(disk or SystemDisk(), self._clock)
         self._force_new_cluster = force_new_cluster
         self._on_fatal = on_fatal
-        self._own_thread = own_thread
         self._locks = tuple(locks)
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._owner: asyncio.AbstractEventLoop | None = None
+        self._thread = RaftThread(own_thread)
         self._node: RaftNode | None = None
         self._transport: PeerTransport | None = None
         self._delivery: Delivery | None = None
-        self._calls: deque[Callable[[RaftNode], None]] = deque()
-        self._calls_posted = False
-        self._writers: set[threading.Thread] = set()
         self._watchers: list[LeadershipWatcher] = []
         self._leadership = (False, 0)
         self._pending = 0
         self._pending_bytes = 0
-        self._asking: dict[asyncio.Future[object], None] = {}
 
     # -- life
 
@@ -136,36 +114,18 @@ class Raft:
         Raises RaftCorrupt, with what to do, if the files can't be trusted; WrongKey if they are locked and
         the unlock key is not there; OSError if they can't be read.
         """
-        if self._owner is not None:
-            raise RuntimeError("started already")
-        self._owner = asyncio.get_running_loop()
-        if self._own_thread:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._run_loop, name="raft", args=(self._loop,), daemon=True
-            )
-            self._thread.start()
-        else:
-            self._loop = self._owner
+        self._thread.start()
         try:
-            recovered = await self._on_raft_loop(self._build())
+            recovered = await self._thread.run(self._build())
         except BaseException:
-            await self._end_thread()
+            await self._thread.end()
             raise
         if self._delivery is not None:
             await self._delivery.wait_applied(recovered)
 
-    @staticmethod
-    def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-        finally:
-            loop.close()
-
     async def _build(self) -> int:
-        loop = asyncio.get_running_loop()
-        if self._owner is None:
+        loop, owner = asyncio.get_running_loop(), self._thread.owner
+        if owner is None:
             raise RuntimeError("not started")
         self._disk.make_directory(self._directory)
         members = self._peers if self._peers else {self.node_id: self.address}
@@ -175,7 +135,7 @@ class Raft:
         )
         room = Room(self._disk, self._directory, self._limits.reserve, self._clock)
         journal = Journal(room.for_log(), self._directory, origin, keyring, self._fail_stop)
-        self._delivery = delivery = Delivery(self._owner, self._state_machine, self._clock, self._fail_stop)
+        self._delivery = delivery = Delivery(owner, self._state_machine, self._clock, self._fail_stop)
         self._transport = PeerTransport(
             node_id=self.node_id,
             address=self.address,
@@ -186,10 +146,10 @@ class Raft:
 
         def snapshots(members: Callable[[], dict[str, str]]) -> Snapshots:
             path = self._directory / "snapshot"
-            pause = _give_way if self._own_thread else _go_on
-            return Snapshots(self._disk, path, keyring, delivery, members, self._clock, self._spawn, pause)
+            spawn, pause = self._thread.spawn, self._thread.give_way
+            return Snapshots(self._disk, path, keyring, delivery, members, self._clock, spawn, pause)
 
-        self._node = RaftNode(
+        self._node = node = RaftNode(
             node=Peer(self.node_id, self.address),
             room=room,
             journal=journal,
@@ -207,26 +167,11 @@ class Raft:
             fence=Fence(self._disk, self._directory),
             force_new_cluster=self._force_new_cluster,
         )
-        recovered: int = self._node.raftLastApplied
+        self._thread.node = node
+        recovered: int = node.raftLastApplied
         self._transport.start()
-        self._node.begin()
+        node.begin()
         return recovered
-
-    def _spawn(self, work: Callable[[], None]) -> None:
-        """Run a snapshot writer: a thread, or at once in a simulator."""
-
-        def work_and_tell() -> None:
-            work()
-            with contextlib.suppress(NotLeader, RuntimeError):  # Raft has stopped meanwhile
-                self._call(RaftNode.kick)
-
-        if not self._own_thread:
-            work_and_tell()
-            return
-        self._writers = {thread for thread in self._writers if thread.is_alive()}
-        thread = threading.Thread(target=work_and_tell, name="raft-snapshot", daemon=True)
-        self._writers.add(thread)
-        thread.start()
 
     def _fail_stop(self, reason: str) -> NoReturn:
         self._on_fatal(reason)
@@ -234,73 +179,21 @@ class Raft:
 
     async def stop(self) -> None:
         """Leave the cluster's view without ceremony: sync, close, answer all who wait. Safe to repeat."""
-        if self._loop is None:
+        if self._thread.loop is None:
             return
         if self._node is not None:
-            await self._on_raft_loop(self._shut_down())
-        await self._end_thread()
+            await self._thread.run(self._shut_down())
+        await self._thread.end()
         if self._delivery is not None:
             self._delivery.drain()
-        for future in list(self._asking):  # what came too late for the node to answer
-            if not future.done():
-                future.set_exception(OutcomeUnknown("this manager stopped before it answered"))
-        for writer in self._writers:
-            await asyncio.to_thread(writer.join)
+        self._thread.give_up()
+        await self._thread.join_writers()
 
     async def _shut_down(self) -> None:
         if self._node is not None:
             self._node.end()
         if self._transport is not None:
             await self._transport.close()
-
-    async def _end_thread(self) -> None:
-        loop, self._loop = self._loop, None
-        if self._thread is not None and loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
-
-    async def _on_raft_loop(self, work: Coroutine[None, None, _T]) -> _T:
-        if self._loop is None:
-            work.close()
-            raise NotLeader(None)
-        if not self._own_thread:
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
-
-    def _call(self, work: Callable[[RaftNode], None]) -> None:
-        node, loop = self._node, self._loop
-        if node is None or loop is None:
-            raise NotLeader(None)
-        self._calls.append(work)
-        if not self._calls_posted:
-            self._calls_posted = True
-            post = loop.call_soon_threadsafe if self._own_thread else loop.call_soon
-            post(self._perform_calls, node)
-
-    def _perform_calls(self, node: RaftNode) -> None:
-        # Cleared before looking: what is called from here on is posted again.
-        self._calls_posted = False
-        node.perform(self._calls)
-
-    async def _ask(self, work: Callable[[RaftNode, Waiter], None]) -> object:
-        """Call on the Raft loop and wait for the answer on this one."""
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-
-        def answer(result: object, error: Exception | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        self._call(lambda node: work(node, answer))
-        self._asking[future] = None
-        try:
-            return await future
-        finally:
-            del self._asking[future]
 
     # -- the log
 
@@ -316,7 +209,7 @@ class Raft:
         self._pending += 1
         self._pending_bytes += len(entry)
         try:
-            return await self._ask(lambda node, waiter: node.propose(entry, waiter))
+            return await self._thread.ask(lambda node, waiter: node.propose(entry, waiter))
         finally:
             self._pending -= 1
             self._pending_bytes -= len(entry)
@@ -336,7 +229,7 @@ class Raft:
             node.read_barrier(answered)
 
         delivery = self._running_delivery()
-        index = await self._ask(ask)
+        index = await self._thread.ask(ask)
         if not isinstance(index, int):
             raise OutcomeUnknown
         await delivery.wait_applied(index)
@@ -349,7 +242,7 @@ class Raft:
             await self._running_delivery().wait_applied(index)
 
     def _running_delivery(self) -> Delivery:
-        if self._delivery is None or self._loop is None:
+        if self._delivery is None or self._thread.loop is None:
             raise NotLeader(None)
         return self._delivery
 
@@ -366,7 +259,7 @@ class Raft:
         Durable on return; what lies under old data keys is written anew soon. Raises OSError; then it is not
         known whether this or the former key unlocks the files.
         """
-        await self._ask(lambda node, waiter: node.change_lock(lock, waiter))
+        await self._thread.ask(lambda node, waiter: node.change_lock(lock, waiter))
 
     # -- members
 
@@ -377,7 +270,7 @@ class Raft:
         address moves there, once it answers there. Raises NotLeader, OutcomeUnknown,
         Conflict, or Unavailable if it can't be reached or another change is under way.
         """
-        await self._ask(lambda node, waiter: node.add_member(node_id, address, waiter))
+        await self._thread.ask(lambda node, waiter: node.add_member(node_id, address, waiter))
 
     async def remove_member(self, node_id: str) -> None:
         """Take a member's vote away; a node that isn't a member is no error.
@@ -388,7 +281,7 @@ class Raft:
         if node_id == self.node_id and self.is_leader:
             await self.transfer_leadership(None)
             raise NotLeader(self.leader_id)
-        await self._ask(lambda node, waiter: node.remove_member(node_id, waiter))
+        await self._thread.ask(lambda node, waiter: node.remove_member(node_id, waiter))
 
     async def transfer_leadership(self, to: str | None = None) -> None:
         """Hand leadership to that member, or to the one furthest ahead; returns when another leads.
@@ -403,7 +296,7 @@ class Raft:
     async def _handed_over(self, to: str | None) -> bool:
         """Hand over once. It can fail when the one chosen has only just joined: a member that has not learnt
         of it yet does not listen to it, and this node is elected again."""
-        await self._ask(lambda node, waiter: node.hand_over(to, waiter))
+        await self._thread.ask(lambda node, waiter: node.hand_over(to, waiter))
         term = self.term
         deadline = self._clock.monotonic() + HAND_OVER + self._timing.election_max
         while self.is_leader or self.leader_id is None:
@@ -414,14 +307,14 @@ class Raft:
 
     async def turn(self) -> None:
         """Return when the Raft loop has come round: it does not hang. Raises NotLeader when it has ended."""
-        await self._on_raft_loop(asyncio.sleep(0))
+        await self._thread.run(asyncio.sleep(0))
 
     # -- what is known
 
     @property
     def leader_id(self) -> str | None:
         """The leader that this node follows, or itself; None during an election."""
-        return self._node.leader_id() if self._node is not None and self._loop is not None else None
+        return self._node.leader_id() if self._node is not None and self._thread.loop is not None else None
 
     @property
     def is_leader(self) -> bool:
@@ -481,7 +374,7 @@ class Raft:
 
     def accept(self, sock: socket.socket) -> None:
         """Own a fresh TCP connection whose ClientHello asks for ALPN "shoal-raft/1"."""
-        loop, transport = self._loop, self._transport
+        loop, transport = self._thread.loop, self._transport
         if loop is None or transport is None:
             sock.close()
         else:
@@ -489,7 +382,7 @@ class Raft:
 
     def update_tls(self, tls: TlsMaterial) -> None:
         """Use a renewed certificate, or new roots, for connections made from now on."""
-        loop = self._loop
+        loop = self._thread.loop
         if loop is None:
             self._network.update_tls(tls)
         else:
