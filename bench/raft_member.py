@@ -61,7 +61,7 @@ class Member:
             directory=Path(birth.directory),
             state_machine=self.store,
             tls=tls,
-            peers=birth.peers,
+            peers=birth.peers or None,
             limits=RaftLimits(**birth.limits),
         )
         self.store.bind(self.raft)

@@ -125,7 +125,7 @@ class Manager(Core):
             directory=settings.state_dir,
             state_machine=self.store,
             tls=TlsMaterial(identity.certificate, identity.key, identity.root_ca),
-            peers=settings.peers,
+            peers=None if settings.founding is not None else settings.peers,
             clock=self.clock,
             random=self.rng,
             limits=RaftLimits(reserve=RESERVE),

@@ -69,7 +69,7 @@ class Raft:
         locks: Sequence[Lock] = (),
         force_new_cluster: bool = False,
     ) -> None:
-        """peers: node id → "ip:port" of the present members when this node joins; empty for a new cluster.
+        """peers: node id → "ip:port" of the present members when this node joins; None for a new cluster.
 
         They count only at the first start; later ones know the members from disk. tls may be left out when a
         network is given. own_thread=False runs everything on the caller's loop, for a simulator.
@@ -88,7 +88,8 @@ class Raft:
         self._directory = directory
         self._state_machine = state_machine
         self._network = network
-        self._peers = dict(peers or {})
+        self._founds = peers is None
+        self._peers = {id_: place for id_, place in (peers or {}).items() if id_ != node_id}
         self._timing = timing or RaftTiming.local()
         self._limits = limits or RaftLimits()
         self._clock = clock or SystemClock()
@@ -128,7 +129,7 @@ class Raft:
         if owner is None:
             raise RuntimeError("not started")
         self._disk.make_directory(self._directory)
-        members = self._peers if self._peers else {self.node_id: self.address}
+        members = {self.node_id: self.address} if self._founds else self._peers
         origin = Origin(self.cluster_id, self.node_id, members)
         keyring = open_keyring(
             self._disk, self._directory, self.cluster_id, self.node_id, self._random, self._locks

@@ -105,6 +105,7 @@ class SwarmNode(Recovery):
                 log.error(STATE_LOST)
         else:
             self._proxy.refusal = NOT_A_MANAGER
+            self._store.forget_raft()  # a demotion may have broken off
         await self._agents.start(self._membership, self)
 
     async def run(self) -> None:

@@ -155,7 +155,7 @@ class SimNode:
             address=self.address,
             directory=RAFT,
             state_machine=witness,
-            peers={m.node_id: m.address for m in self.managers} if founding is None else {},
+            peers={m.node_id: m.address for m in self.managers} if founding is None else None,
             timing=world.timing,
             limits=world.limits,
             clock=self.clock,

@@ -1,6 +1,11 @@
 """A manager that left comes back under its id, with an empty disk: demoted, promoted again."""
 
+from pathlib import Path
+
+import pytest
+
 from manager.raft.wire import FrameReader, RequestPreVote, RequestVote, encode
+from tests.fakes.raft import Member, TlsCluster
 from tests.fakes.raft_world import SimDisk, SimNode, World
 
 
@@ -99,3 +104,16 @@ def test_before_it_has_learnt_anything_it_gives_no_vote() -> None:
         world.step("A")
         sent = [m for frame in world.links["A", "B"] for m in FrameReader().feed(frame)]
         assert not any("Vote" in type(message).__name__ for message in sent)
+
+
+@pytest.mark.parametrize("told", [{}, {"n1": "127.0.0.1:1"}])
+async def test_one_that_joins_is_no_member_whatever_it_is_told(tmp_path: Path, told: dict[str, str]) -> None:
+    """Of nobody, or of itself, as a former manager may be: it was the only member of a cluster of its own."""
+    member = Member(TlsCluster(tmp_path), "n1")
+    try:
+        raft = await member.start(peers=told)
+        assert not raft.members
+        assert not raft.status().member
+        assert raft.leader_id is None
+    finally:
+        await member.stop()
