@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cluster.seams import MILLISECOND, SECOND
 from tests.simulator.loop import Killed, Process
-from tests.simulator.node import RAFT
+from tests.simulator.manager import RAFT
 
 if TYPE_CHECKING:
     from tests.simulator.node import SimNode

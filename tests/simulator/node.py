@@ -1,14 +1,13 @@
 """One node of the simulated cluster: its disk, machine and clock, and the two processes of Shoal on it."""
 
 import asyncio
+import traceback
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-from aiohttp import web
 
 from cluster.errors import ShoalError
 from cluster.joining import JoinAnswer, JoinRequest, RenewAnswer, RenewRequest
@@ -16,21 +15,16 @@ from cluster.messages import ManagerAddress
 from cluster.objects import Cluster, EngineDescription, NodeDescription
 from cluster.seams import SECOND
 from cluster.spec import Platform, Resources
-from manager.api.app import engine_app
-from manager.core import Core
-from manager.dispatcher import PeerIdentity
 from manager.keys.locks import UNLOCKED, lock_in
 from manager.locking import NoKeeper
-from manager.raft import Raft
-from manager.rpc.server import port_app
-from manager.settings import Founding
 from tests.simulator.clock import NodeClock
 from tests.simulator.disk import Disk
-from tests.simulator.http import Caller, Request, Server, SimLeaderClient
-from tests.simulator.loop import PROCESS, Killed, Process
+from tests.simulator.http import Caller, Request
+from tests.simulator.loop import Process
 from tests.simulator.machine import Machine, SimExecutor, SimPlane
-from tests.simulator.network import Certificate, End
-from tests.simulator.raft_network import AcceptedSocket, AgentConnector, RaftNetwork, manager_channel
+from tests.simulator.manager import RAFT, SimCore, manage
+from tests.simulator.network import Certificate
+from tests.simulator.raft_network import AgentConnector
 from worker.agent.agent import Agent
 from worker.agent.records import DataplaneRecords
 from worker.agent.session import Session
@@ -40,43 +34,8 @@ if TYPE_CHECKING:
     from tests.simulator.world import World
 
 PORT = 2377
-RAFT = Path("/shoal/raft")
 WORKER = Path("/shoal/worker")
 CSR = "simulated"
-
-
-class SimCore(Core):
-    """The real core, and what its shell adds for the API."""
-
-    client: SimLeaderClient
-
-    async def forward(self, request: web.Request) -> web.StreamResponse:
-        return await self.client.forward(request)
-
-    async def ask_leader(self, method: str, path: str) -> None:
-        await self.client.call(method, path)
-
-
-class _Here:
-    """The core of the manager process in which the code runs: one application serves all managers."""
-
-    def __getattr__(self, name: str) -> Any:
-        process = PROCESS.get()
-        assert process is not None
-        return getattr(process.core, name)  # type: ignore[attr-defined]
-
-
-_apps: list[web.Application] = []
-
-
-def applications() -> list[web.Application]:
-    """The API and the cluster port, made once: their routes are many and all alike."""
-    if not _apps:
-        here: Any = _Here()
-        _apps.extend((engine_app(here), port_app(here)))
-        for app in _apps:
-            app.freeze()
-    return _apps
 
 
 class SimNode:
@@ -133,91 +92,7 @@ class SimNode:
         self.disk.failed = self.disk.full or self.disk.sync_fails > 0
         self.manages = True
         self.world.story.note(self.name, "manager starts")
-        process.start(self._manage(process, founding))
-
-    async def _manage(self, process: Process, founding: Cluster | None) -> None:
-        world, me = self.world, self.certificate()
-        random: Random = process.random  # type: ignore[attr-defined]
-
-        def fatal(reason: str) -> None:
-            world.story.note(self.name, f"manager fail-stop: {reason.splitlines()[0]}")
-            world.checks.fail_stop(self, reason)
-            self.end_manager("fail-stop")
-            raise Killed
-
-        core = SimCore(self.node_id, self.address, self.clock, random)
-        core.key_keeper = self.keys
-        process.core = core  # type: ignore[attr-defined]
-        witness = world.checks.witness(self, process, core.store)
-        raft = Raft(
-            node_id=self.node_id,
-            cluster_id=world.cluster_id,
-            address=self.address,
-            directory=RAFT,
-            state_machine=witness,
-            peers={m.node_id: m.address for m in self.managers} if founding is None else None,
-            timing=world.timing,
-            limits=world.limits,
-            clock=self.clock,
-            random=random,
-            disk=self.disk.of(process),
-            network=RaftNetwork(world.network, process, self.host, me),
-            on_fatal=fatal,
-            own_thread=False,
-            locks=self.keys.locks,
-        )
-        caller = Caller(world.network, process, self.host, me)
-        core.client = SimLeaderClient(self.node_id, core.leader_member, caller, self.clock, core.no_leader)
-        api, port = applications()
-        try:
-            async with AsyncExitStack() as stack:
-                await core.start(stack, raft, core.client)
-                self.core = core
-                raft.watch_leadership(lambda leads, term: world.checks.leadership(self, leads, term))
-                network = world.network
-
-                def listen(service: str, listener: Any) -> None:
-                    network.listen(service, self.address, process, me, listener)
-
-                listen("raft", lambda end: raft.accept(AcceptedSocket(end)))  # type: ignore[arg-type]
-                listen("http", self._server(port, process))
-                listen("session", self._sessions(core, process))
-                if founding is not None:
-                    await core.found(founding, Founding())
-                else:
-                    await core.ensure_member({m.node_id: m.address for m in self.managers}, caller.post)
-                listen("api", self._server(api, process))
-                world.story.note(self.name, "manager ready")
-                process.start(world.checks.follow(self, process, core.store), "watcher")
-                await core.lead_until(asyncio.Event(), caller.post)
-        except (ShoalError, OSError, TimeoutError) as error:
-            process.check()
-            world.checks.manager_ended(self, error)
-            self.end_manager(f"ended: {type(error).__name__}: {error}")
-        except Exception as error:  # noqa: BLE001 - a defect: a controller died
-            process.check()
-            import traceback
-
-            world.checks.violated(f"{self.name}: the manager died of {traceback.format_exc()}")
-            self.end_manager(f"died: {error!r}")
-
-    @staticmethod
-    def _server(app: web.Application, process: Process) -> Any:
-        return lambda end: end.attach(Server(app, process, end))
-
-    def _sessions(self, core: SimCore, process: Process) -> Any:
-        def accept(end: End) -> None:
-            from cluster.states import Role
-
-            certificate = end.certificate
-            cluster = core.store.view().cluster()
-            who = PeerIdentity(certificate.node_id, Role(certificate.role), end.peer_host)
-            if certificate.cluster_id != core.cluster_id or cluster is None:
-                end.abort()
-                return
-            process.start(core.sessions().serve(who, manager_channel(end)), "session")
-
-        return accept
+        process.start(manage(self, process, founding))
 
     def end_manager(self, why: str, *, silently: bool = False) -> None:
         """The manager process is gone; shoald starts it again in a while."""
@@ -279,8 +154,6 @@ class SimNode:
                 group.create_task(self._renew_when_wished(process))
         except BaseExceptionGroup as failures:
             process.check()
-            import traceback
-
             text = "".join(traceback.format_exception(failures))
             self.world.checks.violated(f"{self.name}: the agent died of {text}")
 
