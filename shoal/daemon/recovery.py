@@ -3,21 +3,19 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from cluster.errors import Conflict, InvalidArgument, ShoalError, Unavailable
 from cluster.messages import ManagerAddress
-from cluster.seams import SECOND, Clock, Random
+from cluster.seams import SECOND
 from cluster.states import Role
 from manager.keys.locks import lock_of
 from shoal.daemon.addressing import moved, settled
-from shoal.daemon.agent_runner import AgentRunner
-from shoal.daemon.manager_process import ManagerFailed, ManagerProcess
-from shoal.daemon.membership import Membership, MembershipStore
-from shoal.daemon.proxy import ManagerProxy
+from shoal.daemon.manager_process import ManagerFailed
+from shoal.daemon.membership import Membership
+from shoal.daemon.node_parts import NodeParts
 from shoal.daemon.restore import RestoreRequest, stage, verified
 from shoal.daemon.swarm_requests import (
     InitRequest,
@@ -52,28 +50,10 @@ IN_A_CLUSTER = (
 )
 
 
-class Recovery:
+class Recovery(NodeParts):
     """Part of SwarmNode, which supplies what is declared here."""
 
-    _store: MembershipStore
-    _agents: AgentRunner
-    _manager: ManagerProcess
-    _proxy: ManagerProxy
-    _socket: str
-    _membership: Membership | None
-    _clock: Clock
-    _rng: Random
-    _lock: asyncio.Lock
     _advertise_address: str
-
-    async def _start_manager(self, extra: Sequence[str] = ()) -> None:
-        raise NotImplementedError
-
-    async def _stop_manager(self, refusal: str) -> None:
-        raise NotImplementedError
-
-    async def _undo(self) -> None:
-        raise NotImplementedError
 
     async def _force_new_cluster(self, request: InitRequest) -> str:
         """Go on alone with the state that is here; this node's id. The tasks and the workers stay.

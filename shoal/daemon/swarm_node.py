@@ -3,27 +3,26 @@
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from cluster.errors import Conflict, ShoalError, Unavailable
-from cluster.identity import renewal_time
+from cluster.errors import Conflict, Unavailable
 from cluster.ids import new_id
-from cluster.joining import RenewAnswer
 from cluster.messages import ManagerAddress
-from cluster.seams import SECOND, Clock, Random
+from cluster.seams import Clock, Random
 from cluster.states import Role
-from manager.keys.locks import UNLOCKED, Lock, lock_in, parse_unlock_key
+from manager.keys.locks import Lock, lock_in, parse_unlock_key
 from manager.keys.sealing import new_key
 from shoal.daemon.agent_runner import AgentRunner
-from shoal.daemon.join import join, renew
+from shoal.daemon.join import join
 from shoal.daemon.manager_files import ManagersFiles
 from shoal.daemon.manager_process import ManagerProcess
 from shoal.daemon.membership import LOCKED, Membership, MembershipStore
 from shoal.daemon.node_state import NodeState
 from shoal.daemon.proxy import NOT_A_MANAGER, NOT_IN_SWARM, ManagerProxy
 from shoal.daemon.recovery import Recovery
+from shoal.daemon.renewal import Renewal, Wish
 from shoal.daemon.swarm_requests import InitRequest, JoinRequest, addresses
 from worker.agent.agent import NodeEvents
 
@@ -36,19 +35,11 @@ STATE_LOST = (
     "this manager's copy of the cluster's state is gone, and it knows no other manager to get it from: "
     'restore it, or use "docker swarm leave --force"'
 )
-RENEW_RETRY = 30 * SECOND
 
 T = TypeVar("T")
 
 
-class Wish(NamedTuple):
-    """What the managers want of this node: a role, or "removed"; "" when it has another certificate."""
-
-    role: str
-    node_id: str
-
-
-class SwarmNode(Recovery):
+class SwarmNode(Renewal, Recovery):
     """Owns the manager process and the agent of this node.
 
     State changes are serialised: one of init, join, leave, promote and demote at a time.
@@ -107,18 +98,6 @@ class SwarmNode(Recovery):
             self._proxy.refusal = NOT_A_MANAGER
             self._store.forget_raft()  # a demotion may have broken off
         await self._agents.start(self._membership, self)
-
-    async def run(self) -> None:
-        """Renew the certificate in time, and when the node's role changes. Runs until cancelled."""
-        while True:
-            wish = await self._renewal_due()
-            try:
-                await self._renew(wish)
-            except (ShoalError, OSError) as error:
-                log.warning("renewing the certificate failed", extra={"reason": str(error)})
-                await self._clock.sleep(SECOND if wish else RENEW_RETRY)
-                if wish:
-                    self._wishes.put_nowait(wish)
 
     async def stop(self) -> None:
         """End the manager process and the agent; containers run on."""
@@ -287,11 +266,6 @@ class SwarmNode(Recovery):
         return self.state.ping
 
     @property
-    def node_id(self) -> str:
-        """This node's id in its cluster, or ""."""
-        return self._membership.node_id if self._membership else ""
-
-    @property
     def manager_pid(self) -> int | None:
         """The manager process, if one runs."""
         return self._manager.pid
@@ -300,118 +274,13 @@ class SwarmNode(Recovery):
     def _events(self) -> NodeEvents:
         return self
 
-    # --- agent.NodeEvents ---------------------------------------------------------------------------------
-
-    def managers_changed(self, managers: Sequence[ManagerAddress]) -> None:
-        """Remember the managers for the next start."""
-        if self._membership is not None and managers:
-            self._membership = replace(self._membership, managers=tuple(managers))
-            try:
-                self._store.save(self._membership)
-            except OSError as error:  # known for now; the next change writes it
-                log.error("can't write this node's membership", extra={"error": str(error)})
-
-    def role_changed(self, role: str) -> None:
-        """The managers gave this node another role, or its certificate ends soon."""
-        self._wishes.put_nowait(Wish(role, self.node_id))
-
-    def removed(self, message: str) -> None:
-        """The managers removed this node."""
-        self._wishes.put_nowait(Wish("removed", self.node_id))
-        self._error = message
-
     # --- parts --------------------------------------------------------------------------------------------
-
-    async def _renewal_due(self) -> Wish | None:
-        """Wait until the certificate should be renewed, for the managers' wish or (None) for its age."""
-        while True:
-            due = self._store.peer() if self._membership and self._membership.cluster_id else None
-            wait = renewal_time(due, self._rng) - self._clock.now() if due else 3600 * SECOND
-            try:
-                async with asyncio.timeout(max(1, wait) / SECOND):
-                    wish = await self._wishes.get()
-            except TimeoutError:
-                return None
-            if wish.role:
-                return wish
-
-    async def _renew(self, wish: Wish | None) -> None:
-        async with self._lock:
-            membership = self._membership
-            if membership is None or (wish is not None and wish.node_id != membership.node_id):
-                return  # the wish was of a cluster that the node has left since
-            if wish is not None and wish.role == "removed":
-                log.warning("this node was removed from its cluster", extra={"reason": self._error})
-                await self._undo()
-                return
-            addresses = [manager.address for manager in membership.managers]
-            identity, answer = await renew(self._store.identity(), addresses, clock=self._clock)
-            self._store.save_identity(identity, self._locks_after(answer))
-            managers = answer.managers or membership.managers
-            self._membership = replace(membership, role=answer.role, managers=managers)
-            self._store.save(self._membership)
-            # Not by what the role was: an earlier try may have broken off after it was noted.
-            if answer.role is Role.MANAGER and not self._proxy.attached:
-                log.info("promoted to manager")
-                await self._start_manager()
-            elif answer.role is Role.WORKER and self._proxy.attached:
-                log.info("demoted to worker")
-                await self._stop_manager(NOT_A_MANAGER)
-                self._store.keep_locks((UNLOCKED,))
-                self._store.forget_raft()
-            else:
-                self._manager.reload()
-            self._agents.reconnect()
-
-    def _locks_after(self, answer: RenewAnswer) -> Sequence[Lock]:
-        if answer.role is Role.WORKER:
-            return (UNLOCKED,)
-        if not self._proxy.attached:  # not locked yet: only the manager makes the file that tells with what
-            return (UNLOCKED, lock_in(answer))
-        return self._store.locks
-
-    async def _start_manager(self, extra: Sequence[str] = ()) -> None:
-        self._error = ""
-        await self._manager.start(extra)
-        self._proxy.attach(self._socket)
-
-    async def _stop_manager(self, refusal: str) -> None:
-        await self._proxy.detach(refusal)
-        await self._manager.stop()
-
-    async def _undo(self) -> None:
-        """Outside of any cluster again, with nothing left."""
-        try:
-            await self._agents.abandon()
-        finally:
-            await self._stop_manager(NOT_IN_SWARM)
-            self._store.forget()
-            self._membership = None
 
     def _begin(self) -> None:
         """Forget what an interrupted attempt left, and why an earlier membership ended."""
         self._error = ""
         self._store.forget()
 
-    def _other_managers(self) -> list[ManagerAddress]:
-        membership = self._membership
-        return [m for m in membership.managers if m.node_id != membership.node_id] if membership else []
-
     def _must_be_outside(self) -> None:
         if self._membership is not None:
             raise Unavailable(ALREADY)
-
-    def _manager_arguments(self) -> list[str]:
-        membership = self._membership
-        assert membership is not None, "a manager is started for a member only"
-        return [
-            "--user={}:{}".format(*self._files.account),
-            f"--node-id={membership.node_id}",
-            f"--state-dir={self._store.raft}",
-            f"--certificates={self._store.certificates}",
-            f"--socket={self._socket}",
-            f"--listen={membership.listen_address}",
-            f"--advertise={membership.advertise_address}",
-            *(f"--join={other.node_id}={other.address}" for other in self._other_managers()),
-            *self._log_flags,
-        ]

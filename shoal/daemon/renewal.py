@@ -1,0 +1,119 @@
+"""Renewing the certificate in time, and becoming what the managers wish: manager, worker, or no member."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from cluster.errors import ShoalError
+from cluster.identity import renewal_time
+from cluster.joining import RenewAnswer
+from cluster.messages import ManagerAddress
+from cluster.seams import SECOND
+from cluster.states import Role
+from manager.keys.locks import UNLOCKED, Lock, lock_in
+from shoal.daemon.join import renew
+from shoal.daemon.node_parts import NodeParts
+from shoal.daemon.proxy import NOT_A_MANAGER
+
+log = logging.getLogger("shoal.daemon.swarm")
+
+RENEW_RETRY = 30 * SECOND
+
+
+class Wish(NamedTuple):
+    """What the managers want of this node: a role, or "removed"; "" when it has another certificate."""
+
+    role: str
+    node_id: str
+
+
+class Renewal(NodeParts):
+    """Part of SwarmNode: what the agent hears from the managers (agent.NodeEvents), and what follows."""
+
+    _wishes: asyncio.Queue[Wish]
+
+    async def run(self) -> None:
+        """Renew the certificate in time, and when the node's role changes. Runs until cancelled."""
+        while True:
+            wish = await self._renewal_due()
+            try:
+                await self._renew(wish)
+            except (ShoalError, OSError) as error:
+                log.warning("renewing the certificate failed", extra={"reason": str(error)})
+                await self._clock.sleep(SECOND if wish else RENEW_RETRY)
+                if wish:
+                    self._wishes.put_nowait(wish)
+
+    def managers_changed(self, managers: Sequence[ManagerAddress]) -> None:
+        """Remember the managers for the next start."""
+        if self._membership is not None and managers:
+            self._membership = replace(self._membership, managers=tuple(managers))
+            try:
+                self._store.save(self._membership)
+            except OSError as error:  # known for now; the next change writes it
+                log.error("can't write this node's membership", extra={"error": str(error)})
+
+    def role_changed(self, role: str) -> None:
+        """The managers gave this node another role, or its certificate ends soon."""
+        self._wishes.put_nowait(Wish(role, self.node_id))
+
+    def removed(self, message: str) -> None:
+        """The managers removed this node."""
+        self._wishes.put_nowait(Wish("removed", self.node_id))
+        self._error = message
+
+    @property
+    def node_id(self) -> str:
+        """This node's id in its cluster, or ""."""
+        return self._membership.node_id if self._membership else ""
+
+    async def _renewal_due(self) -> Wish | None:
+        """Wait until the certificate should be renewed, for the managers' wish or (None) for its age."""
+        while True:
+            due = self._store.peer() if self._membership and self._membership.cluster_id else None
+            wait = renewal_time(due, self._rng) - self._clock.now() if due else 3600 * SECOND
+            try:
+                async with asyncio.timeout(max(1, wait) / SECOND):
+                    wish = await self._wishes.get()
+            except TimeoutError:
+                return None
+            if wish.role:
+                return wish
+
+    async def _renew(self, wish: Wish | None) -> None:
+        async with self._lock:
+            membership = self._membership
+            if membership is None or (wish is not None and wish.node_id != membership.node_id):
+                return  # the wish was of a cluster that the node has left since
+            if wish is not None and wish.role == "removed":
+                log.warning("this node was removed from its cluster", extra={"reason": self._error})
+                await self._undo()
+                return
+            addresses = [manager.address for manager in membership.managers]
+            identity, answer = await renew(self._store.identity(), addresses, clock=self._clock)
+            self._store.save_identity(identity, self._locks_after(answer))
+            managers = answer.managers or membership.managers
+            self._membership = replace(membership, role=answer.role, managers=managers)
+            self._store.save(self._membership)
+            # Not by what the role was: an earlier try may have broken off after it was noted.
+            if answer.role is Role.MANAGER and not self._proxy.attached:
+                log.info("promoted to manager")
+                await self._start_manager()
+            elif answer.role is Role.WORKER and self._proxy.attached:
+                log.info("demoted to worker")
+                await self._stop_manager(NOT_A_MANAGER)
+                self._store.keep_locks((UNLOCKED,))
+                self._store.forget_raft()
+            else:
+                self._manager.reload()
+            self._agents.reconnect()
+
+    def _locks_after(self, answer: RenewAnswer) -> Sequence[Lock]:
+        if answer.role is Role.WORKER:
+            return (UNLOCKED,)
+        if not self._proxy.attached:  # not locked yet: only the manager makes the file that tells with what
+            return (UNLOCKED, lock_in(answer))
+        return self._store.locks
