@@ -102,7 +102,8 @@ class Term:
         if self.sessions.get(session.node_id) is session:
             del self.sessions[session.node_id]
         self.logs.closed(session)
-        self._released(self._withdrawals.closed(session.id))
+        expected = session.node_id if session.node_id in self._ready() else ""
+        self._released(self._withdrawals.closed(session.id, expected))
 
     def received(self, session: Session, message: AgentMessage) -> None:
         """A message from an agent; any is a sign of life."""
@@ -256,13 +257,18 @@ class Term:
                 session.send(message)
         self._await_withdrawals()
 
+    def _ready(self) -> set[str]:
+        return {node.id for node in self._view.all(Node) if node.status.state == NodeState.READY}
+
     def _await_withdrawals(self) -> None:
         """Say of new withdrawals whom they wait for: all who know one of the task's networks and have not
-        yet applied what takes it out."""
+        yet applied what takes it out, and nodes that are between two sessions."""
         released: list[str] = []
-        for task_id in self._withdrawals.untold():
+        untold = self._withdrawals.untold()
+        away = self._ready() - self.sessions.keys() if untold else set()
+        for task_id in untold:
             networks = set(self._index.networks_of(task_id))
-            waiting = {}
+            waiting = dict.fromkeys(away, 1) if networks else {}
             for session in self.sessions.values():
                 # A congested session learns of it with its next message.
                 due = session.told.sequence + (0 if session.touched.empty else 1)

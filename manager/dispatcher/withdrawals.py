@@ -1,7 +1,7 @@
 """A stopping task leaves every balancer before it gets its signal.
 
 While a withdrawal is under way the task's new desired state is held back from its own node. It is over when
-each session that was told has applied it or is closed, or after `BOUND`.
+each node that is ready has applied it, in this session or its next one, or after `BOUND`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ class _Withdrawal:
     task: Task  # as its node knows it
     deadline: int  # monotonic, ns
     waiting: dict[str, int] | None = None  # session id → the sequence to be applied; None: not told yet.
-    # For a node without a session in this term yet, its id stands in for the session's.
+    # For a node that has no session at the moment, its id stands in for the session's.
 
 
 class Withdrawals:
@@ -65,10 +65,13 @@ class Withdrawals:
                 del waiting[session_id]
         return self._release(lambda withdrawal: withdrawal.waiting == {})
 
-    def closed(self, session_id: str) -> list[str]:
-        """A session ended: nothing more is expected of it. Returns the tasks that may now stop."""
+    def closed(self, session_id: str, node_id: str) -> list[str]:
+        """A session ended. Its node, if it is not lost (""), balances on by what it knows, and is expected to
+        begin another one. Returns the tasks that may now stop."""
         for withdrawal in self._under_way.values():
-            (withdrawal.waiting or {}).pop(session_id, None)
+            waiting = withdrawal.waiting or {}
+            if waiting.pop(session_id, None) is not None and node_id:
+                waiting[node_id] = 1
         return self._release(lambda withdrawal: withdrawal.waiting == {})
 
     def forget(self, task_id: str) -> None:

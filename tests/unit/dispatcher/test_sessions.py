@@ -257,7 +257,46 @@ async def test_a_silent_node_holds_a_stop_up_for_two_seconds_only(cluster: Clust
         assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
 
 
-async def test_a_lost_session_holds_nothing_up(cluster: Cluster) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_node_between_two_sessions_is_waited_for(cluster: Cluster, when: str) -> None:
+    """It balances on by what it knows, until its next session tells it otherwise."""
+    await cluster.nodes("n1", "n2")
+    await cluster.web()
+    async with running(cluster):
+        one, two = await cluster.agent("n1"), await cluster.agent("n2")
+        await cluster.talk()
+        two.applies = False
+        if when == "before":
+            two.drop()
+            await cluster.talk()
+        await stop(cluster, "t1")
+        await cluster.talk()
+        if when == "after":
+            two.drop()
+            await cluster.talk()
+        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
+        again = await cluster.agent("n2")
+        await cluster.talk()
+        assert not again.knows.endpoints["net", "t1"].serving  # type: ignore[attr-defined]
+        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
+
+
+async def test_a_node_that_stays_away_holds_a_stop_up_for_two_seconds_only(cluster: Cluster) -> None:
+    await cluster.nodes("n1", "n2")
+    await cluster.web()
+    async with running(cluster):
+        one, two = await cluster.agent("n1"), await cluster.agent("n2")
+        await cluster.talk()
+        two.drop()
+        await cluster.talk()
+        await stop(cluster, "t1")
+        await cluster.talk(1900 * MILLISECOND)
+        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
+        await cluster.talk(200 * MILLISECOND)
+        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
+
+
+async def test_a_removed_node_is_not_waited_for(cluster: Cluster) -> None:
     await cluster.nodes("n1", "n2")
     await cluster.web()
     async with running(cluster):
@@ -265,6 +304,8 @@ async def test_a_lost_session_holds_nothing_up(cluster: Cluster) -> None:
         await cluster.talk()
         two.applies = False
         await stop(cluster, "t1")
+        await cluster.talk()
+        await cluster.store.update(lambda tx: tx.delete(Node, "n2"))
         await cluster.talk()
         two.drop()
         await cluster.talk()
