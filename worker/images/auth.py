@@ -9,11 +9,11 @@ import msgspec
 from cluster.errors import InvalidArgument
 
 _MAX_HEADER = 64 << 10
-# Nothing is tried twice (possessive quantifiers), so that a hostile header takes no more than linear time.
-_CHALLENGE = re.compile(
-    r'(?<![A-Za-z])([A-Za-z]++)\s++((?:[A-Za-z_-]++\s*+=\s*+(?:"(?:[^"\\]|\\.)*+"|[^",\s]++)[\s,]*+)++)'
-)
-_PARAMETER = re.compile(r'([A-Za-z_-]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^",\s]++))')
+# Each matches at one place without trying twice, so that a hostile header takes no more than linear time.
+# (One expression with possessive groups would do, but the re of Python 3.11.0 to 3.11.4 gets those wrong.)
+_WORD = re.compile(r"([A-Za-z_-]+)(?:\s*(=)\s*)?")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_BARE = re.compile(r'[^",\s]+')
 
 
 class _AuthConfig(msgspec.Struct):
@@ -75,16 +75,23 @@ class Challenge:
 def parse_challenges(header: str) -> list[Challenge]:
     """The challenges of a WWW-Authenticate header, in order; what can't be parsed is left out."""
     header = header[:_MAX_HEADER]
-    return [
-        Challenge(
-            scheme=match[1].lower(),
-            parameters={
-                name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare
-                for name, quoted, bare in _PARAMETER.findall(match[2])
-            },
-        )
-        for match in _CHALLENGE.finditer(header)
-    ]
+    found: list[Challenge] = []
+    position = 0
+    while word := _WORD.search(header, position):
+        position = word.end()
+        if not word[2]:
+            found.append(Challenge(word[1].lower(), {}))
+            continue
+        value = _QUOTED.match(header, position) or _BARE.match(header, position)
+        if value is None:
+            if header[position : position + 1] == '"':
+                break  # a string without an end
+            continue
+        position = value.end()
+        if found:
+            text = re.sub(r"\\(.)", r"\1", value[1], flags=re.DOTALL) if value.re is _QUOTED else value[0]
+            found[-1].parameters[word[1].lower()] = text
+    return [challenge for challenge in found if challenge.parameters]
 
 
 def _decoded(text: str) -> bytes:

@@ -1,6 +1,7 @@
 """A write whose connection breaks is never sent again: nobody knows whether it was carried out."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -26,15 +27,30 @@ class Breaking:
 
     def __init__(self) -> None:
         self.received: list[str] = []
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for number in range(2):
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.received.append(head.split(b" ", 1)[0].decode())
-            if number == 0:
-                writer.write(KEPT_OPEN)
-                await writer.drain()
-        writer.close()
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            for number in range(2):
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.received.append(head.split(b" ", 1)[0].decode())
+                if number == 0:
+                    writer.write(KEPT_OPEN)
+                    await writer.drain()
+        except asyncio.IncompleteReadError:
+            pass  # the client went first
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def ended(self) -> None:
+        """Wait until all connections are closed on this side, too."""
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=5)
 
 
 @pytest.fixture
@@ -47,6 +63,7 @@ async def test_by_a_manager_to_the_leader(stack: AsyncExitStack) -> None:
     server = Breaking()
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     await stack.enter_async_context(listener)
+    stack.push_async_callback(server.ended)
     clock, rng = SystemClock(), random.Random(1)
     identity = first_identity(found_cluster(ClusterSpec(), clock=clock, rng=rng), "node", clock)
     client = LeaderClient("node", lambda: None, identity, clock)
@@ -70,6 +87,7 @@ async def test_by_a_node_to_its_manager(
     server = Breaking()
     path = str(tmp_path / "manager.sock")
     await stack.enter_async_context(await asyncio.start_unix_server(server.serve, path))
+    stack.push_async_callback(server.ended)
     proxy = ManagerProxy()
     proxy.attach(path)
     stack.push_async_callback(proxy.detach)
