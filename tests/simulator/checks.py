@@ -65,6 +65,7 @@ class Checks:
         self._needs: dict[str, set[str]] = {}
         self._unwanted_since: dict[str, int] = {}
         self._scaled: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
         self._drained = 0
         self.violations: list[str] = []
 
@@ -329,10 +330,9 @@ class Checks:
             container = spec.task_template.container_spec
             if container is None or container.image.partition(":")[0] != "steady":
                 return 0, None, 0
-        if (
-            self._scaled.get(service.id, 0) > self.world.loop.now - CALM
-            or self._drained > self.world.loop.now - CALM
-        ):
+        # Scaling, draining, and tasks that end by themselves, as those of a spec before the previous one may.
+        elsewise = (self._scaled.get(service.id, 0), self._ended.get(service.id, 0), self._drained)
+        if max(elsewise) > self.world.loop.now - CALM:
             return 0, None, 0
         configs = (service.spec.update_config, service.spec.rollback_config)
         surge = max((c.parallelism or 1 << 30) if c is not None else 1 for c in configs)
@@ -370,6 +370,8 @@ class Checks:
     def container_ended(self, name: str, container: "Container") -> None:
         """A container has ended."""
         self.world.story.note(name, f"container {container.task.name} ended ({container.exit_code})")
+        if not container.stopping:
+            self._ended[container.task.service_id] = self.world.loop.now
 
 
 def _addresses(task: Task) -> set[tuple[str, str]]:
