@@ -36,8 +36,13 @@ class Upgrade:
         self.cluster.wait_ready(3)
 
     def leader(self) -> str:
-        nodes = self.cluster.nodes(self.cluster.hosts[-1])
-        return next(name for name, node in nodes.items() if node["ManagerStatus"].get("Leader"))
+        """The leading host, as soon as there is one."""
+
+        def leading() -> str:
+            nodes = self.cluster.nodes(self.cluster.hosts[-1])
+            return next((name for name, node in nodes.items() if node["ManagerStatus"].get("Leader")), "")
+
+        return eventually("there is a leader", leading)
 
     def lead(self, wanted: set[str]) -> None:
         """Kill leaders until one of these leads. (One that is told to end always hands over to the same.)"""
