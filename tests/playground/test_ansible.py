@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from shoal.playground.layout import CLIENT
+from tests.playground.test_autolock import locked_on_disk
 from tests.support import ssh
-from tests.support.cluster import Cluster, playground
+from tests.support.cluster import Cluster, eventually, playground
 
 pytestmark = pytest.mark.playground
 
@@ -136,6 +137,7 @@ def test_a_locked_manager_is_unlocked_or_stops_the_run(controller: Controller) -
     cluster = controller.cluster
     cluster.docker("swarm", "update", "--autolock=true")
     key = cluster.docker("swarm", "unlock-key", "--quiet")
+    eventually("host2 is locked on disk", lambda: locked_on_disk(cluster, "host2"))
     cluster.playground.restart_daemon("host2")
     stopped = controller.play("site.yml", "--tags", "cluster")
     assert stopped.returncode != 0
