@@ -141,7 +141,6 @@ def _stored_template(template: TaskSpec) -> TaskSpec:
             policy,
             condition=policy.condition or RESTART_CONDITION,
             max_attempts=policy.max_attempts or None,
-            window=policy.window or None,
         )
     return msgspec.structs.replace(
         plain, container_spec=container, restart_policy=policy, runtime=plain.runtime or "container"

@@ -118,14 +118,6 @@ def _check_task(task: TaskSpec) -> None:
         raise InvalidArgument(f'invalid RestartCondition: "{policy.condition}" (none, on-failure, any)')
     if (placement := task.placement) is not None:
         check_constraints(placement.constraints or ())
-        for preference in placement.preferences or ():
-            descriptor = preference.spread.spread_descriptor if preference.spread else ""
-            if not descriptor.lower().startswith(
-                ("node.labels.", "engine.labels.", "node.hostname", "node.id")
-            ):
-                raise InvalidArgument(
-                    f"placement preference {descriptor!r} must spread over a node or engine label"
-                )
     for network in task.networks or ():
         if not network.target:
             raise InvalidArgument("network attachment: a target network must be given")

@@ -6,8 +6,8 @@ import msgspec
 from aiohttp import web
 
 from cluster.errors import InvalidArgument
+from cluster.request_body import decoded
 from cluster.seams import SECOND
-from manager.api.spelling import spelled
 
 T = TypeVar("T")
 _TRUE = frozenset({"1", "true", "t", "yes", "on"})
@@ -20,22 +20,8 @@ def answer(value: Any, status: int = 200) -> web.Response:
 
 
 async def body(request: web.Request, cls: type[T]) -> T:
-    """The request's JSON as a typed value. As in Go, null is the same as leaving a field out, and fields'
-    names may be written in any case."""
-    raw = await request.read()
-    try:
-        value = msgspec.json.decode(raw) if raw.strip() else {}
-        return msgspec.convert(spelled(_without_nulls(value), cls), cls)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise InvalidArgument(f"invalid request body: {error}") from error
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
+    """The request's JSON as a typed value. Raises InvalidArgument."""
+    return decoded(await request.read(), cls)
 
 
 def flag(request: web.Request, name: str) -> bool:

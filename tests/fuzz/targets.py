@@ -23,7 +23,7 @@ from cluster.spec import ServiceSpec
 from cluster.states import Role
 from cluster.validate import check_service
 from manager.api.filters import parse_filters
-from manager.api.spelling import spelled
+from cluster.spelling import spelled
 from manager.backup.file import MAGIC, Head, Scrypt, read_head
 from manager.keys.sealing import Damaged, WrongKey, seal, unseal
 from manager.port import client_hello_protocols

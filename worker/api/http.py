@@ -12,10 +12,10 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-import msgspec
 from aiohttp import web
 
 from cluster.errors import InvalidArgument, NotFound, ShoalError
+from cluster.request_body import decoded
 
 log = logging.getLogger("shoal.api")
 
@@ -209,10 +209,7 @@ def frame(stream: int, data: bytes) -> bytes:
 
 async def body(request: web.Request, kind: type[T]) -> T:
     """The request's JSON body; none at all counts as {}. InvalidArgument when it is not of this kind."""
-    try:
-        return msgspec.json.decode((await request.read()).strip() or b"{}", type=kind)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"invalid request body: {error}") from error
+    return decoded(await request.read(), kind)
 
 
 class JSONStream:

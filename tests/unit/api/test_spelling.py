@@ -1,7 +1,7 @@
 """Field names in any case."""
 
 from cluster.spec import ServiceSpec
-from manager.api.spelling import spelled
+from cluster.spelling import spelled
 
 
 def test_names_take_the_declared_spelling_at_every_depth() -> None:

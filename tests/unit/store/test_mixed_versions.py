@@ -64,7 +64,7 @@ from cluster.spec import (
     TaskSpec,
 )
 from cluster.states import TaskState
-from manager.api.spelling import spelled
+from cluster.spelling import spelled
 from manager.store import Store
 from manager.store.entry import (
     SCHEMA,
