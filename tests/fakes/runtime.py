@@ -24,6 +24,7 @@ from worker.runtime.model import (
     ExecResult,
     Health,
     HealthStatus,
+    ResourceLimits,
 )
 from worker.runtime.runtime import Change
 from worker.runtime.table import ContainerTable, Entry
@@ -64,7 +65,17 @@ class FakeRuntime:
         check_mounts(config)
         self._table.add(config, ContainerState())
 
-    async def start_container(self, id: str) -> None:
+    async def reconfigure(self, config: ContainerConfig) -> None:
+        """Another config."""
+        self._table.find(config.id).config = config
+
+    async def update_resources(self, id: str, resources: ResourceLimits) -> None:
+        """Other limits."""
+        await self.reconfigure(msgspec.structs.replace(self._table.find(id).config, resources=resources))
+
+    async def start_container(
+        self, id: str, *, restarts: int = 0, created: Callable[[], None] | None = None
+    ) -> None:
         """Let it live as its arguments say."""
         entry = self._table.find(id)
         async with entry.lock:
@@ -77,8 +88,11 @@ class FakeRuntime:
                 error = ContainerStartFailed(
                     message or "failed to start container: executable file not found", 127
                 )
-                self._table.update(entry, ContainerState(error=str(error), exit_code=error.exit_code))
+                failed = ContainerState(error=str(error), exit_code=error.exit_code, restarts=restarts)
+                self._table.update(entry, failed)
                 raise error
+            if created is not None:
+                created()
             self._next_pid += 1
             health = HealthStatus.STARTING if entry.config.healthcheck else HealthStatus.NONE
             self._table.update(
@@ -88,6 +102,7 @@ class FakeRuntime:
                     pid=self._next_pid,
                     started_at=self._clock.now(),
                     health=Health(status=health),
+                    restarts=restarts,
                 ),
             )
             duration, code = span

@@ -4,6 +4,7 @@ Defaults are dockerd's (moby oci/defaults.go). Format: OCI runtime specification
 """
 
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import msgspec
 
 from cluster.errors import InvalidArgument
-from worker.runtime import bpf, capabilities
-from worker.runtime.model import ContainerConfig, MountKind, MountPoint
+from worker.runtime import bpf, capabilities, devices
+from worker.runtime.model import ContainerConfig, MountKind, MountPoint, SeccompMode
 from worker.runtime.seccomp import seccomp_section
 from worker.runtime.users import User
 
@@ -73,7 +74,8 @@ class Sources:
 
 def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgroup: str) -> bytes:
     """config.json."""
-    kept = capabilities.effective(config.cap_add, config.cap_drop, host.capabilities)
+    added = ("ALL", *config.cap_add) if config.privileged else config.cap_add
+    kept = capabilities.effective(added, config.cap_drop, host.capabilities)
     names = frozenset(kept)
     granted = kept if user.uid == 0 else []
     process: dict[str, Any] = {
@@ -97,14 +99,17 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
         "cgroupsPath": cgroup,
         "namespaces": _namespaces(config, host),
         "resources": _resources(config, host),
-        "maskedPaths": MASKED_PATHS,
-        "readonlyPaths": READONLY_PATHS,
+        "maskedPaths": list(masked_paths(config)),
+        "readonlyPaths": list(readonly_paths(config)),
     }
+    if device_nodes := devices.nodes(config):
+        linux["devices"] = device_nodes
     annotations: dict[str, str] = {}
     sysctls = _sysctls(config)
     if sysctls:
         linux["sysctl"] = sysctls
-    seccomp = seccomp_section(config.seccomp, config.seccomp_profile, names, host.machine)
+    mode = SeccompMode.UNCONFINED if config.privileged else config.seccomp
+    seccomp = seccomp_section(mode, config.seccomp_profile, names, host.machine)
     if seccomp is not None:
         linux["seccomp"] = seccomp
         annotations[bpf.ANNOTATION] = bpf.compiled(bytes(seccomp))
@@ -145,12 +150,38 @@ def _environment(config: ContainerConfig, user: User) -> list[str]:
 
 
 def _namespaces(config: ContainerConfig, host: Host) -> list[dict[str, str]]:
-    found = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
-    if config.netns is not None:
-        found.append({"type": "network", "path": str(config.netns)})
+    paths = dict(config.namespaces)
+    paths["network"] = "host" if config.netns is None else str(config.netns)
+    kinds = ["pid", "ipc", "uts", "mount", "network"]
     if host.unified_cgroups:
-        found.append({"type": "cgroup"})
+        kinds.append("cgroup")
+    found = []
+    for kind in kinds:
+        path = paths.get(kind, "")
+        if path != "host":
+            found.append({"type": kind, "path": path} if path else {"type": kind})
     return found
+
+
+def masked_paths(config: ContainerConfig) -> Sequence[str]:
+    """What the container sees as empty."""
+    if config.privileged:
+        return ()
+    return MASKED_PATHS if config.masked_paths is None else config.masked_paths
+
+
+def readonly_paths(config: ContainerConfig) -> Sequence[str]:
+    """What of the kernel's files the container can't write to."""
+    if config.privileged:
+        return ()
+    return READONLY_PATHS if config.readonly_paths is None else config.readonly_paths
+
+
+def changed_resources(config: ContainerConfig, host: Host) -> bytes:
+    """The limits, as the OCI runtime's `update` takes them."""
+    found = _resources(config, host)
+    del found["devices"]
+    return msgspec.json.encode(found)
 
 
 def _rlimits(config: ContainerConfig, host: Host) -> list[dict[str, object]]:
@@ -190,7 +221,7 @@ def _oom_score_adj(config: ContainerConfig, host: Host) -> int:
 
 def _resources(config: ContainerConfig, host: Host) -> dict[str, Any]:
     wanted = config.resources
-    found: dict[str, Any] = {"devices": _DEVICES}
+    found: dict[str, Any] = {"devices": devices.rules(config, _DEVICES)}
     memory: dict[str, int] = {}
     if wanted.memory:
         memory["limit"] = wanted.memory
@@ -200,17 +231,27 @@ def _resources(config: ContainerConfig, host: Host) -> dict[str, Any]:
         memory["reservation"] = wanted.memory_reservation
     if wanted.memory_swappiness is not None and not host.unified_cgroups:
         memory["swappiness"] = wanted.memory_swappiness
+    if wanted.oom_kill_disable and not host.unified_cgroups:
+        memory["disableOOMKiller"] = True
     if memory:
         found["memory"] = memory
     cpu: dict[str, object] = {}
     if wanted.nano_cpus:
         cpu |= {"quota": wanted.nano_cpus * CPU_PERIOD // 1_000_000_000, "period": CPU_PERIOD}
+    if wanted.cpu_period:
+        cpu["period"] = wanted.cpu_period
+    if wanted.cpu_quota:
+        cpu["quota"] = wanted.cpu_quota
     if wanted.cpu_shares:
         cpu["shares"] = wanted.cpu_shares
     if wanted.cpuset_cpus:
         cpu["cpus"] = wanted.cpuset_cpus
+    if wanted.cpuset_mems:
+        cpu["mems"] = wanted.cpuset_mems
     if cpu:
         found["cpu"] = cpu
+    if wanted.blkio_weight:
+        found["blockIO"] = {"weight": wanted.blkio_weight}
     if wanted.pids > 0:
         found["pids"] = {"limit": wanted.pids}
     return found
@@ -232,12 +273,13 @@ def _mounts(config: ContainerConfig, host: Host, sources: Sources) -> list[dict[
         return {"destination": target, "type": kind, "source": source or kind, "options": list(options)}
 
     quiet = ("nosuid", "noexec", "nodev")
+    kernel = ("rw",) if config.privileged else ("ro",)
     found = [
         mount("/proc", "proc", *quiet),
         mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-        mount("/sys", "sysfs", *quiet, "ro"),
-        mount("/sys/fs/cgroup", "cgroup", *quiet, "relatime", "ro"),
+        mount("/sys", "sysfs", *quiet, *kernel),
+        mount("/sys/fs/cgroup", "cgroup", *quiet, "relatime", *kernel),
         mount("/dev/mqueue", "mqueue", *quiet),
         mount(_SHM, "tmpfs", *quiet, "mode=1777", f"size={config.shm_size}", source="shm"),
     ]

@@ -6,7 +6,7 @@
     ROOT/<id>/container.log*   output            RUN/files/<id>/    secrets and configs (tmpfs)
                                                  RUN/oci/           the OCI runtime's own state
 
-The config is written once, and only a whole one counts; states are replaced by rename, so that a crash of the
+Configs and states are replaced by rename, so that a crash of the
 daemon never shows half of one. Neither is synced: after a power loss no container runs anyway, and one whose
 config was lost with the page cache is removed. As little as can be is on the disk, where making a file takes
 far longer than under RUN.
@@ -135,6 +135,13 @@ def create(paths: ContainerPaths, config: ContainerConfig) -> None:
             os.chown(target, file.uid, file.gid)
             target.chmod(file.mode)
     _write(paths.home / CONFIG, encode_config(config), 0o600)
+
+
+def save_config(paths: ContainerPaths, config: ContainerConfig) -> None:
+    """Store a changed config in place of the present one."""
+    temporary = paths.home / f"{CONFIG}.new"
+    _write(temporary, encode_config(config), 0o600)
+    temporary.rename(paths.home / CONFIG)
 
 
 def create_bundle(paths: ContainerPaths, config: ContainerConfig) -> None:

@@ -1,6 +1,7 @@
 """Making a container run and clearing up after it: the blocking part, called in a thread of the pool."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +68,8 @@ class Launcher:
         """A container's cgroup path."""
         return f"{self.cgroup_parent}/{id}"
 
-    def launch(self, config: ContainerConfig) -> Launched:
-        """Mount, create, start. On failure everything is undone."""
+    def launch(self, config: ContainerConfig, created: Callable[[], None]) -> Launched:
+        """Mount, create, start; `created` is called before the start. On failure everything is undone."""
         paths = self.layout.of(config.id)
         check_mounts(config)
         try:
@@ -82,6 +83,7 @@ class Launcher:
                 process = identify(pid)
                 if process is None:
                     raise RuntimeFailed("the container's first process ended before it was started")
+                created()
                 try:
                     spawn.must_run(self.programs.command("start", config.id))
                 except RuntimeFailed:
@@ -129,6 +131,12 @@ class Launcher:
             if not config.stdin_once:
                 options.append("--leave-stdin-open")
         return options
+
+    def update(self, config: ContainerConfig) -> None:
+        """Bring the limits of a running container in line with its config."""
+        path = self.layout.of(config.id).bundle / "resources.json"
+        path.write_bytes(bundle.changed_resources(config, self.host))
+        spawn.must_run(self.programs.command("update", "--resources", str(path), config.id))
 
     def out_of_memory(self, id: str) -> bool:
         """True when the kernel killed a process of the container for want of memory."""

@@ -59,6 +59,14 @@ class Rlimit(Struct, frozen=True):
     hard: int
 
 
+class Device(Struct, frozen=True):
+    """A device node of the host in the container; `permissions` of r, w, m."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
 class ResourceLimits(Struct, frozen=True):
     """Bounds of a container; 0 is none. `memory_swap`: memory plus swap, -1 unlimited, 0 twice the memory."""
 
@@ -69,6 +77,11 @@ class ResourceLimits(Struct, frozen=True):
     nano_cpus: int = 0
     cpu_shares: int = 0
     cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    cpu_quota: int = 0  # microseconds in each period; in place of nano_cpus
+    cpu_period: int = 0
+    blkio_weight: int = 0
+    oom_kill_disable: bool = False
     pids: int = 0
 
 
@@ -102,7 +115,9 @@ class ContainerConfig(Struct, frozen=True):
     """All that makes a container. Everything is resolved: no image defaults are left to apply.
 
     `layers` are unpacked image layers, lowest first. `netns` is None for the host's network, else the path
-    of a network namespace (driver `none`: an empty one). `args` is entrypoint and command.
+    of a network namespace (driver `none`: an empty one). `args` is entrypoint and command. `namespaces` are
+    those that are not the container's own: kind (pid, ipc, uts, cgroup) → "host" or a namespace's path.
+    `record` belongs to whoever made the container; the runtime keeps it, no more.
     """
 
     id: str
@@ -144,6 +159,13 @@ class ContainerConfig(Struct, frozen=True):
     shm_size: int = DEFAULT_SHM_SIZE
     healthcheck: HealthCheck | None = None
     created_at: int = 0
+    privileged: bool = False
+    devices: tuple[Device, ...] = ()
+    device_rules: tuple[str, ...] = ()  # "c 1:3 rwm", of control groups
+    namespaces: dict[str, str] = {}
+    masked_paths: tuple[str, ...] | None = None  # None: the usual ones
+    readonly_paths: tuple[str, ...] | None = None
+    record: str = ""
 
 
 class ContainerStatus(StrEnum):

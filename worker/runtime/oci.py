@@ -32,11 +32,12 @@ from worker.runtime.model import (
     ExecResult,
     Health,
     HealthStatus,
+    ResourceLimits,
     without_data,
 )
 from worker.runtime.process import open_process, send_signal, signal_number
 from worker.runtime.runtime import Change
-from worker.runtime.spawn import Programs, find_program, must_run, thread_pool
+from worker.runtime.spawn import Programs, RuntimeFailed, find_program, must_run, thread_pool
 from worker.runtime.table import ContainerTable, Entry
 
 log = logging.getLogger("shoal.runtime")
@@ -165,8 +166,27 @@ class OCIRuntime:
             self._launcher.remove(config.id)
             raise
 
-    async def start_container(self, id: str) -> None:
-        """Run a container."""
+    async def reconfigure(self, config: ContainerConfig) -> None:
+        """Put a container's changed config in place of its present one."""
+        entry = self._table.find(config.id)
+        await self._threaded(directory.save_config, self._layout.of(config.id), config)
+        entry.config = without_data(config)
+
+    async def update_resources(self, id: str, resources: ResourceLimits) -> None:
+        """Change the limits of a container, at once if it runs. InvalidArgument when the kernel refuses."""
+        entry = self._table.find(id)
+        config = msgspec.structs.replace(entry.config, resources=resources)
+        if entry.state.running:
+            try:
+                await self._threaded(self._launcher.update, config)
+            except RuntimeFailed as error:
+                raise InvalidArgument(f"cannot update container {id[:12]}: {error}") from error
+        await self.reconfigure(config)
+
+    async def start_container(
+        self, id: str, *, restarts: int = 0, created: Callable[[], None] | None = None
+    ) -> None:
+        """Run a container. `created` is called, in a thread, when it is there and does not run yet."""
         entry = self._table.find(id)
         async with entry.lock:
             self._must_exist(entry)
@@ -174,9 +194,12 @@ class OCIRuntime:
                 return
             await self._ends.cleared(id)
             try:
-                launched: Launched = await self._threaded(self._launcher.launch, entry.config)
+                launched: Launched = await self._threaded(
+                    self._launcher.launch, entry.config, created or _nothing
+                )
             except ContainerStartFailed as error:
-                self._set(entry, ContainerState(error=str(error), exit_code=error.exit_code))
+                failed = ContainerState(error=str(error), exit_code=error.exit_code, restarts=restarts)
+                self._set(entry, failed)
                 raise
             started = self._clock.now()
             health = HealthStatus.STARTING if entry.config.healthcheck else HealthStatus.NONE
@@ -189,6 +212,7 @@ class OCIRuntime:
                     process=launched.process,
                     started_at=started,
                     health=Health(status=health),
+                    restarts=restarts,
                 ),
             )
             # It may have ended before it was known to run; its word then came too early.
@@ -379,6 +403,10 @@ class OCIRuntime:
 
     async def _threaded(self, function: Callable[..., R], *arguments: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+
+def _nothing() -> None:
+    """For those who have nothing to do between a container's creation and its start."""
 
 
 def _report(task: asyncio.Task[None]) -> None:

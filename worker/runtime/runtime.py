@@ -1,6 +1,6 @@
 """The seam between the node's decisions and its containers."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from worker.runtime.model import ContainerConfig, ContainerState, ExecResult, Health
@@ -21,10 +21,16 @@ class Runtime(Protocol):
     async def create(self, config: ContainerConfig) -> None:
         """Record a container. Its network namespace and mounts are needed only when it starts."""
 
-    async def start_container(self, id: str) -> None:
+    async def reconfigure(self, config: ContainerConfig) -> None:
+        """Put a container's changed config in place of its present one; it counts from the next start."""
+
+    async def start_container(
+        self, id: str, *, restarts: int = 0, created: Callable[[], None] | None = None
+    ) -> None:
         """Run it, also again after it ended unless it had files in memory, which go with its end.
 
-        ContainerStartFailed when it can't.
+        `restarts` is how often it was restarted; `created` is called when its output can be attached to, and
+        it does not run yet. ContainerStartFailed when it can't.
         """
 
     async def signal(self, id: str, number: int) -> None:
