@@ -15,7 +15,7 @@ STAGES = (
     (
         "pure tests",
         [
-            *("tests/unit", "tests/guarantees", "tests/simulator", "tests/chaos"),
+            *("tests/unit", "tests/compatibility", "tests/guarantees", "tests/simulator", "tests/chaos"),
             *("-n", "2", "-m", "not host and not playground and not realtime"),
         ],
     ),
