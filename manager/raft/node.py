@@ -225,16 +225,14 @@ class RaftNode(Reporting):
             self.send_entries_now()
             self._sent_index = journal.last_index()
         journal.leading = leading
+        if not leading:
+            self._acknowledge()  # at once: the leader waits for it
+        self.doTick(0.0)
+        self._acknowledge()
         if journal.size > max(self._limits.compact_bytes, 2 * self._compacted_size):
             self.compaction_wanted()
         elif journal.stale or self._snapshots.stale:
             self.compaction_wanted()  # it writes anew what lies in clear or under an old key
-        self.doTick(0.0)
-        journal.sync()
-        for peer, progress in self._acks.items():
-            if progress.term == self.raftCurrentTerm:
-                self._send(peer, progress)
-        self._acks.clear()
         if self.state() == LEADER:
             self._reads.advance(
                 term=self.raftCurrentTerm,
@@ -247,6 +245,15 @@ class RaftNode(Reporting):
         else:
             self._reads.fail()
         self._delivery.post()
+
+    def _acknowledge(self) -> None:
+        """Make the log durable, and only then tell the leaders what of theirs is in it."""
+        self.journal().sync()
+        if self._acks:
+            acks, self._acks = self._acks, {}
+            for peer, progress in acks.items():
+                if progress.term == self.raftCurrentTerm:
+                    self._send(peer, progress)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """No exception may leave the log half-changed and the node running."""

@@ -42,7 +42,7 @@ class Proposals(SteppingAside):
 
     def _checkCommandsToApply(self) -> None:
         """Replaces pysyncobj's queue, which forwards commands to the leader without a sure answer."""
-        if self._hand_over is not None:
+        if self._hand_over is not None or not (self._proposals or self._full or self._room.full):
             return
         no_room = self.no_room() if self.state() == LEADER else None
         if no_room is not None and not self._room.full:

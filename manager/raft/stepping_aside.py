@@ -36,8 +36,10 @@ class SteppingAside(MemberChanges):
 
     def _step_aside(self) -> None:
         """A leader whose disk is full hands leadership to one whose disk is not."""
+        if not self._room.full or self.state() != LEADER or self._hand_over:
+            return
         now = self._clock.monotonic()
-        if not self._room.full or self.state() != LEADER or self._hand_over or now < self._relief_at:
+        if now < self._relief_at:
             return
         heirs = (self.voters() & self.connected()) - self._full
         if not heirs:
