@@ -202,8 +202,8 @@ def _task_json(task: Task, spec: Json, network: Callable[[str], Json]) -> Json:
     result["Labels"] = {}
     result["Spec"] = spec
     result["ServiceID"] = task.service_id
-    if task.slot:
-        result["Slot"] = task.slot
+    if task.shown_slot:
+        result["Slot"] = task.shown_slot
     if task.node_id:
         result["NodeID"] = task.node_id
     result["Status"] = task_status_json(task.status)

@@ -83,7 +83,7 @@ class ManagerStatus(Record, frozen=True):
 
 
 class NodeTLSInfo(Record, frozen=True):
-    """Whose certificate the node holds; PEM root, DER issuer."""
+    """Whose certificate the node holds, in DER, and what it trusts: PEM, the root in force first."""
 
     trust_root: str = ""
     issuer_subject: bytes = b""
@@ -201,7 +201,8 @@ class RestartHistory(Record, frozen=True):
 class Task(StoreObject, frozen=True):
     """One run of a service's container on a node; never restarted, only replaced.
 
-    `slot` numbers replicas from 1; a global service's tasks have slot 0 and are told apart by node.
+    `slot` numbers replicas, and a job's completions, from 1; a global service's tasks have slot 0 and are
+    told apart by node.
     """
 
     kind: ClassVar[str] = "task"
@@ -224,9 +225,18 @@ class Task(StoreObject, frozen=True):
     restarts: RestartHistory = RestartHistory()
 
     @property
+    def shown_slot(self) -> int | None:
+        """The slot's number as clients know it; None without one. A job's begin with 0, as SwarmKit's do:
+        the docker CLI counts on it."""
+        if not self.slot:
+            return None
+        return self.slot if self.job_iteration is None else self.slot - 1
+
+    @property
     def name(self) -> str:
         """`service.slot.id`, or `service.node.id` for a global service."""
-        return f"{self.service_name}.{self.slot or self.node_id}.{self.id}"
+        slot = self.shown_slot
+        return f"{self.service_name}.{self.node_id if slot is None else slot}.{self.id}"
 
 
 # --- network ------------------------------------------------------------------------------------------
@@ -276,13 +286,29 @@ class JoinTokens(Record, frozen=True):
     manager: str = ""
 
 
+class RootRotation(Record, frozen=True):
+    """The root that is to be, all PEM. `cross_signed`: its key, vouched for by the root in force.
+
+    It signs already; it is trusted alone when all nodes have certificates of its own.
+    """
+
+    certificate: bytes = b""
+    key: bytes = b""
+    cross_signed: bytes = b""
+
+
 class RootCA(Record, frozen=True):
-    """The cluster's certificate authority: PEM certificate and key, and the certificate's SHA-256."""
+    """The cluster's certificate authority: PEM certificate and key, and the certificate's SHA-256.
+
+    Without a key a CA outside the cluster signs. `forced`: the spec's ForceRotate that was last heeded.
+    """
 
     certificate: bytes = b""
     key: bytes = b""
     digest: str = ""
     join_tokens: JoinTokens = JoinTokens()
+    rotation: RootRotation | None = None
+    forced: int = 0
 
 
 class Cluster(StoreObject, frozen=True):

@@ -31,6 +31,12 @@ class TaskState(IntEnum):
         """True when the task has stopped for good."""
         return self > TaskState.RUNNING
 
+    @property
+    def stops(self) -> bool:
+        """As a desired state: True when the task should not run. (A job's task should reach COMPLETE, which
+        it does by itself.)"""
+        return self > TaskState.COMPLETE
+
 
 class NodeState(StrEnum):
     """What the managers believe of a node."""

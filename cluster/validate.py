@@ -93,10 +93,21 @@ def _check_mode(spec: ServiceSpec) -> None:
     if len(given) > 1:
         raise InvalidArgument("must specify only one service mode")
     if mode.replicated_job is not None or mode.global_job is not None:
-        raise NotImplementedHere("job services are not supported yet: use mode replicated or global")
+        _check_job(spec)
     replicas = mode.replicated.replicas if mode.replicated else None
     if replicas is not None and replicas > MAX_REPLICAS:
         raise InvalidArgument(f"replicas must be at most {MAX_REPLICAS}")
+
+
+def _check_job(spec: ServiceSpec) -> None:
+    if spec.update_config is not None:
+        raise InvalidArgument("Jobs may not have an update config")
+    if spec.rollback_config is not None:
+        raise InvalidArgument("Jobs may not have a rollback config")
+    job = spec.mode.replicated_job
+    for count in (job.max_concurrent, job.total_completions) if job else ():
+        if count is not None and count > MAX_REPLICAS:
+            raise InvalidArgument(f"max concurrent and total completions must be at most {MAX_REPLICAS}")
 
 
 def _check_task(task: TaskSpec) -> None:

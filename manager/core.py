@@ -23,7 +23,7 @@ from manager.guidance import no_leader, warnings
 from manager.leader import Leadership, Runnable
 from manager.locking import KeyKeeper, LockFollower, NoKeeper
 from manager.orchestrator.node_down import OrphanKeeper
-from manager.orchestrator.orchestrator import GlobalOrchestrator, ReplicatedOrchestrator
+from manager.orchestrator.orchestrator import GlobalOrchestrator, JobOrchestrator, ReplicatedOrchestrator
 from manager.orchestrator.reaper import Reaper
 from manager.raft import NotLeader, Raft
 from manager.rpc.address import AddressKeeper
@@ -184,6 +184,7 @@ class Core:
             Allocator(store, clock, rng),
             ReplicatedOrchestrator(store, clock, rng),
             GlobalOrchestrator(store, clock, rng),
+            JobOrchestrator(store, clock, rng),
             OrphanKeeper(store, clock),
             Reaper(store, clock),
             Scheduler(store, clock),

@@ -41,7 +41,7 @@ DNSRR = "dnsrr"
 
 def to_allocate(task: Task) -> bool:
     """Whether the task waits for the allocator."""
-    return task.status.state is TaskState.NEW and task.desired_state <= TaskState.COMPLETE
+    return task.status.state is TaskState.NEW and not task.desired_state.stops
 
 
 @dataclass

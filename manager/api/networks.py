@@ -96,6 +96,6 @@ def user_of(view: View, network: Network) -> str | None:
     if services:
         return f"service {services[0].spec.name}"
     for task in view.tasks_using(network.id):
-        if task.desired_state <= TaskState.RUNNING and task.status.state <= TaskState.RUNNING:
+        if not task.desired_state.stops and task.status.state <= TaskState.RUNNING:
             return f"task {task.id}"
     return None

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Iterable
 
 import msgspec
 from aiohttp import web
@@ -22,6 +23,8 @@ from manager.api.filters import parse_filters
 from manager.api.lookup import find_network, find_service
 from manager.api.reads import state
 from manager.api.request import answer, body, flag, version
+from manager.orchestrator.job import executed, is_job, of_iteration
+from manager.orchestrator.replicated_job import is_replicated_job, max_concurrent
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
@@ -58,12 +61,28 @@ async def inspect_service(request: web.Request) -> web.Response:
 def _status(view: View, service: Service) -> tuple[int, int, int]:
     """Running, desired and completed tasks."""
     tasks = view.tasks_of_service(service.id)
-    wanted = [task for task in tasks if task.desired_state <= TaskState.RUNNING]
+    if is_job(service):
+        return _job_status(service, tasks)
+    wanted = [task for task in tasks if not task.desired_state.stops]
     running = sum(task.status.state is TaskState.RUNNING for task in wanted)
-    completed = sum(task.status.state is TaskState.COMPLETE for task in tasks)
     mode = service.spec.mode
     desired = len(wanted) if mode.replicated is None else mode.replicated.replicas or 0
-    return running, desired, completed
+    return running, desired, 0
+
+
+def _job_status(service: Service, tasks: Iterable[Task]) -> tuple[int, int, int]:
+    """Of the present iteration. As SwarmKit says it: a replicated job desires as many as may run at once, a
+    global one those that have not completed yet."""
+    present = [task for task in tasks if of_iteration(service, task)]
+    done = {(task.slot or task.node_id) for task in present if task.status.state is TaskState.COMPLETE}
+    wanted = [
+        task
+        for task in present
+        if task.status.state is not TaskState.COMPLETE and not task.desired_state.stops
+    ]
+    running = sum(task.status.state is TaskState.RUNNING for task in wanted)
+    desired = max_concurrent(service) if is_replicated_job(service) else len(wanted)
+    return running, desired, len(done)
 
 
 async def create_service(request: web.Request) -> web.Response:
@@ -77,7 +96,8 @@ async def create_service(request: web.Request) -> web.Response:
     def create(tx: Transaction) -> None:
         resolved = resolve(tx, stored_service(spec))
         check_conflicts(tx, resolved.endpoint_spec)
-        tx.create(Service(id=id, spec=resolved, registry_auth=auth))
+        service = Service(id=id, spec=resolved, registry_auth=auth)
+        tx.create(executed(service, access.clock.now()))
 
     await access.store.update_retrying(create)
     return answer({"ID": id, "Warnings": None}, status=201)
@@ -104,7 +124,8 @@ async def update_service(request: web.Request) -> web.Response:
         changed = rolled_back(service, tx.index, access.clock.now()) if rollback == "previous" else None
         if changed is None:
             check_service_update(service, spec)
-            changed = respecified(service, carried(service.spec, resolve(tx, stored_service(spec))))
+            new = carried(service.spec, resolve(tx, stored_service(spec)))
+            changed = respecified(service, new, access.clock.now())
         check_conflicts(tx, changed.spec.endpoint_spec, service.id)
         tx.update(replace(changed, registry_auth=auth or service.registry_auth))
 
@@ -123,15 +144,17 @@ async def delete_service(request: web.Request) -> web.Response:
     return web.Response()
 
 
-def respecified(service: Service, spec: ServiceSpec) -> Service:
-    """The service with a new spec; the old one becomes the one to roll back to."""
-    return replace(
+def respecified(service: Service, spec: ServiceSpec, now: int) -> Service:
+    """The service with a new spec; the old one becomes the one to roll back to. A job whose spec changes is
+    executed anew; `now` in ns."""
+    changed = replace(
         service,
         spec=spec,
         previous_spec=service.spec,
         previous_spec_version=service.spec_version,
         update_status=None,
     )
+    return changed if spec == service.spec else executed(changed, now)
 
 
 def rolled_back(service: Service, version: int, now: int) -> Service:
@@ -141,6 +164,8 @@ def rolled_back(service: Service, version: int, now: int) -> Service:
     """
     if service.previous_spec is None:
         raise InvalidArgument(f"service {service.spec.name} does not have a previous spec")
+    if is_job(service):
+        return respecified(service, service.previous_spec, now)  # nothing is updated: the job runs again
     return replace(
         service,
         spec=service.previous_spec,
@@ -200,6 +225,6 @@ def registry_auth(request: web.Request) -> str:
 def up_to_date(view: View, task: Task) -> bool:
     """Whether the task runs its service's present spec; false when the service is gone."""
     service = view.get(Service, task.service_id)
-    return service is not None and (
-        task.spec_version == service.spec_version or task.spec == service.spec.task_template
-    )
+    if service is None or not of_iteration(service, task):
+        return False
+    return task.spec_version == service.spec_version or task.spec == service.spec.task_template

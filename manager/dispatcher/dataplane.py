@@ -63,7 +63,7 @@ def serving(task: Task, node: Node | None) -> bool:
     return (
         task.status.state == TaskState.RUNNING
         and task.status.healthy
-        and task.desired_state <= TaskState.RUNNING
+        and not task.desired_state.stops
         and node is not None
         and node.status.state != NodeState.DOWN
     )

@@ -211,11 +211,11 @@ class Term:
         now = self._clock.monotonic()
         for task_id in delta.withdrawn:
             task = self._view.get(Task, task_id)
-            if task is None or task.desired_state <= TaskState.RUNNING or task.status.state.terminal:
+            if task is None or not task.desired_state.stops or task.status.state.terminal:
                 continue
             session = self.sessions.get(task.node_id)
             known = session.told.tasks.get(task_id) if session else None
-            if known is not None and known.desired_state <= TaskState.RUNNING:
+            if known is not None and not known.desired_state.stops:
                 self._withdrawals.begin(known, now)
 
     def _inherit_withdrawals(self) -> None:
@@ -224,7 +224,7 @@ class Term:
         now = self._clock.monotonic()
         present = [node.id for node in self._view.all(Node) if node.status.state != NodeState.DOWN]
         for task in self._view.all(Task):
-            stops = task.desired_state > TaskState.RUNNING and task.status.state == TaskState.RUNNING
+            stops = task.desired_state.stops and task.status.state == TaskState.RUNNING
             if stops and task.node_id in present and any(self._index.networks_of(task.id)):
                 self._withdrawals.inherit(replace(task, desired_state=TaskState.RUNNING), present, now)
 

@@ -25,7 +25,7 @@ def explain(view: View, task: Task, now: int) -> str:
     """What holds the task where it is, or why it was replaced or not; `now` by the wall clock."""
     if task.status.error:
         return task.status.error
-    if task.desired_state <= TaskState.RUNNING:
+    if not task.desired_state.stops:
         return _wanted(view, task, now)
     return _unwanted(view, task)
 
@@ -38,7 +38,7 @@ def _wanted(view: View, task: Task, now: int) -> str:
         if task.not_before > now:
             return f"starts in {(task.not_before - now) / SECOND:.1f} s, after the restart delay"
         for other in _siblings(view, task):
-            if other.desired_state > TaskState.RUNNING and not other.status.state.terminal and other.node_id:
+            if other.desired_state.stops and not other.status.state.terminal and other.node_id:
                 return f"starts when task {other.id} on node {_name(view, other.node_id)} has stopped"
     if state < TaskState.PENDING:
         return "waits for its addresses and ports"

@@ -57,10 +57,8 @@ def reconcile(situation: Situation) -> Plan:
         if reason:
             plan.notes.setdefault(f"node {node_id}", f"no task: {reason}")
         elif node_id not in slots:
-            desired = TaskState.READY if situation.holder(0, node_id) else TaskState.RUNNING
-            new = situation.factory.new_task(
-                situation.service, situation.now, node_id=node_id, desired=desired
-            )
+            wait = situation.holder(0, node_id) is not None
+            new = situation.factory.new_task(situation.service, situation.now, node_id=node_id, wait=wait)
             plan.do(Create(new))
             plan.notes[f"node {node_id}"] = "a task is created: the node may run it and has none"
 

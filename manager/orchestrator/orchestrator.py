@@ -1,9 +1,10 @@
-"""The two orchestrators as controllers: which services an event concerns, and what to decide about them."""
+"""The orchestrators as controllers: which services an event concerns, and what to decide about them."""
 
 from cluster.objects import Node, Service, Task
 from cluster.seams import Clock, Random
-from manager.orchestrator import global_, replicated
+from manager.orchestrator import global_, global_job, replicated, replicated_job
 from manager.orchestrator.controller import Controller
+from manager.orchestrator.job import is_job
 from manager.orchestrator.plan import Plan
 from manager.orchestrator.situation import Situation, TaskFactory
 from manager.store import Event, Store, View
@@ -91,6 +92,36 @@ class GlobalOrchestrator(ServiceOrchestrator):
     def on_node_change(self, view: View) -> set[str]:
         """All global services: a node may have become eligible for any."""
         return {service.id for service in view.all(Service) if global_.is_global(service)}
+
+
+class JobOrchestrator(ServiceOrchestrator):
+    """Jobs of both kinds."""
+
+    name = "jobs"
+
+    def wants(self, service: Service) -> bool:
+        """Only these."""
+        return is_job(service)
+
+    def reconcile(self, situation: Situation) -> Plan:
+        """See the modules `replicated_job` and `global_job`."""
+        return reconcile(situation)
+
+    def on_node_change(self, view: View) -> set[str]:
+        """All global jobs."""
+        return {service.id for service in view.all(Service) if global_job.is_global_job(service)}
+
+
+def reconcile(situation: Situation) -> Plan:
+    """The decision about a service of any kind."""
+    service = situation.service
+    if replicated_job.is_replicated_job(service):
+        return replicated_job.reconcile(situation)
+    if global_job.is_global_job(service):
+        return global_job.reconcile(situation)
+    if global_.is_global(service):
+        return global_.reconcile(situation)
+    return replicated.reconcile(situation)
 
 
 def _matters(event: Event) -> bool:

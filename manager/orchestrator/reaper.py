@@ -2,7 +2,9 @@
 
 History: a slot keeps at most so many tasks (5 unless the cluster says otherwise), the running one included.
 Tasks to be removed go once they have stopped; tasks that never got to a node go at once; a task whose
-service is gone is to be removed. An orphaned task goes when it holds no addresses any more.
+service is gone is to be removed. An orphaned task goes when it holds no addresses any more. A completed task
+of a job's present iteration stays, as it is what counts; of earlier ones only slots that the job still has
+keep a history.
 """
 
 import logging
@@ -10,8 +12,10 @@ import logging
 from cluster.objects import Cluster, Service, Task
 from cluster.states import TaskState
 from manager.orchestrator.controller import Controller
+from manager.orchestrator.job import of_iteration
 from manager.orchestrator.node_down import holds_addresses
 from manager.orchestrator.plan import Delete, Desire, Plan
+from manager.orchestrator.replicated_job import is_replicated_job, total_completions
 from manager.orchestrator.situation import Slot, age
 from manager.store import Event, View
 
@@ -39,14 +43,14 @@ def reap(view: View, service_id: str) -> Plan:
             plan.do(Delete(task))
         elif leaving:
             plan.do(Desire(task, TaskState.REMOVE))
-        elif task.desired_state > TaskState.RUNNING and _never_assigned(task):
+        elif _outlived(service, task) or (task.desired_state.stops and _never_assigned(task)):
             plan.do(Delete(task))
         else:
             slots.setdefault((task.slot, "" if task.slot else task.node_id), []).append(task)
     plan.steps = [step for step in plan.steps if not _done(step[0])]
     if limit >= 0:
         for (number, node_id), tasks in slots.items():
-            _trim(plan, Slot(number, node_id, tuple(sorted(tasks, key=age))), limit)
+            _trim(plan, service, Slot(number, node_id, tuple(sorted(tasks, key=age))), limit)
     return plan
 
 
@@ -64,12 +68,24 @@ def _never_assigned(task: Task) -> bool:
     return not task.node_id or task.status.state < TaskState.ASSIGNED
 
 
-def _trim(plan: Plan, slot: Slot, limit: int) -> None:
+def _outlived(service: Service | None, task: Task) -> bool:
+    """An ended task of an earlier execution of a job, in a slot that the job has no more."""
+    return (
+        service is not None
+        and is_replicated_job(service)
+        and not of_iteration(service, task)
+        and task.slot > total_completions(service)
+        and _ended(task)
+    )
+
+
+def _trim(plan: Plan, service: Service | None, slot: Slot, limit: int) -> None:
     surplus = len(slot.tasks) - limit
     for task in slot.tasks[:-1]:  # the newest stays: it tells how the slot ended
         if surplus <= 0:
             return
-        if _ended(task) and task.desired_state > TaskState.RUNNING:
+        past = service is not None and not of_iteration(service, task)
+        if _ended(task) and (task.desired_state.stops or past):
             plan.do(Delete(task))
             surplus -= 1
 
@@ -90,7 +106,7 @@ class Reaper(Controller):
             case Service() as service:
                 return {service.id} if event.new is None else set()
             case Task() as task if task.service_id and event.new is not None:
-                ended = task.status.state.terminal or task.desired_state > TaskState.RUNNING
+                ended = task.status.state.terminal or task.desired_state.stops
                 return {task.service_id} if ended or event.old is None else set()
             case Cluster():
                 return self.subjects(view)

@@ -39,8 +39,8 @@ def reconcile(situation: Situation) -> Plan:
         number += 1
         while number in slots:
             number += 1
-        desired = TaskState.READY if situation.holder(number) else TaskState.RUNNING
-        new = situation.factory.new_task(situation.service, situation.now, slot=number, desired=desired)
+        wait = situation.holder(number) is not None
+        new = situation.factory.new_task(situation.service, situation.now, slot=number, wait=wait)
         plan.do(Create(new))
         plan.notes[f"slot {number}"] = f"scaled up to {wanted}: a task is created"
 

@@ -13,7 +13,15 @@ from cluster.seams import MILLISECOND, SECOND, Random
 from cluster.spec import RestartPolicy
 from cluster.states import RestartCondition, TaskState
 from manager.orchestrator.plan import Create, Desire, Plan
-from manager.orchestrator.situation import Situation, Slot, dirty, misplaced, stopped, update_paused
+from manager.orchestrator.situation import (
+    Situation,
+    Slot,
+    dirty,
+    goal,
+    misplaced,
+    stopped,
+    update_paused,
+)
 
 DEFAULT_DELAY = 5 * SECOND
 STABLE_AFTER = 30 * SECOND
@@ -117,7 +125,7 @@ def supervise(situation: Situation, slot: Slot) -> Plan:
 def replace(plan: Plan, situation: Situation, slot: Slot, task: Task, verdict: Verdict) -> None:
     """Carry out a verdict: stop the task and, if so judged, make its successor."""
     service, now = situation.service, situation.now
-    stop = (Desire(task, TaskState.SHUTDOWN),) if task.desired_state <= TaskState.RUNNING else ()
+    stop = (Desire(task, TaskState.SHUTDOWN),) if not task.desired_state.stops else ()
     if not verdict.restart:
         if stop:
             plan.do(*stop)
@@ -130,7 +138,7 @@ def replace(plan: Plan, situation: Situation, slot: Slot, task: Task, verdict: V
         now,
         slot=slot.number,
         node_id=slot.node_id,
-        desired=TaskState.READY if wait else TaskState.RUNNING,
+        wait=wait,
         not_before=now + verdict.delay if verdict.delay else 0,
         restarts=NO_RESTARTS if dirty(service, task) else verdict.history,
     )
@@ -146,17 +154,13 @@ def _start_when_due(plan: Plan, situation: Situation, slot: Slot, task: Task) ->
         seconds = (task.not_before - situation.now) / SECOND
         plan.notes[slot.name] = f"task {task.id} starts in {seconds:.1f} s (restart delay)"
         return
-    stopping = [
-        other
-        for other in slot.tasks
-        if other.desired_state > TaskState.RUNNING and not stopped(situation, other)
-    ]
+    stopping = [other for other in slot.tasks if other.desired_state.stops and not stopped(situation, other)]
     if holder := situation.holder(slot.number, slot.node_id):
         stopping.append(holder)
     if stopping:
         plan.notes[slot.name] = f"task {task.id} starts when task {stopping[-1].id} has stopped"
         return
-    plan.do(Desire(task, TaskState.RUNNING))
+    plan.do(Desire(task, goal(situation.service)))
     plan.notes[slot.name] = f"task {task.id} may start"
 
 

@@ -22,6 +22,19 @@ def task_spec(service: Service) -> TaskSpec:
     return template
 
 
+def iteration(service: Service) -> int | None:
+    """Which execution of a job is the present one; None for services that are no jobs."""
+    mode = service.spec.mode
+    if mode.replicated_job is None and mode.global_job is None:
+        return None
+    return service.job_status.job_iteration if service.job_status else 0
+
+
+def goal(service: Service) -> TaskState:
+    """The desired state of a task that may start: a job's should complete, others should run."""
+    return TaskState.RUNNING if iteration(service) is None else TaskState.COMPLETE
+
+
 @dataclass(frozen=True)
 class TaskFactory:
     """Makes tasks; `rng` gives their ids."""
@@ -35,11 +48,12 @@ class TaskFactory:
         *,
         slot: int = 0,
         node_id: str = "",
-        desired: TaskState = TaskState.RUNNING,
+        wait: bool = False,
         not_before: int = 0,
         restarts: RestartHistory | None = None,
     ) -> Task:
-        """A new task of a service, with copies of all that it needs of it."""
+        """A new task of a service, with copies of all that it needs of it. One that is to `wait` is placed
+        and made ready, and started by a later decision."""
         allocated = service.endpoint or Endpoint()
         endpoint = msgspec.structs.replace(allocated, spec=service.spec.endpoint_spec or EndpointSpec())
         return Task(
@@ -52,8 +66,9 @@ class TaskFactory:
             spec=task_spec(service),
             spec_version=service.spec_version,
             status=TaskStatus(state=TaskState.NEW, timestamp=now, message="created"),
-            desired_state=desired,
+            desired_state=TaskState.READY if wait else goal(service),
             endpoint=endpoint,
+            job_iteration=iteration(service),
             registry_auth=service.registry_auth,
             not_before=not_before,
             restarts=restarts or RestartHistory(),
@@ -107,7 +122,7 @@ class Slot:
     @property
     def runnable(self) -> tuple[Task, ...]:
         """Tasks that should run or get ready to."""
-        return tuple(task for task in self.tasks if task.desired_state <= TaskState.RUNNING)
+        return tuple(task for task in self.tasks if not task.desired_state.stops)
 
     @property
     def running(self) -> bool:
@@ -165,7 +180,7 @@ def stopped(situation: Situation, task: Task) -> bool:
     """True when the task holds nothing that its successor could collide with."""
     if task.status.state.terminal or not task.node_id:
         return True
-    if task.status.state < TaskState.ASSIGNED and task.desired_state > TaskState.RUNNING:
+    if task.status.state < TaskState.ASSIGNED and task.desired_state.stops:
         return True  # its node has never heard of it, and will not start it if it does
     node = situation.nodes.get(task.node_id)
     return node is None or node.status.state == NodeState.DOWN

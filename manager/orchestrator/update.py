@@ -104,7 +104,7 @@ def _clean(situation: Situation, slot: Slot) -> list[Task]:
 
 def _tried(situation: Situation, slot: Slot) -> bool:
     """True when a new task is in the slot: from there on the restart supervisor looks after it."""
-    return any(task.desired_state <= TaskState.RUNNING for task in _clean(situation, slot))
+    return any(not task.desired_state.stops for task in _clean(situation, slot))
 
 
 def _under_way(situation: Situation, slot: Slot, since: int, config: UpdateConfig) -> int | None:
@@ -118,7 +118,7 @@ def _under_way(situation: Situation, slot: Slot, since: int, config: UpdateConfi
         coming = newest.status.state < TaskState.RUNNING and not dirty(situation.service, newest)
         return None if left and coming else 0
     first = attempts[0]
-    if first.status.state < TaskState.RUNNING and first.desired_state <= TaskState.RUNNING:
+    if first.status.state < TaskState.RUNNING and not first.desired_state.stops:
         return None
     began = first.running_at or first.updated_at
     return began + config.delay if config.delay else 0
@@ -179,7 +179,7 @@ def _replace(plan: Plan, situation: Situation, slot: Slot, config: UpdateConfig)
         situation.now,
         slot=slot.number,
         node_id=slot.node_id,
-        desired=TaskState.READY if wait else TaskState.RUNNING,
+        wait=wait,
     )
     plan.do(*stops, Create(new))
     order = "starts before the old one stops" if kept else "starts when the old one has stopped"

@@ -109,7 +109,7 @@ class NodeInfo:
             self.ports[port] += sign
         for kind, amount in generic_amounts(reserved.generic_resources or ()).items():
             self.generic[kind] += sign * amount
-        if task.desired_state <= TaskState.COMPLETE:
+        if not task.desired_state.stops:
             self.active += sign
             self.active_by_service[task.service_id] += sign
 

@@ -201,7 +201,7 @@ class Scheduler:
 
 
 def _to_place(task: Task) -> bool:
-    return task.status.state is TaskState.PENDING and task.desired_state <= TaskState.COMPLETE
+    return task.status.state is TaskState.PENDING and not task.desired_state.stops
 
 
 def _failed(task: Task) -> bool:

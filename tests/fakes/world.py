@@ -12,8 +12,10 @@ from cluster.objects import Node, NodeDescription, NodeStatus, Service, StoreObj
 from cluster.seams import SECOND
 from cluster.spec import NodeSpec, ServiceSpec
 from cluster.states import Availability, NodeState, TaskState
-from manager.orchestrator import global_, node_down, reaper, replicated
+from manager.orchestrator import node_down, reaper
 from manager.orchestrator.constraint_enforcer import unfit
+from manager.orchestrator.job import executed
+from manager.orchestrator.orchestrator import reconcile
 from manager.orchestrator.plan import Plan
 from manager.orchestrator.situation import Situation, TaskFactory
 from manager.store import Transaction, View
@@ -80,7 +82,7 @@ class World:
         """Create the service of that name, or update it as the API does."""
         service = self.view.by_name(Service, spec.name)
         if service is None:
-            service = Service(id=spec.name, spec=spec)
+            service = executed(Service(id=spec.name, spec=spec), self.now)
         else:
             service = replace(
                 service,
@@ -89,6 +91,7 @@ class World:
                 spec=spec,
                 update_status=None,
             )
+            service = executed(service, self.now)
         self.put(service)
         stored = self.view.get(Service, service.id)
         assert stored is not None
@@ -103,7 +106,7 @@ class World:
         return [
             task
             for task in self.tasks(service)
-            if task.status.state == TaskState.RUNNING and task.desired_state <= TaskState.RUNNING
+            if task.status.state == TaskState.RUNNING and not task.desired_state.stops
         ]
 
     # --- managers -------------------------------------------------------------------------------------
@@ -115,7 +118,7 @@ class World:
         for service in self.view.all(Service):
             tasks = tuple(self.view.tasks_of_service(service.id))
             situation = Situation(service, tasks, nodes, self.view.index, self.now, self.factory)
-            plan.merge((global_ if global_.is_global(service) else replicated).reconcile(situation))
+            plan.merge(reconcile(situation))
         for service_id in {task.service_id: None for task in self.view.all(Task)}:
             plan.merge(reaper.reap(self.view, service_id))
         for node_id in {**nodes, **{task.node_id: None for task in self.view.all(Task) if task.node_id}}:
@@ -142,9 +145,9 @@ class World:
 
     def schedule(self) -> None:
         """Put unassigned tasks on the fitting ready node with the fewest."""
-        load = Counter(task.node_id for task in self.tasks() if task.desired_state <= TaskState.RUNNING)
+        load = Counter(task.node_id for task in self.tasks() if not task.desired_state.stops)
         for task in self.tasks():
-            if task.status.state >= TaskState.ASSIGNED or task.desired_state > TaskState.RUNNING:
+            if task.status.state >= TaskState.ASSIGNED or task.desired_state.stops:
                 continue
             node_id = task.node_id
             if not node_id:
@@ -174,9 +177,9 @@ class World:
         node = self.view.get(Node, task.node_id) if task.node_id else None
         if task.status.state < TaskState.ASSIGNED or node is None or node.status.state != NodeState.READY:
             return False
-        if task.desired_state > TaskState.RUNNING:
+        if task.desired_state.stops:
             wanted = TaskState.SHUTDOWN
-        elif task.desired_state == TaskState.RUNNING:
+        elif task.desired_state >= TaskState.RUNNING:
             wanted = TaskState.RUNNING
         else:
             wanted = TaskState.READY

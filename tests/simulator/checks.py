@@ -135,7 +135,7 @@ class Checks:
                 self._note_needs(new)
                 if isinstance(old, Task):
                     self._check_states(old, new)
-                if new.desired_state > TaskState.RUNNING:
+                if new.desired_state.stops:
                     self._unwanted_since.setdefault(new.id, self.world.loop.now)
             labels = getattr(getattr(new, "spec", None), "labels", None)
             if labels and "op" in labels and new is not None:
@@ -337,7 +337,7 @@ class Checks:
         configs = (service.spec.update_config, service.spec.rollback_config)
         surge = max((c.parallelism or 1 << 30) if c is not None else 1 for c in configs)
         # As docs/guarantees.md says: what Shoal wants counts, not what is on its way out.
-        wanted = {t.id for t in view.tasks_of_service(service.id) if t.desired_state <= TaskState.RUNNING}
+        wanted = {t.id for t in view.tasks_of_service(service.id) if not t.desired_state.stops}
         count = sum(other.task.id in wanted for _, other in self._running())
         return count, service, surge
 

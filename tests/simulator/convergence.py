@@ -83,7 +83,7 @@ def _tasks(world: "World", view: View) -> str:
             return f"task {task.name} of a removed service is left"
         if holds_addresses(task):
             return f"task {task.name} is orphaned and has its addresses still"
-        if task.status.state <= TaskState.RUNNING < task.desired_state:
+        if task.desired_state.stops and not task.status.state.terminal:
             return f"task {task.name} is {task.status.state.word} and should be {task.desired_state.word}"
     return ""
 
@@ -94,7 +94,7 @@ def _services(world: "World", view: View) -> str:
         tasks = [
             task
             for task in view.tasks_of_service(service.id)
-            if task.desired_state <= TaskState.RUNNING and not task.status.state.terminal
+            if not task.desired_state.stops and not task.status.state.terminal
         ]
         paused = service.update_status is not None and service.update_status.state in PAUSED
         if image.partition(":")[0] not in STEADY or paused:
@@ -128,7 +128,7 @@ def _machines(world: "World", view: View) -> str:
             task = view.get(Task, task_id)
             if task is None:
                 return f"{node.name} has a container of {task_id}, which is no task"
-            if container.running and task.desired_state > TaskState.RUNNING:
+            if container.running and task.desired_state.stops:
                 return f"{node.name} runs {task.name}, which should be {task.desired_state.word}"
     for task in view.all(Task):
         if task.status.state is not TaskState.RUNNING:

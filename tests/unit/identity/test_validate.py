@@ -101,14 +101,9 @@ def test_bad_templates(template: dict[str, Any], message: str) -> None:
         service(template=template)
 
 
-def test_plugins_and_jobs_are_not_served() -> None:
-    for body in (
-        {"template": {"Runtime": "plugin"}},
-        {"Mode": {"ReplicatedJob": {}}},
-        {"Mode": {"GlobalJob": {}}},
-    ):
-        with pytest.raises(NotImplementedHere):
-            service(**body)
+def test_plugins_are_not_served() -> None:
+    with pytest.raises(NotImplementedHere):
+        service(template={"Runtime": "plugin"})
 
 
 @pytest.mark.parametrize(
@@ -116,6 +111,10 @@ def test_plugins_and_jobs_are_not_served() -> None:
     [
         ({"Mode": {"Replicated": {}, "Global": {}}}, "must specify only one service mode"),
         ({"Mode": {"Replicated": {"Replicas": -1}}}, "negative"),
+        ({"Mode": {"ReplicatedJob": {"MaxConcurrent": -1}}}, "negative"),
+        ({"Mode": {"ReplicatedJob": {"TotalCompletions": 100001}}}, "at most 100000"),
+        ({"Mode": {"ReplicatedJob": {}}, "UpdateConfig": {}}, "Jobs may not have an update config"),
+        ({"Mode": {"GlobalJob": {}}, "RollbackConfig": {}}, "Jobs may not have a rollback config"),
         ({"Mode": {"Replicated": {"Replicas": 10**9}}}, "at most 100000"),
         ({"UpdateConfig": {"MaxFailureRatio": 1.5}}, "update-maxfailureratio"),
         ({"UpdateConfig": {"Order": "any"}}, "unrecognized update order"),

@@ -20,8 +20,10 @@ from cluster.objects import Node, Service, Task
 from cluster.seams import SECOND
 from cluster.spec import (
     ContainerSpec,
+    GlobalJobMode,
     GlobalMode,
     Placement,
+    ReplicatedJobMode,
     ReplicatedMode,
     RestartPolicy,
     ServiceMode,
@@ -131,7 +133,7 @@ class Story:
         """One line for each task."""
         return [
             self._named(
-                f"{task.id} {task.service_name}.{task.slot or task.node_id} on {task.node_id or '-'}: "
+                f"{task.id} {task.name.removesuffix('.' + task.id)} on {task.node_id or '-'}: "
                 f"{task.status.state.word}, desired {task.desired_state.word}, {_image(task)}"
             )
             for task in self.world.tasks()
@@ -159,7 +161,7 @@ def _spec(name: str, settings: dict[str, str]) -> ServiceSpec:
     def seconds(key: str) -> int | None:
         return int(float(settings[key]) * SECOND) if key in settings else None
 
-    replicated = ReplicatedMode(replicas=int(settings.get("replicas", "1")))
+    job = settings.get("mode", "").endswith("job")
     restart = RestartPolicy(
         condition=settings.get("restart", ""),
         delay=seconds("restart-delay"),
@@ -176,18 +178,30 @@ def _spec(name: str, settings: dict[str, str]) -> ServiceSpec:
     )
     return ServiceSpec(
         name=name,
-        mode=ServiceMode(global_=GlobalMode())
-        if settings.get("mode") == "global"
-        else ServiceMode(replicated=replicated),
+        mode=_mode(settings),
         task_template=TaskSpec(
             container_spec=ContainerSpec(image=settings.get("image", "v1")),
             restart_policy=restart,
             placement=Placement(constraints=[settings["constraint"]]) if "constraint" in settings else None,
             force_update=int(settings.get("force", "0")),
         ),
-        update_config=update,
-        rollback_config=UpdateConfig(parallelism=1),
+        update_config=None if job else update,
+        rollback_config=None if job else UpdateConfig(parallelism=1),
     )
+
+
+def _mode(settings: dict[str, str]) -> ServiceMode:
+    match settings.get("mode"):
+        case "global":
+            return ServiceMode(global_=GlobalMode())
+        case "global-job":
+            return ServiceMode(global_job=GlobalJobMode())
+        case "job":
+            total, at_once = int(settings["total"]), int(settings.get("at-once", "1"))
+            return ServiceMode(
+                replicated_job=ReplicatedJobMode(max_concurrent=at_once, total_completions=total)
+            )
+    return ServiceMode(replicated=ReplicatedMode(replicas=int(settings.get("replicas", "1"))))
 
 
 def stories() -> list[Path]:

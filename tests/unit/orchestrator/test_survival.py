@@ -18,7 +18,7 @@ from manager.ca.roles import RoleManager
 from manager.dispatcher import Dispatcher
 from manager.leader import Runnable
 from manager.orchestrator.node_down import OrphanKeeper
-from manager.orchestrator.orchestrator import GlobalOrchestrator, ReplicatedOrchestrator
+from manager.orchestrator.orchestrator import GlobalOrchestrator, JobOrchestrator, ReplicatedOrchestrator
 from manager.orchestrator.reaper import Reaper
 from manager.raft.errors import NotLeader, OutcomeUnknown, Overloaded, TooLarge
 from manager.scheduler import Scheduler
@@ -69,6 +69,7 @@ class Leader:
             Allocator(store, clock, rng),
             ReplicatedOrchestrator(store, clock, rng),
             GlobalOrchestrator(store, clock, rng),
+            JobOrchestrator(store, clock, rng),
             OrphanKeeper(store, clock),
             Reaper(store, clock),
             Scheduler(store, clock),
@@ -163,14 +164,14 @@ async def test_the_dispatcher_survives_refused_reports_descriptions_and_downs(
     await ended(running)
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(9))
 async def test_a_defect_ends_a_controller_loudly(number: int) -> None:
     leader = Leader()
     await leader.found()
     leader.proposer.error = lambda: TypeError("a defect")
     controller = leader.controllers()[number]
     running = asyncio.ensure_future(controller.run())
-    if isinstance(controller, GlobalOrchestrator):
+    if isinstance(controller, GlobalOrchestrator | JobOrchestrator):
         await leader.clock.advance(SECOND)
         assert not leader.proposer.refused  # it has no work here
         running.cancel()
