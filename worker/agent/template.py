@@ -22,7 +22,7 @@ class Template:
             ".Node.Platform.Architecture": node.platform.architecture,
             ".Task.ID": task.id,
             ".Task.Name": task.name,
-            ".Task.Slot": str(task.slot) if task.slot else task.node_id,
+            ".Task.Slot": task.node_id if task.shown_slot is None else str(task.shown_slot),
         }
 
     def expand(self, text: str) -> str:
