@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from cluster.errors import InvalidArgument
+from cluster.pattern import compiled
 from worker.api.http import boolean_filter, matches_labels
 from worker.engine import Engine
 from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus, HealthStatus
@@ -42,7 +43,7 @@ def matcher(
     add("health", lambda _, state, v: state.health.status.value == v)
     _check(wanted, "exited", None)
     add("exited", lambda _, state, v: state.status is ContainerStatus.EXITED and state.exit_code == int(v))
-    names = [_pattern(text) for text in wanted.get("name", ())]
+    names = [compiled(text) for text in wanted.get("name", ())]
     if names:
         tests.append(
             lambda config, _: any(n.search(config.name) or n.search(f"/{config.name}") for n in names)
@@ -72,13 +73,6 @@ def _check(wanted: Mapping[str, list[str]], key: str, allowed: set[str] | None) 
                 raise InvalidArgument(f"invalid filter '{key}={value}': expected a number")
         elif value not in allowed:
             raise InvalidArgument(f"invalid filter '{key}={value}': use one of {', '.join(sorted(allowed))}")
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise InvalidArgument(f"invalid filter 'name={text}': {error}") from error
 
 
 def _descends(config: ContainerConfig, name: str) -> bool:

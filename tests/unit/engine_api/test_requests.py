@@ -131,7 +131,7 @@ async def test_unknown_containers(api: Api) -> None:
 @pytest.mark.parametrize("name", ["a{99999999999999999999}", "(" * 3000 + "a" + ")" * 3000, "[", "a**", "\\"])
 async def test_patterns_that_no_engine_takes(api: Api, name: str) -> None:
     status, answer = await api("GET", "/containers/json", filters=json.dumps({"name": [name]}))
-    assert (status, "invalid filter" in answer["message"]) == (400, True)
+    assert (status, "invalid pattern" in answer["message"]) == (400, True)
 
 
 @pytest.mark.parametrize("limit", ["9" * 5000, "1e3", "0x10", "1_000", "--1"])
