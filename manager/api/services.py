@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from cluster.codec import carried
-from cluster.defaults import stored_service
+from cluster.defaults import stored_service, with_defaults
 from cluster.engine_json import service_json
 from cluster.errors import InvalidArgument, OutOfSequence
 from cluster.ids import new_id
@@ -28,13 +28,11 @@ from manager.orchestrator.replicated_job import is_replicated_job, max_concurren
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
-_MODES = ("replicated", "global", "replicated-job", "global-job")
 
 
 async def list_services(request: web.Request) -> web.Response:
     """GET /services."""
     filters = parse_filters(request, _FILTERS)
-    modes = filters.words("mode", _MODES)
     view = await state(request)
     services = [
         service
@@ -43,7 +41,7 @@ async def list_services(request: web.Request) -> web.Response:
         and filters.prefix("name", service.spec.name)
         and filters.labels(service.spec.labels)
         and filters.exact("runtime", service.spec.task_template.runtime or "container")
-        and (not modes or mode_word(service.spec) in modes)
+        and filters.exact("mode", mode_word(service.spec))
     ]
     with_status = flag(request, "status")
     return answer(
@@ -154,7 +152,8 @@ def respecified(service: Service, spec: ServiceSpec, now: int) -> Service:
         previous_spec_version=service.spec_version,
         update_status=None,
     )
-    return changed if spec == service.spec else executed(changed, now)
+    same = with_defaults(spec) == with_defaults(service.spec)
+    return changed if same else executed(changed, now)
 
 
 def rolled_back(service: Service, version: int, now: int) -> Service:
