@@ -14,7 +14,7 @@ from netplane.builder import Handles
 from netplane.errors import NetworkError
 from netplane.host_rules import PortKey, Published
 from netplane.libnftables import LibNftables
-from netplane.model import SandboxRecord, Segment
+from netplane.model import SandboxRecord, Segment, way_out
 from netplane.netlink import conntrack, nft
 from netplane.netlink.wire import NetlinkError, NetlinkSocket
 from netplane.records import ClusterRecords
@@ -49,12 +49,13 @@ class Balancers:
         self._records = records
         self._withdrawn = withdrawn
         self._published: dict[PortKey, Published] = {}
+        self._networks6 = ""
         self._framed = False  # True once the host's table is this run's
         self._vips: dict[str, Vips] = {}
         self._inside: dict[str, _Inside] = {}
         self._open: set[str] = set()  # sandboxes whose host ports lead to them
 
-    def start(self, segments: Iterable[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
+    def start(self, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
         """Keep the table of an earlier run, so that published ports go on until the records arrive."""
         try:
             self._rules.list(f"chain ip {host_rules.TABLE} {host_rules.LAYOUT}")
@@ -73,7 +74,7 @@ class Balancers:
     # --- all ----------------------------------------------------------------------------------------------
 
     def apply(
-        self, touched: Iterable[str], segments: Iterable[Segment], sandboxes: Iterable[SandboxRecord]
+        self, touched: Iterable[str], segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]
     ) -> None:
         """Bring the host's table and every sandbox's in line with the records of the touched networks."""
         self.apply_host(segments, sandboxes)
@@ -102,7 +103,7 @@ class Balancers:
         if failure is not None:
             raise failure
 
-    def apply_host(self, segments: Iterable[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
+    def apply_host(self, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
         """Bring the host's table in line."""
         published = self._records.published(self._withdrawn)
         if self._framed:
@@ -110,6 +111,8 @@ class Balancers:
         else:
             commands = host_rules.frame() + host_rules.networks(segments) + host_rules.publish({}, published)
             for record in sandboxes:
+                if not _entry(record):
+                    continue
                 commands += host_rules.open_host_ports(_entry(record), record.sandbox.ports)
         try:
             self._rules.run(commands)
@@ -118,6 +121,10 @@ class Balancers:
             raise
         self._framed = True
         self._published = published
+        networks6 = host_rules.networks6(segments)
+        if networks6 != self._networks6:
+            self._rules.run(networks6)
+            self._networks6 = networks6
 
     def forget_udp(self, addresses: Collection[str]) -> None:
         """UDP flows to these addresses choose again; TCP connections may finish."""
@@ -134,7 +141,7 @@ class Balancers:
             inside = _Inside(record, handles.rules, whole=False)
             self._write_whole(inside)
             self._inside[record.sandbox.id] = inside
-        if record.sandbox.ports:
+        if record.sandbox.ports and _entry(record):
             self._rules.run(host_rules.open_host_ports(_entry(record), record.sandbox.ports))
             self._open.add(record.sandbox.id)
 
@@ -143,7 +150,7 @@ class Balancers:
 
         At once if its name server `moved` to another port.
         """
-        if record.sandbox.ports:
+        if record.sandbox.ports and _entry(record):
             self._open.add(record.sandbox.id)
         if handles.rules is not None:
             inside = self._inside[record.sandbox.id] = _Inside(record, handles.rules, whole=False)
@@ -160,6 +167,26 @@ class Balancers:
             except NetworkError as error:
                 log.warning("closing host ports of %s: %s", record.sandbox.id, error)
             conntrack.forget(self._flows, [_entry(record)])
+
+    def change(self, before: SandboxRecord, after: SandboxRecord, handles: Handles) -> None:
+        """A sandbox is in other networks now: its table follows, and its host ports lead to its way out."""
+        inside = self._inside.get(after.sandbox.id)
+        if inside is not None:
+            inside.record = after
+            self._write_whole(inside)
+        elif handles.rules is not None:
+            self._inside[after.sandbox.id] = inside = _Inside(after, handles.rules, whole=False)
+            self._write_whole(inside)
+        ports = after.sandbox.ports
+        if not ports or _entry(before) == _entry(after):
+            return
+        if before.sandbox.id in self._open:
+            self._rules.run(host_rules.close_host_ports(ports))
+            self._open.discard(before.sandbox.id)
+            conntrack.forget(self._flows, [_entry(before)])
+        if _entry(after):
+            self._rules.run(host_rules.open_host_ports(_entry(after), ports))
+            self._open.add(after.sandbox.id)
 
     def _write_whole(self, inside: _Inside) -> None:
         vips: Vips = {}
@@ -199,7 +226,7 @@ def _uses_udp(inside: _Inside) -> bool:
 
 def _entry(record: SandboxRecord) -> str:
     """The address that a sandbox's host ports lead to: of the network that leads out."""
-    for interface in record.interfaces:
-        if interface.gateway:
-            return interface.address
+    interface = way_out(record.interfaces)
+    if interface is not None:
+        return interface.address
     return record.interfaces[0].address if record.interfaces else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from cluster.dataplane import mac_for
 from netplane import netns, sysctl
 from netplane.errors import NetworkError
-from netplane.model import Interface, Segment
+from netplane.model import Interface, Segment, way_out, way_out6
 from netplane.netlink import route
 from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
 from netplane.resolv import NAME_SERVER
@@ -40,6 +40,11 @@ class Handles:
             if each is not None:
                 each.close()
         self.rules = self.dns_udp = self.dns_tcp = None
+
+
+def port_of(handles: Handles) -> int:
+    """The port of the name server whose sockets these are; 0 if there are none."""
+    return int(handles.dns_udp.getsockname()[1]) if handles.dns_udp is not None else 0
 
 
 def port_name(sandbox_id: str, number: int) -> str:
@@ -83,22 +88,88 @@ def build(
         descriptor = netns.make_namespace(path)
         _prepare(ingress=any(each.ingress for each in interfaces))
         # The veths come from the host's side, all else from within.
-        if interfaces:
-            host.execute([_veth(each, descriptor) for each in interfaces], "making a veth pair")
-        inside = NetlinkSocket(ROUTE)
-        try:
-            inside.execute(_inside(interfaces, segments), "configuring the network namespace")
-        finally:
-            inside.close()
+        _veths(interfaces, descriptor, host)
+        messages = [route.link_up(LOOPBACK), *_inside(interfaces, segments), *_ways_out(interfaces)]
+        _within(messages, "configuring the network namespace")
         if interfaces:
             host.execute(_attach(interfaces, segments), "attaching to the network")
-        if rules:
-            handles.rules = NetlinkSocket(NETFILTER)
-        if name_server:
-            handles.dns_udp, handles.dns_tcp = open_name_server(0)
+        _open_sockets(handles, rules=rules, name_server=name_server)
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def plug(
+    path: Path,
+    interface: Interface,
+    interfaces: Sequence[Interface],
+    segment: Segment,
+    host: NetlinkSocket,
+    handles: Handles,
+    *,
+    open_sockets: bool,
+) -> None:
+    """Give a namespace one more interface; `interfaces` are all that it then has.
+
+    Opens the sockets in it if it had none. Must run in a thread that ends afterwards. When it fails, the
+    caller unplugs the interface.
+    """
+    segments = {segment.network_id: segment}
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netns.enter_namespace(descriptor)
+        _veths([interface], descriptor, host)
+        messages = [*_inside([interface], segments), *_ways_out(interfaces)]
+        _within(messages, "configuring the network namespace")
+        host.execute(_attach([interface], segments), "attaching to the network")
+        if open_sockets:
+            _open_sockets(handles, rules=True, name_server=True)
+    finally:
+        os.close(descriptor)
+
+
+def unplug(
+    path: Path,
+    interface: Interface,
+    remaining: Sequence[Interface],
+    segments: Mapping[str, Segment],
+    host: NetlinkSocket,
+) -> None:
+    """Take an interface from a namespace; the remaining ones lead out. Must run in a thread that ends
+    afterwards. What is gone already is no error."""
+    host.execute(_detach([interface], segments), "detaching from the network", ignore=(_ENODEV, _ENOENT))
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netns.enter_namespace(descriptor)
+        if messages := _ways_out(remaining):
+            _within(messages, "configuring the network namespace")
+    finally:
+        os.close(descriptor)
+
+
+def _veths(interfaces: Sequence[Interface], descriptor: int, host: NetlinkSocket) -> None:
+    """Veth pairs; the thread is in the namespace of their inner ends."""
+    if interfaces:
+        host.execute([_veth(each, descriptor) for each in interfaces], "making a veth pair")
+    for each in interfaces:
+        if each.address6:
+            sysctl.write(f"ipv6/conf/{each.device}/accept_ra", "0")
+            sysctl.write(f"ipv6/conf/{each.device}/disable_ipv6", "0")
+
+
+def _within(messages: Sequence[bytes], what: str) -> None:
+    inside = NetlinkSocket(ROUTE)
+    try:
+        inside.execute(messages, what)
+    finally:
+        inside.close()
+
+
+def _open_sockets(handles: Handles, *, rules: bool, name_server: bool) -> None:
+    if rules:
+        handles.rules = NetlinkSocket(NETFILTER)
+    if name_server:
+        handles.dns_udp, handles.dns_tcp = open_name_server(0)
 
 
 def reopen(*, rules: bool, name_server: bool, port: int) -> Handles:
@@ -121,6 +192,15 @@ def demolish(
     """Take sandboxes' namespaces and all of the host's side away; what is gone already is no error."""
     remains = list(remains)
     interfaces = [interface for _, each in remains for interface in each]
+    try:
+        if messages := _detach(interfaces, segments):
+            host.execute(messages, "detaching from the network", ignore=(_ENODEV, _ENOENT))
+    finally:
+        for path, _ in remains:
+            netns.remove_namespace(path)
+
+
+def _detach(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) -> list[bytes]:
     messages = [
         route.delete_neighbour(segments[each.network_id].index, each.address)
         for each in interfaces
@@ -129,12 +209,7 @@ def demolish(
     if interfaces:
         messages += [route.to_group(each.port, _DOOMED) for each in interfaces]
         messages.append(route.delete_group(_DOOMED))
-    try:
-        if messages:
-            host.execute(messages, "detaching from the network", ignore=(_ENODEV, _ENOENT))
-    finally:
-        for path, _ in remains:
-            netns.remove_namespace(path)
+    return messages
 
 
 def open_name_server(port: int) -> tuple[socket.socket, socket.socket]:
@@ -188,10 +263,13 @@ def _attach(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) ->
 
 
 def _inside(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) -> list[bytes]:
-    messages = [route.link_up(LOOPBACK)]
+    messages: list[bytes] = []
     for each in interfaces:
         messages.append(route.address(each.index, each.address, each.prefix))
+        messages += [route.address(each.index, more, 16) for more in each.link_local]
         messages.append(route.link_up(each.index))
+        if each.address6:
+            messages.append(route.address6(each.index, each.address6, each.prefix6))
         if each.gateway:
             messages.append(route.neighbour(each.index, each.gateway, mac_for(each.gateway)))
         if each.ingress:
@@ -203,7 +281,13 @@ def _inside(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) ->
                 route.default_route(hop, each.index, _MESH_TABLE),
                 route.mark_rule(mark, mask, _MESH_TABLE, _MESH_PRIORITY),
             ]
-    way_out = next((each for each in interfaces if each.gateway), None)
-    if way_out is not None:
-        messages.append(route.default_route(way_out.gateway, way_out.index))
+    return messages
+
+
+def _ways_out(interfaces: Sequence[Interface]) -> list[bytes]:
+    messages: list[bytes] = []
+    if (leading := way_out(interfaces)) is not None:
+        messages.append(route.default_route(leading.gateway, leading.index))
+    if (leading := way_out6(interfaces)) is not None:
+        messages.append(route.default_route6(leading.gateway6, leading.index))
     return messages

@@ -14,6 +14,13 @@ class NetworkNotFound(NetworkError, NotFound):
         super().__init__(f"network {network} not found")
 
 
+class NotConnected(NetworkError):
+    """The container is not in the network. dockerd answers this with 500, which clients have learnt."""
+
+    def __init__(self, container: str, network: str) -> None:
+        super().__init__(f"container {container} is not connected to network {network}")
+
+
 class NetworkNotReady(NetworkError, Unavailable):
     """A cluster network has not reached this node, or the node is in no cluster."""
 
@@ -28,6 +35,18 @@ class PredefinedNetwork(NetworkError, Forbidden):
 
 class InvalidNetwork(NetworkError, InvalidArgument):
     """The network or the sandbox can't be meant as written."""
+
+
+class PoolOverlap(NetworkError, Forbidden):
+    """The subnet is another network's (403, as dockerd answers)."""
+
+
+class PoolsExhausted(NetworkError, Unavailable):
+    """No default subnet is left."""
+
+
+class ActiveEndpoints(NetworkError, Forbidden):
+    """Containers are in the network (403, as dockerd answers)."""
 
 
 class AddressUnavailable(NetworkError, Conflict):

@@ -91,11 +91,48 @@ def networks(segments: Iterable[Segment]) -> str:
         lines.append(
             f"add rule ip {TABLE} egress ip saddr {segment.subnet} oifname @bridges ct status dnat masquerade"
         )
-        if not segment.internal:
+        if not segment.internal and segment.masquerade:
             lines.append(
                 f"add rule ip {TABLE} egress ip saddr {segment.subnet} oifname != @bridges masquerade"
             )
     return _commands(lines)
+
+
+def networks6(segments: Iterable[Segment]) -> str:
+    """The whole table of IPv6, in place of any that is there: who is masqueraded, and isolation. Networks of
+    this node alone have IPv6, so it is small; without one, there is no table."""
+    known = sorted((each for each in segments if each.subnet6), key=lambda segment: segment.bridge)
+    head = f"table ip6 {TABLE}\ndelete table ip6 {TABLE}\n"
+    if not known:
+        return head
+    bridges = ", ".join(f'"{segment.bridge}"' for segment in known)
+    ways_out = [
+        f"    ip6 saddr {segment.subnet6} oifname != {{ {bridges} }} masquerade"
+        for segment in known
+        if not segment.internal and segment.masquerade
+    ]
+    walls = [
+        f'    {direction} "{segment.bridge}" drop'
+        for segment in known
+        if segment.internal
+        for direction in ("iifname", "oifname")
+    ]
+    return head + _commands(
+        [
+            f"table ip6 {TABLE} {{",
+            "  chain postrouting {",
+            "    type nat hook postrouting priority 100",
+            *ways_out,
+            "  }",
+            "  chain forward {",
+            "    type filter hook forward priority 0",
+            *walls,
+            "    ct state established,related accept",
+            f"    oifname {{ {bridges} }} drop",
+            "  }",
+            "}",
+        ]
+    )
 
 
 def publish(before: Mapping[PortKey, Published], after: Mapping[PortKey, Published]) -> str:

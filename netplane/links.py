@@ -1,7 +1,7 @@
 """Bridges and VXLAN devices, through pyroute2: the cold part. Runs in worker threads, never in the loop."""
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from netplane.errors import NetworkError
 
 # A VXLAN header and what carries it: outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
 VXLAN_OVERHEAD = 50
+_NO_DETECTION = 0x02  # IFA_F_NODAD
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def clear_addresses(name: str) -> None:
             route.flush_addr(index=index, family=2)
 
 
-def ensure_bridge(name: str, *, mac: str, mtu: int, address: str) -> int:
-    """A bridge that is up, with a MAC that stays and the address ("a.b.c.d/prefix", or "" for none).
+def ensure_bridge(name: str, *, mac: str, mtu: int, address: str, address6: str = "") -> int:
+    """A bridge that is up, with a MAC that stays and the addresses ("a.b.c.d/prefix", or "" for none).
 
     Returns its index. A bridge that exists is kept with its ports and brought to this state.
     """
@@ -87,7 +88,7 @@ def ensure_bridge(name: str, *, mac: str, mtu: int, address: str) -> int:
         else:
             route.link("set", index=indexes[0], address=mac, mtu=mtu)
         index: int = indexes[0]
-        sysctl.prepare_bridge(name)
+        sysctl.prepare_bridge(name, ipv6=bool(address6))
         has = {
             f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}"
             for each in route.get_addr(index=index, family=2)
@@ -98,8 +99,22 @@ def ensure_bridge(name: str, *, mac: str, mtu: int, address: str) -> int:
         if address and address not in has:
             ip, _, prefix = address.partition("/")
             route.addr("add", index=index, address=ip, prefixlen=int(prefix), broadcast=_broadcast(address))
+        if address6:
+            ip, _, prefix = address6.partition("/")
+            # Told to do without duplicate detection: nobody else is on this link, and no one should wait.
+            route.addr(
+                "replace", index=index, family=10, address=ip, prefixlen=int(prefix), flags=_NO_DETECTION
+            )
         route.link("set", index=index, state="up")
     return index
+
+
+def isolate_ports(names: Sequence[str]) -> None:
+    """Let these ports of a bridge reach the bridge itself only, not each other."""
+    with _route("isolating ports") as route:
+        for name in names:
+            for index in route.link_lookup(ifname=name):
+                route.brport("set", index=index, isolated=1)
 
 
 def ensure_vxlan(name: str, *, bridge: int, vni: int, local: str, port: int, mtu: int) -> int:

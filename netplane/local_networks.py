@@ -1,4 +1,5 @@
-"""The networks of this node alone: the predefined three, and bridges that users make."""
+"""The networks of this node alone: the predefined three, bridges that users make, and networks that only hold
+settings for others (config-only)."""
 
 import hashlib
 import ipaddress
@@ -6,26 +7,37 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster.dataplane import mac_for
+from cluster.errors import Forbidden, NotImplementedHere, ShoalError
 from cluster.ids import new_container_id
 from cluster.seams import Clock, Random
-from cluster.spec import NetworkSpec
+from cluster.spec import IPAM, IPAMConfig, NetworkSpec
+from cluster.validate_ipam import check_ipam
 from netplane import links
-from netplane.errors import InvalidNetwork, NetworkInUse, NetworkNotFound, PredefinedNetwork
+from netplane.bridge_options import read_options
+from netplane.config_networks import check_settings_only, completed
+from netplane.errors import (
+    InvalidNetwork,
+    NetworkInUse,
+    NetworkNotFound,
+    PoolOverlap,
+    PredefinedNetwork,
+)
 from netplane.model import LocalNetwork, Segment
-from netplane.pool import AddressPool, free_subnet, parse_subnet
+from netplane.pool import AddressPool, free_subnet, unique_local_subnet
 from netplane.storage import Storage
 
 BRIDGE_PREFIX = "shb"
 DEFAULT_DEVICE = "shoal0"
-_MTU_OPTION = "com.docker.network.driver.mtu"
-_NAME_OPTION = "com.docker.network.bridge.name"
-_PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
+PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
+_ELSEWHERE = ("macvlan", "ipvlan")
+_OVERLAP = "invalid pool request: Pool overlaps with other one on this address space"
 
 
 @dataclass
 class _Bridge:
     segment: Segment
     pool: AddressPool
+    pool6: AddressPool | None
 
 
 class LocalNetworks:
@@ -43,7 +55,7 @@ class LocalNetworks:
         """Load the list, add the predefined networks where they are missing, and make every bridge."""
         self._networks = {network.id: network for network in self._storage.load_networks()}
         present = {network.name for network in self._networks.values()}
-        for name, driver in _PREDEFINED.items():
+        for name, driver in PREDEFINED.items():
             if name not in present:
                 spec = NetworkSpec(name=name, driver=driver, scope="local")
                 network = self._plan(spec, driver, predefined=True)
@@ -76,24 +88,30 @@ class LocalNetworks:
         return bridge.segment if bridge else None
 
     def pool(self, network_id: str) -> AddressPool:
-        """The addresses of a network."""
+        """The IPv4 addresses of a network."""
         return self._bridges[network_id].pool
 
+    def pool6(self, network_id: str) -> AddressPool | None:
+        """The IPv6 addresses of a network; None if it has none."""
+        return self._bridges[network_id].pool6
+
     def create(self, spec: NetworkSpec) -> LocalNetwork:
-        """Make a network and its bridge."""
-        driver = spec.driver or "bridge"
-        if driver != "bridge":
-            raise InvalidNetwork(
-                f"local networks with driver {driver!r} are not supported: use bridge, or overlay (swarm)"
-            )
-        if not spec.name:
-            raise InvalidNetwork("a network needs a name")
+        """Make a network, and its bridge if it is one."""
+        if not spec.name.strip():
+            raise InvalidNetwork("invalid name: name is empty")
+        if spec.name in PREDEFINED:
+            raise PredefinedNetwork(f"operation is not permitted on predefined {spec.name} network")
         if self.find(spec.name) is not None:
             raise NetworkInUse(f"network with name {spec.name} already exists")
-        network = self._plan(spec, driver, predefined=False)
-        bridge = self._raise(network)
+        if spec.config_only:
+            check_settings_only(spec)
+            network = self._plan(spec, "null", predefined=False)
+        else:
+            spec = completed(spec, self.find)
+            network = self._plan(spec, _driver(spec), predefined=False)
+            bridge = self._raise(network)
+            self._bridges[network.id] = bridge
         self._networks[network.id] = network
-        self._bridges[network.id] = bridge
         self._storage.save_networks(list(self._networks.values()))
         return network
 
@@ -104,23 +122,26 @@ class LocalNetworks:
             raise NetworkNotFound(network_id)
         if network.predefined:
             raise PredefinedNetwork(f"{network.name} is a pre-defined network and cannot be removed")
+        for other in self._networks.values():
+            if other.spec.config_from is not None and other.spec.config_from.network == network.name:
+                raise Forbidden(f'configuration network "{network.name}" is in use')
         del self._networks[network_id]
-        self._bridges.pop(network_id)
         self._storage.save_networks(list(self._networks.values()))
-        links.delete_links([network.bridge])
+        if self._bridges.pop(network_id, None) is not None:
+            links.delete_links([network.bridge])
 
     def _plan(self, spec: NetworkSpec, driver: str, *, predefined: bool) -> LocalNetwork:
+        check_ipam(spec.ipam, ipv6=spec.enable_ipv6)
         identifier = new_container_id(self._rng)
         if driver != "bridge":
             return LocalNetwork(identifier, spec.name, driver, self._clock.now(), spec, predefined=predefined)
-        options = spec.options or {}
+        if spec.enable_ipv4 is False:
+            raise NotImplementedHere("networks without IPv4 are not supported: leave EnableIPv4 out")
+        options = read_options(spec.options or {}, internal=spec.internal)
         subnet, gateway = self._choose_subnet(spec, predefined=predefined)
+        subnet6, gateway6 = self._choose_subnet6(spec)
         digest = hashlib.blake2b(identifier.encode(), digest_size=5).hexdigest()
-        device = DEFAULT_DEVICE if predefined else options.get(_NAME_OPTION, BRIDGE_PREFIX + digest)
-        try:
-            mtu = int(options.get(_MTU_OPTION, "1500"))
-        except ValueError as error:
-            raise InvalidNetwork(f"{_MTU_OPTION} must be a number of bytes") from error
+        device = DEFAULT_DEVICE if predefined else options.device or BRIDGE_PREFIX + digest
         if not predefined and device in links.list_links():
             raise NetworkInUse(f"a link named {device} already exists on this host")
         return LocalNetwork(
@@ -131,49 +152,123 @@ class LocalNetworks:
             spec=spec,
             subnet=str(subnet),
             gateway=gateway,
+            subnet6=subnet6,
+            gateway6=gateway6,
             bridge=device,
-            mtu=mtu,
+            mtu=options.mtu,
             predefined=predefined,
         )
 
     def _choose_subnet(self, spec: NetworkSpec, *, predefined: bool) -> tuple[ipaddress.IPv4Network, str]:
         own = [ipaddress.IPv4Network(each.subnet) for each in self._networks.values() if each.subnet]
-        config = spec.ipam.config[0] if spec.ipam and spec.ipam.config else None
-        if config is not None and config.subnet:
-            subnet = parse_subnet(config.subnet)
+        config = _config(spec.ipam, 4)
+        if config is not None:
+            subnet = ipaddress.IPv4Network(config.subnet)
             if any(subnet.overlaps(each) for each in own):
-                raise NetworkInUse(f"subnet {subnet} overlaps with that of another network")
+                raise PoolOverlap(_OVERLAP)
         elif predefined and self._default_subnet:
             subnet = ipaddress.IPv4Interface(self._default_subnet).network
         else:
             used = own + links.routed_subnets(ignore={DEFAULT_DEVICE} if predefined else set())
             subnet = free_subnet(used)
-        gateway = config.gateway if config is not None and config.gateway else str(subnet[1])
-        if ipaddress.IPv4Address(gateway) not in subnet:
-            raise InvalidNetwork(f"gateway {gateway} is not in subnet {subnet}")
-        return subnet, gateway
+        return subnet, _gateway(config, subnet)
+
+    def _choose_subnet6(self, spec: NetworkSpec) -> tuple[str, str]:
+        if not spec.enable_ipv6:
+            return "", ""
+        own = [ipaddress.IPv6Network(each.subnet6) for each in self._networks.values() if each.subnet6]
+        config = _config(spec.ipam, 6)
+        if config is None:
+            subnet = unique_local_subnet(self._rng)
+        else:
+            subnet = ipaddress.IPv6Network(config.subnet)
+            if any(subnet.overlaps(each) for each in own):
+                raise PoolOverlap(_OVERLAP)
+        return str(subnet), _gateway(config, subnet)
 
     def _raise(self, network: LocalNetwork) -> _Bridge:
+        options = read_options(network.spec.options or {}, internal=network.internal)
         subnet = ipaddress.IPv4Network(network.subnet)
+        subnet6 = ipaddress.IPv6Network(network.subnet6) if network.subnet6 else None
+        pool = _pool(network, subnet, network.gateway)
+        pool6 = _pool(network, subnet6, network.gateway6) if subnet6 else None
+        reachable = options.address_on_bridge
         index = links.ensure_bridge(
             network.bridge,
             mac=mac_for(network.gateway),
             mtu=network.mtu,
-            address=f"{network.gateway}/{subnet.prefixlen}",
+            address=f"{network.gateway}/{subnet.prefixlen}" if reachable else "",
+            address6=f"{network.gateway6}/{subnet6.prefixlen}" if reachable and subnet6 else "",
         )
-        config = network.spec.ipam.config[0] if network.spec.ipam and network.spec.ipam.config else None
-        reserved = [network.gateway]
-        if config is not None:
-            reserved += (config.auxiliary_addresses or {}).values()
-        pool = AddressPool(subnet, config.ip_range if config else "", reserved)
         segment = Segment(
             network_id=network.id,
             bridge=network.bridge,
             index=index,
             mtu=network.mtu,
             subnet=subnet,
-            gateway=network.gateway,
+            gateway=network.gateway if reachable else "",
             internal=network.internal,
             resolves_names=not network.predefined,
+            subnet6=subnet6,
+            gateway6=network.gateway6 if reachable else "",
+            masquerade=options.masquerade,
+            isolated=not options.containers_talk,
+            host_address=options.host_address,
+            interface_prefix=options.interface_prefix,
         )
-        return _Bridge(segment, pool)
+        return _Bridge(segment, pool, pool6)
+
+
+def _driver(spec: NetworkSpec) -> str:
+    driver = spec.driver or "bridge"
+    if driver in ("host", "null"):
+        raise Forbidden(f'only one instance of "{driver}" network is allowed')
+    if driver in _ELSEWHERE:
+        raise NotImplementedHere(f"networks with driver {driver!r} are not supported yet: use bridge")
+    if driver != "bridge":
+        raise PluginNotFound(driver)
+    return driver
+
+
+class PluginNotFound(ShoalError):
+    """There is no such network driver (404)."""
+
+    status = 404
+
+    def __init__(self, driver: str) -> None:
+        super().__init__(f'error looking up network plugin {driver}: plugin "{driver}" not found')
+
+
+def _config(ipam: IPAM | None, version: int) -> IPAMConfig | None:
+    found = [
+        config
+        for config in (ipam.config if ipam else None) or ()
+        if config.subnet and ipaddress.ip_network(config.subnet).version == version
+    ]
+    if len(found) > 1:
+        raise Forbidden("bridge driver doesn't support multiple subnets")
+    return found[0] if found else None
+
+
+def _gateway(config: IPAMConfig | None, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+    """The one asked for, else the first address that is not taken for something else."""
+    if config is not None and config.gateway:
+        return str(ipaddress.ip_address(config.gateway))
+    taken = {
+        ipaddress.ip_address(each)
+        for each in ((config.auxiliary_addresses or {}) if config is not None else {}).values()
+    }
+    within = ipaddress.ip_network(config.ip_range) if config is not None and config.ip_range else subnet
+    for number in range(within.num_addresses):
+        address = within[number]
+        if address != subnet.network_address and address not in taken:
+            return str(address)
+    raise InvalidNetwork(f"subnet {subnet} has no address for a gateway")
+
+
+def _pool(
+    network: LocalNetwork, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str
+) -> AddressPool:
+    config = _config(network.spec.ipam, subnet.version)
+    reserved = [gateway, *((config.auxiliary_addresses or {}).values() if config is not None else ())]
+    return AddressPool(subnet, config.ip_range if config is not None else "", reserved)

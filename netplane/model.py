@@ -1,6 +1,7 @@
 """What the agent asks of the network plane, and what it gets back."""
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -32,13 +33,20 @@ class Attachment(msgspec.Struct, frozen=True):
     """A place in a network.
 
     `network_id` is a cluster network's id, a local network's id, or "bridge". `address` is "a.b.c.d/prefix";
-    empty on a local network: the node allocates. `aliases` and `names` resolve to this sandbox alone.
+    empty on a local network: the node allocates. `aliases` and `names` resolve to this sandbox alone. `links`
+    are "container:alias": inside this sandbox, the alias means that container. `mac` is "" for the usual one.
+    Of several networks the one of the highest `priority` leads out, of equals the first.
     """
 
     network_id: str
     address: str = ""
     aliases: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    address6: str = ""
+    link_local: tuple[str, ...] = ()  # more IPv4 addresses of this end
+    mac: str = ""
+    links: tuple[str, ...] = ()
+    priority: int = 0
 
 
 class DNS(msgspec.Struct, frozen=True):
@@ -69,8 +77,10 @@ class Sandbox(msgspec.Struct, frozen=True):
     id: str
     netns: Path | None  # None: the host's
     addresses: dict[str, str] = {}  # network id → "a.b.c.d/prefix"
+    addresses6: dict[str, str] = {}  # network id → IPv6 address with prefix, where it has one
     macs: dict[str, str] = {}  # network id → MAC
     gateways: dict[str, str] = {}  # network id → the address that leads out, "" if none does
+    gateways6: dict[str, str] = {}
     resolv_conf: str = ""
     hosts: str = ""
     ports: tuple[HostPort, ...] = ()  # as bound
@@ -81,11 +91,13 @@ class LocalNetwork(msgspec.Struct, frozen=True):
 
     id: str
     name: str
-    driver: str  # bridge, host, null
+    driver: str  # bridge, host, null; null also for what only holds settings for others
     created_at: int
-    spec: NetworkSpec
+    spec: NetworkSpec  # as asked for, completed from the network that its settings are taken from
     subnet: str = ""
     gateway: str = ""
+    subnet6: str = ""  # "" without IPv6
+    gateway6: str = ""
     bridge: str = ""  # the Linux device
     mtu: int = 1500
     predefined: bool = False
@@ -109,6 +121,12 @@ class Segment:
     internal: bool = False
     ingress: bool = False
     resolves_names: bool = True  # False on the default bridge, which uses the host's resolvers
+    subnet6: ipaddress.IPv6Network | None = None
+    gateway6: str = ""
+    masquerade: bool = True  # containers are seen outside by the host's address
+    isolated: bool = False  # containers don't reach each other
+    host_address: str = ""  # where ports are published that name no address
+    interface_prefix: str = "eth"
 
 
 class Interface(msgspec.Struct, frozen=True):
@@ -124,11 +142,34 @@ class Interface(msgspec.Struct, frozen=True):
     mac: str
     gateway: str = ""  # leads out of the network; "" if nothing does
     ingress: bool = False
+    address6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
+    link_local: tuple[str, ...] = ()
+    priority: int = 0
 
     @property
     def cidr(self) -> str:
         """The address with its prefix length."""
         return f"{self.address}/{self.prefix}"
+
+    @property
+    def cidr6(self) -> str:
+        """The IPv6 address with its prefix length; "" without one."""
+        return f"{self.address6}/{self.prefix6}" if self.address6 else ""
+
+
+def way_out(interfaces: Sequence[Interface]) -> Interface | None:
+    """The interface of the default route: the ingress network's, else that of the highest priority, else the
+    first that leads anywhere."""
+    ways = [each for each in interfaces if each.gateway]
+    return min(ways, key=lambda each: (not each.ingress, -each.priority), default=None)
+
+
+def way_out6(interfaces: Sequence[Interface]) -> Interface | None:
+    """The interface of the IPv6 default route."""
+    ways = [each for each in interfaces if each.gateway6]
+    return min(ways, key=lambda each: -each.priority, default=None)
 
 
 class SandboxRecord(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ class Names:
         zone = self._zones.get(network_id)
         if zone is None:
             residents = [
-                Resident(interface.address, _names_in(record, network_id))
+                Resident(interface.address, _names_in(record, network_id), interface.address6)
                 for record in self._sandboxes.values()
                 for interface in record.interfaces
                 if interface.network_id == network_id
@@ -61,10 +61,27 @@ class Names:
         return View(
             udp=handles.dns_udp,
             tcp=handles.dns_tcp,
-            networks=tuple(each.network_id for each in record.interfaces if not each.ingress),
+            networks=served_networks(record),
+            links=links_of(record),
             upstreams=record.upstreams,
             make_socket=functools.partial(_socket_towards, record),
         )
+
+
+def served_networks(record: SandboxRecord) -> tuple[str, ...]:
+    """The networks that a sandbox's names come from."""
+    return tuple(each.network_id for each in record.interfaces if not each.ingress)
+
+
+def links_of(record: SandboxRecord) -> dict[bytes, bytes]:
+    """The names that mean another container in this sandbox alone: alias → its name, both lower-case."""
+    found: dict[bytes, bytes] = {}
+    for attachment in record.spec.attachments:
+        for link in attachment.links:
+            name, _, alias = link.partition(":")
+            name = name.lstrip("/")
+            found[(alias or name).lower().encode()] = name.lower().encode()
+    return found
 
 
 async def _socket_towards(record: SandboxRecord, server: str, family: int, kind: int) -> socket.socket:

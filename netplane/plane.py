@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -21,19 +21,23 @@ from cluster.seams import Clock, Random, system_random
 from cluster.spec import NetworkSpec
 from netplane import builder, doctor, links, netns, resolv, sysctl
 from netplane.adoption import survivors
+from netplane.attaching import Attaching, ignore
 from netplane.balancers import Balancers
 from netplane.dns.server import NameServers
-from netplane.errors import InvalidNetwork, NetworkError, NetworkInUse, NetworkNotFound, NetworkNotReady
+from netplane.errors import ActiveEndpoints, InvalidNetwork, NetworkError, NetworkNotFound, NetworkNotReady
 from netplane.host_ports import HostPorts
 from netplane.libnftables import LibNftables
 from netplane.local_networks import LocalNetworks
 from netplane.model import (
+    HostPort,
+    Interface,
     LocalNetwork,
     Mode,
     Sandbox,
     SandboxRecord,
     SandboxSpec,
     Segment,
+    way_out,
 )
 from netplane.names import Names
 from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
@@ -51,7 +55,7 @@ T = TypeVar("T")
 _NETWORK_PATIENCE = 5_000_000_000
 
 
-class NetPlane:
+class NetPlane(Attaching):
     """See the module. `bridge_subnet` ("a.b.c.d/prefix") fixes the default bridge's addresses."""
 
     def __init__(
@@ -65,6 +69,7 @@ class NetPlane:
         bridge_subnet: str = "",
     ) -> None:
         self.node_hostname = node_hostname
+        self.notice = ignore
         self._clock = clock
         self._storage = Storage(state_dir, run_dir)
         self._local = LocalNetworks(self._storage, clock, rng or system_random(), bridge_subnet)
@@ -125,6 +130,9 @@ class NetPlane:
         for interface in record.interfaces:
             if self._local.segment(interface.network_id) is not None:
                 self._local.pool(interface.network_id).allocate(interface.address)
+                pool6 = self._local.pool6(interface.network_id)
+                if pool6 is not None and interface.address6:
+                    pool6.allocate(interface.address6)
         try:
             self._host_ports.reserve(sandbox.id, sandbox.ports)
         except NetworkError as error:
@@ -135,8 +143,8 @@ class NetPlane:
                 sandbox.netns,
                 functools.partial(builder.reopen, rules=True, name_server=True, port=record.dns_port),
             )
-        moved = _port_of(handles) != record.dns_port
-        record = replace(record, dns_port=_port_of(handles))
+        moved = builder.port_of(handles) != record.dns_port
+        record = replace(record, dns_port=builder.port_of(handles))
         self._balancers.adopt(record, handles, moved=moved)
         if moved:
             self._storage.save_sandbox(record)
@@ -264,14 +272,16 @@ class NetPlane:
             undo.push_async_callback(self._site.demolish, path, interfaces)
             undo.callback(handles.close)
             await self._site.build(path, interfaces, by_id, handles, embedded=embedded)
-            ports = self._host_ports.reserve(spec.id, spec.host_ports)
+            if isolated := [each.port for each in interfaces if by_id[each.network_id].isolated]:
+                await self._run(links.isolate_ports, isolated)
+            ports = self._host_ports.reserve(spec.id, _published(spec, interfaces, by_id))
             undo.callback(self._host_ports.release, spec.id)
             sandbox = describe(spec, path, interfaces, ports, host_dns, embedded=embedded)
             record = SandboxRecord(
                 spec=spec,
                 sandbox=sandbox,
                 interfaces=interfaces,
-                dns_port=_port_of(handles),
+                dns_port=builder.port_of(handles),
                 upstreams=resolv.upstreams(spec.dns, host_dns) if embedded else (),
             )
             if embedded or ports:
@@ -282,7 +292,9 @@ class NetPlane:
             else:
                 self._register(record, handles)
             undo.pop_all()
-            return sandbox
+        for network_id in record.networks:
+            self.notice("connect", network_id, spec.id)
+        return sandbox
 
     async def _create_plain(self, spec: SandboxSpec, undo: contextlib.AsyncExitStack) -> Sandbox:
         host_dns = resolv.host_dns()
@@ -336,9 +348,10 @@ class NetPlane:
             self._storage.forget_sandbox(sandbox_id)
             del self._sandboxes[sandbox_id]
             for interface in record.interfaces:
-                if self._local.segment(interface.network_id) is not None:
-                    self._local.pool(interface.network_id).release(interface.address)
+                self._give_back(interface)
             self._names.forget(record.networks)
+            for network_id in record.networks:
+                self.notice("disconnect", network_id, sandbox_id)
             await self._drop_unused(record)
         finally:
             del self._building[sandbox_id]
@@ -389,12 +402,21 @@ class NetPlane:
         async with self._lock:
             network = self.network(name_or_id)
             if residents := self.residents(network.id):
-                raise NetworkInUse(
-                    f"error while removing network: network {network.name} id {network.id} has active "
-                    f"endpoints ({', '.join(sorted(residents))})"
+                raise ActiveEndpoints(
+                    f"error while removing network: network {network.name} has active endpoints "
+                    f"({', '.join(self._names_of(sorted(residents)))})"
                 )
             await self._run(self._local.remove, network.id)
             await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+
+    def _names_of(self, sandbox_ids: Sequence[str]) -> list[str]:
+        """As dockerd lists endpoints."""
+        found = []
+        for sandbox_id in sandbox_ids:
+            attachments = self._sandboxes[sandbox_id].spec.attachments
+            name = next((name for each in attachments for name in each.names), sandbox_id[:12])
+            found.append(f'name:"{name}" id:"{sandbox_id[:12]}"')
+        return found
 
     # --- inner --------------------------------------------------------------------------------------------
 
@@ -440,8 +462,15 @@ class NetPlane:
             raise
 
 
-def _port_of(handles: builder.Handles) -> int:
-    return int(handles.dns_udp.getsockname()[1]) if handles.dns_udp is not None else 0
+def _published(
+    spec: SandboxSpec, interfaces: Sequence[Interface], segments: Mapping[str, Segment]
+) -> tuple[HostPort, ...]:
+    """Host ports, with the address that the network of the way out gives to those that name none."""
+    leading = way_out(interfaces)
+    address = segments[leading.network_id].host_address if leading is not None else ""
+    if not address:
+        return spec.host_ports
+    return tuple(replace(port, host_ip=port.host_ip or address) for port in spec.host_ports)
 
 
 def _task_ids(records: ClusterRecords) -> set[str]:

@@ -1,6 +1,8 @@
 """From what a sandbox should be to its interfaces and its files."""
 
 import contextlib
+import ipaddress
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +13,20 @@ from netplane import resolv
 from netplane.builder import FIRST_INDEX, port_name
 from netplane.errors import InvalidNetwork
 from netplane.local_networks import LocalNetworks
-from netplane.model import DNS, Attachment, HostPort, Interface, Mode, Sandbox, SandboxSpec, Segment
+from netplane.model import (
+    DNS,
+    Attachment,
+    HostPort,
+    Interface,
+    Mode,
+    Sandbox,
+    SandboxSpec,
+    Segment,
+    way_out,
+)
 from netplane.records import bare
+
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 
 
 def plan(
@@ -24,36 +38,87 @@ def plan(
     if spec.host_ports and not segments:
         raise InvalidNetwork("host ports need a network")
     # The ingress network is the way out of a task that is on it: its replies must return through it.
-    order = sorted(zip(spec.attachments, segments, strict=True), key=lambda pair: not pair[1].ingress)
+    order = sorted(
+        zip(spec.attachments, segments, strict=True),
+        key=lambda pair: (not pair[1].ingress, -pair[0].priority),
+    )
     return tuple(
-        Interface(
-            network_id=segment.network_id,
-            device=f"eth{number}",
-            index=FIRST_INDEX + number,
-            port=port_name(spec.id, number),
-            mtu=segment.mtu,
-            address=address,
-            prefix=segment.subnet.prefixlen,
-            mac=mac_for(address),
-            gateway="" if segment.internal else segment.gateway,
-            ingress=segment.ingress,
-        )
+        interface(spec.id, number, attachment, segment, local, undo)
         for number, (attachment, segment) in enumerate(order)
-        for address in [_address(attachment, segment, local, undo)]
     )
 
 
-def _address(
+def interface(
+    sandbox_id: str,
+    number: int,
+    attachment: Attachment,
+    segment: Segment,
+    local: LocalNetworks,
+    undo: contextlib.AsyncExitStack,
+) -> Interface:
+    """A sandbox's interface with this number on a segment."""
+    address, address6 = _addresses(attachment, segment, local, undo)
+    subnet6 = segment.subnet6
+    return Interface(
+        network_id=segment.network_id,
+        device=f"{segment.interface_prefix}{number}",
+        index=FIRST_INDEX + number,
+        port=port_name(sandbox_id, number),
+        mtu=segment.mtu,
+        address=address,
+        prefix=segment.subnet.prefixlen,
+        mac=_mac(attachment) or mac_for(address),
+        gateway="" if segment.internal else segment.gateway,
+        ingress=segment.ingress,
+        address6=address6,
+        prefix6=subnet6.prefixlen if subnet6 is not None and address6 else 0,
+        gateway6="" if segment.internal or not address6 else segment.gateway6,
+        link_local=tuple(_link_local(each) for each in attachment.link_local),
+        priority=attachment.priority,
+    )
+
+
+def _addresses(
     attachment: Attachment, segment: Segment, local: LocalNetworks, undo: contextlib.AsyncExitStack
-) -> str:
-    if local.segment(segment.network_id) is not None:
-        pool = local.pool(segment.network_id)
-        address = pool.allocate(attachment.address)
-        undo.callback(pool.release, address)
-        return address
-    if not attachment.address:
-        raise InvalidNetwork(f"network {attachment.network_id} needs an address from the managers")
-    return bare(attachment.address)
+) -> tuple[str, str]:
+    if local.segment(segment.network_id) is None:
+        if attachment.address6 or attachment.mac:
+            raise InvalidNetwork(
+                "in cluster networks there are neither IPv6 addresses nor chosen MAC addresses"
+            )
+        if not attachment.address:
+            raise InvalidNetwork(f"network {attachment.network_id} needs an address from the managers")
+        return bare(attachment.address), ""
+    pool, pool6 = local.pool(segment.network_id), local.pool6(segment.network_id)
+    address = pool.allocate(attachment.address)
+    undo.callback(pool.release, address)
+    if pool6 is None:
+        if attachment.address6:
+            raise InvalidNetwork(
+                f"no configured subnet contains IP address {attachment.address6}: the network has no IPv6"
+            )
+        return address, ""
+    address6 = pool6.allocate(attachment.address6)
+    undo.callback(pool6.release, address6)
+    return address, address6
+
+
+def _mac(attachment: Attachment) -> str:
+    if not attachment.mac:
+        return ""
+    text = attachment.mac.replace("-", ":").lower()
+    if not _MAC.fullmatch(text):
+        raise InvalidNetwork(f"invalid MAC address: {attachment.mac}")
+    if int(text[:2], 16) & 1:
+        raise InvalidNetwork(f"invalid MAC address: {attachment.mac} is one of a group")
+    return text
+
+
+def _link_local(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError as error:
+        raise InvalidNetwork(f"invalid link-local address: {text}") from error
 
 
 def describe(
@@ -66,15 +131,21 @@ def describe(
     embedded: bool,
 ) -> Sandbox:
     """The public face of a private sandbox."""
-    gateway = next((each.gateway for each in interfaces if each.gateway), "")
+    exit_interface = way_out(interfaces)
+    gateway = exit_interface.gateway if exit_interface is not None else ""
+    addresses = [each.address for each in interfaces] + [
+        each.address6 for each in interfaces if each.address6
+    ]
     return Sandbox(
         id=spec.id,
         netns=path,
         addresses={each.network_id: each.cidr for each in interfaces},
+        addresses6={each.network_id: each.cidr6 for each in interfaces if each.address6},
         macs={each.network_id: each.mac for each in interfaces},
         gateways={each.network_id: each.gateway for each in interfaces},
+        gateways6={each.network_id: each.gateway6 for each in interfaces if each.address6},
         resolv_conf=resolv.resolv_conf(spec.dns, host_dns, embedded=embedded),
-        hosts=resolv.hosts(spec.hostname, [each.address for each in interfaces], spec.extra_hosts, gateway),
+        hosts=resolv.hosts(spec.hostname, addresses, spec.extra_hosts, gateway),
         ports=ports,
     )
 

@@ -3,7 +3,11 @@
 import ipaddress
 from collections.abc import Iterable
 
-from netplane.errors import AddressUnavailable, InvalidNetwork, NetworkInUse
+from cluster.seams import Random
+from netplane.errors import AddressUnavailable, InvalidNetwork, PoolsExhausted
+
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def default_pools() -> Iterable[ipaddress.IPv4Network]:
@@ -18,11 +22,19 @@ def free_subnet(used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
     for candidate in default_pools():
         if not any(candidate.overlaps(each) for each in taken):
             return candidate
-    raise NetworkInUse("could not find an available, non-overlapping IPv4 address pool for the network")
+    raise PoolsExhausted(
+        "all predefined address pools have been fully subnetted: remove networks "
+        "(`docker network prune`), or give a subnet"
+    )
+
+
+def unique_local_subnet(rng: Random) -> ipaddress.IPv6Network:
+    """A /64 of a random unique local prefix (RFC 4193): none other has it."""
+    return ipaddress.IPv6Network((0xFD << 120 | rng.getrandbits(56) << 64, 64))
 
 
 def parse_subnet(text: str) -> ipaddress.IPv4Network:
-    """A subnet in CIDR form."""
+    """An IPv4 subnet in CIDR form."""
     try:
         return ipaddress.IPv4Network(text)
     except ValueError as error:
@@ -32,28 +44,31 @@ def parse_subnet(text: str) -> ipaddress.IPv4Network:
 class AddressPool:
     """The addresses of one subnet. Hands them out in a circle, so that one just given back rests a while."""
 
-    def __init__(
-        self, subnet: ipaddress.IPv4Network, ip_range: str = "", reserved: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, subnet: Subnet, ip_range: str = "", reserved: Iterable[str] = ()) -> None:
         self.subnet = subnet
-        within = parse_subnet(ip_range) if ip_range else subnet
-        if not within.subnet_of(subnet):
+        try:
+            within = ipaddress.ip_network(ip_range) if ip_range else subnet
+        except ValueError as error:
+            raise InvalidNetwork(f"invalid IP range {ip_range}: {error}") from error
+        if within.version != subnet.version or not within.subnet_of(subnet):  # type: ignore[arg-type]
             raise InvalidNetwork(f"IP range {ip_range} is not part of subnet {subnet}")
         self._first = int(within.network_address)
         self._count = within.num_addresses
-        self._taken = {int(subnet.network_address), int(subnet.broadcast_address)}
-        self._taken.update(int(ipaddress.IPv4Address(address)) for address in reserved)
+        self._taken = {int(subnet.network_address)}
+        if subnet.version == 4:
+            self._taken.add(int(subnet.broadcast_address))
+        self._taken.update(int(ipaddress.ip_address(address)) for address in reserved)
         self._next = 0
 
     def allocate(self, wanted: str = "") -> str:
         """An address, the `wanted` one if given (with or without prefix)."""
         if wanted:
             try:
-                address = ipaddress.IPv4Address(wanted.partition("/")[0])
+                address = ipaddress.ip_address(wanted.partition("/")[0])
             except ValueError as error:
                 raise InvalidNetwork(f"invalid address {wanted}") from error
             if address not in self.subnet:
-                raise InvalidNetwork(f"address {address} is not in subnet {self.subnet}")
+                raise InvalidNetwork(f"no configured subnet contains IP address {address} ({self.subnet})")
             if int(address) in self._taken:
                 raise AddressUnavailable(f"Address already in use: {address}")
             self._taken.add(int(address))
@@ -63,9 +78,9 @@ class AddressPool:
             if self._first + offset not in self._taken:
                 self._taken.add(self._first + offset)
                 self._next = (offset + 1) % self._count
-                return str(ipaddress.IPv4Address(self._first + offset))
-        raise AddressUnavailable(f"no available IPv4 addresses in subnet {self.subnet}")
+                return str(type(self.subnet.network_address)(self._first + offset))
+        raise AddressUnavailable(f"no available IPv{self.subnet.version} addresses in subnet {self.subnet}")
 
     def release(self, address: str) -> None:
         """Give an address back."""
-        self._taken.discard(int(ipaddress.IPv4Address(address.partition("/")[0])))
+        self._taken.discard(int(ipaddress.ip_address(address.partition("/")[0])))

@@ -52,3 +52,36 @@ class Site:
                 doomed, self._doomed = self._doomed, []
                 segments = {segment.network_id: segment for segment in self._segments()}
                 await netns.in_thread(functools.partial(builder.demolish, doomed, segments, self._host))
+
+    async def plug(
+        self,
+        path: Path,
+        interface: Interface,
+        interfaces: Sequence[Interface],
+        segment: Segment,
+        handles: builder.Handles,
+        *,
+        open_sockets: bool,
+    ) -> None:
+        """Give a namespace one more interface. If this fails, unplug it."""
+        async with self._lock:
+            await netns.in_thread(
+                functools.partial(
+                    builder.plug,
+                    path,
+                    interface,
+                    interfaces,
+                    segment,
+                    self._host,
+                    handles,
+                    open_sockets=open_sockets,
+                )
+            )
+
+    async def unplug(self, path: Path, interface: Interface, remaining: Sequence[Interface]) -> None:
+        """Take an interface from a namespace. Safe to repeat."""
+        async with self._lock:
+            segments = {segment.network_id: segment for segment in self._segments()}
+            await netns.in_thread(
+                functools.partial(builder.unplug, path, interface, remaining, segments, self._host)
+            )

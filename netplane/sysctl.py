@@ -47,8 +47,22 @@ def prepare_host() -> None:
             write(f"bridge/{name}", "0", optional=True)
 
 
-def prepare_bridge(name: str) -> None:
+def prepare_bridge(name: str, *, ipv6: bool = False) -> None:
     """Let loopback clients reach published ports through this bridge, and replies come from anywhere."""
     write(f"ipv4/conf/{name}/route_localnet", "1")
     write(f"ipv4/conf/{name}/rp_filter", "0")
-    write(f"ipv6/conf/{name}/disable_ipv6", "1", optional=True)
+    write(f"ipv6/conf/{name}/disable_ipv6", "0" if ipv6 else "1", optional=not ipv6)
+    if ipv6:
+        write(f"ipv6/conf/{name}/accept_ra", "0")
+        _forward_ipv6()
+
+
+def _forward_ipv6() -> None:
+    """Forward IPv6 packets. A kernel that forwards heeds router advertisements no longer, unless a link is
+    told to: those that did go on to."""
+    if read("ipv6/conf/all/forwarding") == "1":
+        return
+    for link in (_ROOT / "ipv6/conf").iterdir():
+        if link.name != "all" and read(f"ipv6/conf/{link.name}/accept_ra") == "1":
+            write(f"ipv6/conf/{link.name}/accept_ra", "2", optional=True)
+    write("ipv6/conf/all/forwarding", "1")

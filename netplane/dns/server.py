@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ MAX_FORWARDED = 256
 MAX_CONNECTIONS = 32
 _IDLE = 10.0  # seconds that a TCP client may be silent
 _DRAIN = 64  # datagrams read before other work gets its turn
+_NO_LINKS: Mapping[bytes, bytes] = {}
 
 ZoneOf = Callable[[str], Zone]
 
@@ -36,6 +37,7 @@ class View:
     networks: tuple[str, ...]
     upstreams: Sequence[str]
     make_socket: upstream.SocketFactory
+    links: Mapping[bytes, bytes] = field(default_factory=dict)  # names of its own → those in its networks
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     forwarded: int = 0
     connections: int = 0
@@ -75,16 +77,33 @@ class NameServers:
             self.close(sandbox_id)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def answer(self, data: bytes, networks: Sequence[str], limit: int | None = None) -> bytes | None:
+    def reopen(self, sandbox_id: str, networks: tuple[str, ...], links: Mapping[bytes, bytes]) -> None:
+        """A sandbox is in other networks now."""
+        view = self._views.get(sandbox_id)
+        if view is not None:
+            view.networks, view.links = networks, links
+
+    def answer(
+        self,
+        data: bytes,
+        networks: Sequence[str],
+        limit: int | None = None,
+        links: Mapping[bytes, bytes] = _NO_LINKS,
+    ) -> bytes | None:
         """The answer from the zones, or None if another server must be asked. `limit` None: as UDP allows."""
         query = wire.parse(data)
         if query is None:
             return _refusal(data)
+        name_asked = links.get(query.name, query.name)
         for network in networks:
             zone = self._zone_of(network)
-            addresses = zone.names.get(query.name)
+            addresses = zone.names.get(name_asked)
             if addresses is not None:
-                if query.kind not in (wire.A, wire.ANY):
+                if query.kind == wire.AAAA:
+                    addresses = zone.names6.get(name_asked, ())
+                elif query.kind not in (wire.A, wire.ANY):
+                    addresses = ()
+                if not addresses:
                     return wire.answer_empty(data, query)
                 self._turn += 1
                 start = self._turn % len(addresses) if addresses else 0
@@ -102,7 +121,7 @@ class NameServers:
                 data, client = view.udp.recvfrom(4096)
             except OSError:  # nothing left to read, or an ICMP error of an earlier answer
                 return
-            answer = self.answer(data, view.networks)
+            answer = self.answer(data, view.networks, links=view.links)
             if answer is not None:
                 _send(view.udp, answer, client)
             else:
@@ -154,7 +173,7 @@ class NameServers:
                 async with asyncio.timeout(_IDLE):
                     length = int.from_bytes(await upstream.receive(connection, 2), "big")
                     data = await upstream.receive(connection, length)
-                answer = self.answer(data, view.networks, limit=65535)
+                answer = self.answer(data, view.networks, limit=65535, links=view.links)
                 if answer is None:
                     answer = await self._forward(view, data, tcp=True)
                 async with asyncio.timeout(_IDLE):

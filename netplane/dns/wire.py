@@ -4,7 +4,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-A, PTR, OPT, ANY = 1, 12, 41, 255
+A, PTR, AAAA, OPT, ANY = 1, 12, 28, 41, 255
 NOERROR, SERVFAIL = 0, 2
 TTL = 5  # seconds: addresses come and go with tasks
 UDP_LIMIT = 512
@@ -59,12 +59,14 @@ def _limit(data: bytes, end: int) -> int:
 
 
 def answer_addresses(data: bytes, query: Query, addresses: Sequence[bytes], *, limit: int) -> bytes:
-    """An answer with packed IPv4 addresses; cut, and marked so, if it would be longer than `limit` bytes."""
-    room = max(0, (limit - query.end) // 16)
+    """An answer with packed addresses, all IPv4 or all IPv6; cut, and marked so, if it would be longer than
+    `limit` bytes."""
+    size = len(addresses[0]) if addresses else 4
+    kind = A if size == 4 else AAAA
+    room = max(0, (limit - query.end) // (12 + size))
     shown = addresses[:room]
-    records = b"".join(
-        b"\xc0\x0c\x00\x01\x00\x01" + struct.pack(">IH", TTL, 4) + address for address in shown
-    )
+    head = b"\xc0\x0c" + struct.pack(">HHIH", kind, _IN, TTL, size)
+    records = b"".join(head + address for address in shown)
     return _head(data, len(shown), truncated=len(shown) < len(addresses)) + data[12 : query.end] + records
 
 

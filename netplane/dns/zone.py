@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cluster.dataplane import EndpointRecord, ServiceRecord
 from netplane.records import bare
@@ -14,6 +14,7 @@ class Zone:
 
     names: dict[bytes, tuple[bytes, ...]]
     pointers: dict[str, str]
+    names6: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
 
 
 EMPTY = Zone({}, {})
@@ -25,6 +26,7 @@ class Resident:
 
     address: str
     names: tuple[str, ...]
+    address6: str = ""
 
 
 def build_zone(
@@ -63,9 +65,13 @@ def build_zone(
             add(f"tasks.{name}", tasks)
         if service.vip:
             pointers[bare(service.vip)] = f"{service.name}.{network}"
+    found6: dict[str, list[bytes]] = {}
     for resident in residents:
         for name in resident.names:
             add(name, (resident.address,))
+            if resident.address6:
+                packed6 = socket.inet_pton(socket.AF_INET6, resident.address6)
+                found6.setdefault(name.lower(), []).append(packed6)
         if resident.names:
             pointers.setdefault(resident.address, f"{resident.names[0]}.{network}")
     names: dict[bytes, tuple[bytes, ...]] = {}
@@ -73,4 +79,9 @@ def build_zone(
         packed = tuple(socket.inet_aton(address) for address in listed)
         names.setdefault(name.encode(), packed)
         names[f"{name}.{network.lower()}".encode()] = packed
-    return Zone(names, pointers)
+    names6 = {
+        full.encode(): tuple(listed)
+        for name, listed in found6.items()
+        for full in (name, f"{name}.{network.lower()}")
+    }
+    return Zone(names, pointers, names6)

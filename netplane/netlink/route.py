@@ -68,6 +68,20 @@ def address(index: int, ip: str, prefix: int) -> bytes:
     return message(_NEWADDR, CREATE | REPLACE, header + attribute(1, packed) + attribute(2, packed))
 
 
+def address6(index: int, ip: str, prefix: int) -> bytes:
+    """Give a link an IPv6 address that is usable at once, without a look for duplicates."""
+    no_detection = 0x02
+    header = struct.pack("=BBBBi", socket.AF_INET6, prefix, no_detection, 0, index)
+    return message(_NEWADDR, CREATE | REPLACE, header + attribute(1, socket.inet_pton(socket.AF_INET6, ip)))
+
+
+def default_route6(gateway: str, index: int) -> bytes:
+    """An IPv6 default route through a gateway of this link."""
+    header = struct.pack("=BBBBBBBBI", socket.AF_INET6, 0, 0, 0, 254, 3, 0, 1, 0)
+    body = header + attribute(5, socket.inet_pton(socket.AF_INET6, gateway)) + u32(4, index)
+    return message(_NEWROUTE, CREATE | REPLACE, body)
+
+
 def default_route(gateway: str, index: int, table: int = 254) -> bytes:
     """A default route through an on-link gateway."""
     onlink = 4

@@ -1,0 +1,85 @@
+"""The options of a user's bridge network, Docker's names (`com.docker.network.…`) to what is done."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.errors import NotImplementedHere
+from netplane.errors import InvalidNetwork
+
+_BRIDGE = "com.docker.network.bridge."
+NAME = f"{_BRIDGE}name"
+MTU = "com.docker.network.driver.mtu"
+PREFIX = "com.docker.network.container_iface_prefix"
+_MODES = ("gateway_mode_ipv4", "gateway_mode_ipv6")
+_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
+
+
+@dataclass(frozen=True)
+class BridgeOptions:
+    """The options, read. `device` is "" where a name is made up."""
+
+    device: str = ""
+    mtu: int = 1500
+    masquerade: bool = True
+    containers_talk: bool = True
+    address_on_bridge: bool = True
+    host_address: str = ""
+    interface_prefix: str = "eth"
+
+
+def read_options(options: Mapping[str, str], *, internal: bool) -> BridgeOptions:
+    """Read them. Raises InvalidNetwork for values that can't be meant, NotImplementedHere for modes that are
+    not there. Options that are nobody's are let pass, as dockerd does."""
+    isolated = False
+    for name in _MODES:
+        mode = options.get(_BRIDGE + name, "")
+        if mode in ("routed", "nat-unprotected"):
+            raise NotImplementedHere(f"gateway mode {mode!r} is not supported: use nat, or isolated")
+        if mode not in ("", "nat", "isolated"):
+            raise InvalidNetwork(f"unknown gateway mode {mode}")
+        if mode == "isolated":
+            if not internal:
+                raise InvalidNetwork("gateway mode 'isolated' can only be used for an internal network")
+            isolated = True
+    device = options.get(NAME, "")
+    if len(device) > 15 or any(char.isspace() or char == "/" for char in device) or device in (".", ".."):
+        raise InvalidNetwork(f"invalid bridge name {device!r}: at most 15 characters, no space and no slash")
+    prefix = options.get(PREFIX, "eth") or "eth"
+    if len(prefix) > 12 or not prefix.isascii() or not prefix.isalnum():
+        raise InvalidNetwork(f"invalid interface prefix {prefix!r}: at most 12 letters and digits")
+    return BridgeOptions(
+        device=device,
+        mtu=_mtu(options),
+        masquerade=_boolean(options, "enable_ip_masquerade", default=True),
+        containers_talk=_boolean(options, "enable_icc", default=True),
+        address_on_bridge=not isolated and not _boolean(options, "inhibit_ipv4", default=False),
+        host_address=_host_address(options.get(f"{_BRIDGE}host_binding_ipv4", "")),
+        interface_prefix=prefix,
+    )
+
+
+def _boolean(options: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = options.get(_BRIDGE + name, "").lower()
+    if text in ("", *_TRUE, *_FALSE):
+        return default if text == "" else text in _TRUE
+    raise InvalidNetwork(f"invalid value for {_BRIDGE}{name}: {text!r} (true or false)")
+
+
+def _mtu(options: Mapping[str, str]) -> int:
+    text = options.get(MTU, "")
+    if text in ("", "0"):
+        return 1500
+    if not text.isascii() or not text.isdigit() or not 68 <= int(text) <= 65535:
+        raise InvalidNetwork(f"{MTU} must be a number of bytes from 68 to 65535, not {text!r}")
+    return int(text)
+
+
+def _host_address(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError as error:
+        raise InvalidNetwork(f"invalid value for {_BRIDGE}host_binding_ipv4: {text!r}") from error
+    return "" if address.is_unspecified else str(address)
