@@ -167,6 +167,17 @@ class Cluster:
 
         return eventually(f"another task of {service} runs", others)[0]
 
+    def replaced_by(self, service: str, old: Json) -> Json:
+        """Wait until there is another task in place of the service's only one, and return it."""
+
+        def others() -> list[Json]:
+            found = self.tasks(service, **{"desired-state": "running"})
+            return [
+                task for task in found if task["ID"] != old["ID"] and task["Status"]["State"] != "pending"
+            ]
+
+        return eventually(f"there is another task of {service}", others)[0]
+
     def complaint(self, service: str) -> str:
         """Wait until a task of the service has an error, and return it (of several tasks, all)."""
         words = ("service", "ps", "--no-trunc", "--format", "{{.Error}}", service)
