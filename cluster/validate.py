@@ -15,6 +15,7 @@ import msgspec
 
 from cluster.defaults import MAX_CONFIG_SIZE, MAX_SECRET_SIZE, MIN_NODE_CERT_EXPIRY
 from cluster.errors import Conflict, Forbidden, InvalidArgument, NotImplementedHere
+from cluster.log_options import check_log_options
 from cluster.objects import Network, Service
 from cluster.spec import (
     IPAM,
@@ -25,6 +26,7 @@ from cluster.spec import (
     Limits,
     NetworkSpec,
     PortConfig,
+    ResourceRequirements,
     Resources,
     SecretSpec,
     ServiceSpec,
@@ -59,7 +61,7 @@ def check_service(spec: ServiceSpec) -> None:
         raise InvalidArgument("name must be 63 characters or fewer")
     if not _SERVICE_NAME.fullmatch(spec.name):
         raise InvalidArgument(f"name must be valid as a DNS name component: {spec.name!r} is not")
-    _check_task(spec.task_template)
+    _check_task(spec.task_template, spec.labels)
     _check_mode(spec)
     _check_update("update", spec.update_config)
     _check_update("rollback", spec.rollback_config)
@@ -110,16 +112,16 @@ def _check_job(spec: ServiceSpec) -> None:
             raise InvalidArgument(f"max concurrent and total completions must be at most {MAX_REPLICAS}")
 
 
-def _check_task(task: TaskSpec) -> None:
+def _check_task(task: TaskSpec, labels: Labels | None) -> None:
     if task.runtime not in ("", "container"):
         raise NotImplementedHere(f"task runtime {task.runtime!r} is not supported: only container is")
     if task.container_spec is None:
         raise InvalidArgument("TaskSpec: missing runtime: ContainerSpec must be given")
-    check_container(task.container_spec)
+    check_container(task.container_spec, labels)
     if task.resources is not None:
-        for amount in (task.resources.limits, task.resources.reservations):
-            if amount is not None:
-                _check_amount(amount)
+        _check_resources(task.resources)
+    if task.log_driver is not None and task.log_driver.name:
+        check_log_options(task.log_driver.name, task.log_driver.options or {})
     if (policy := task.restart_policy) is not None and policy.condition not in (
         "",
         "none",
@@ -132,6 +134,25 @@ def _check_task(task: TaskSpec) -> None:
     for network in task.networks or ():
         if not network.target:
             raise InvalidArgument("network attachment: a target network must be given")
+
+
+def _check_resources(resources: ResourceRequirements) -> None:
+    limits, reservations = resources.limits or Limits(), resources.reservations or Resources()
+    _check_amount(limits)
+    _check_amount(reservations)
+    if 0 < limits.memory_bytes < reservations.memory_bytes:
+        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
+    if resources.swap_bytes is not None:
+        if resources.swap_bytes < -1:
+            raise InvalidArgument(f"invalid SwapBytes {resources.swap_bytes}: use -1 for unlimited swap")
+        if resources.swap_bytes and not limits.memory_bytes:
+            raise InvalidArgument(
+                "You should always set the Memory limit when using Memoryswap limit, see usage"
+            )
+    if resources.memory_swappiness is not None and not -1 <= resources.memory_swappiness <= 100:
+        raise InvalidArgument(
+            f"invalid value: {resources.memory_swappiness}, valid memory swappiness range is 0-100"
+        )
 
 
 def _check_amount(amount: Limits | Resources) -> None:
@@ -329,8 +350,6 @@ def check_cluster(spec: ClusterSpec) -> None:
     expiry = spec.ca_config.node_cert_expiry if spec.ca_config else 0
     if expiry and expiry < MIN_NODE_CERT_EXPIRY:
         raise InvalidArgument("minimum certificate expiry time is: 1h0m0s")
-    if spec.ca_config and (spec.ca_config.external_cas or spec.ca_config.signing_ca_cert):
-        raise NotImplementedHere("external CAs and CA rotation are not supported yet")
 
 
 # --- all ------------------------------------------------------------------------------------------------

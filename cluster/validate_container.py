@@ -3,121 +3,130 @@
 Besides SwarmKit's checks, those that its engines make when a task starts: told at once, not by failing tasks.
 """
 
-import re
-import signal
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from posixpath import normpath
 
+import msgspec
+
 from cluster import template
 from cluster.errors import InvalidArgument, NotImplementedHere
-from cluster.spec import ContainerSpec, HealthConfig, Mount, Privileges
+from cluster.linux import MAX_HOSTNAME, RLIMITS, capability, is_signal, namespaced_sysctl
+from cluster.spec import (
+    ConfigReference,
+    ContainerSpec,
+    FileTarget,
+    HealthConfig,
+    Privileges,
+    SecretReference,
+    Ulimit,
+)
+from cluster.validate_mounts import check_mounts, is_image
 
-_MAX_IMAGE = 1024  # characters; distribution's bound for the name alone is 255
 _MILLISECOND = 1_000_000
 _MAX_MODE = 0xFFFFFFFF  # os.FileMode: a larger one breaks the answers that Go clients read
-_MOUNT_TYPES = ("bind", "volume", "tmpfs")
-_PROPAGATIONS = ("", "private", "rprivate", "shared", "rshared", "slave", "rslave")
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
-_RT_SIGNAL = re.compile(r"RTMIN(\+\d{1,2})?|RTMAX(-\d{1,2})?")
-_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_IMAGE = re.compile(
-    rf"(?:(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?/)?{_COMPONENT}(?:/{_COMPONENT})*"
-    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
-    re.ASCII,
+_NOBODY = template.Fields(
+    "serviceid",
+    "servicename",
+    None,
+    "nodeid",
+    "nodehostname",
+    "os",
+    "architecture",
+    "taskid",
+    "taskname",
+    "1",
 )
+SECRETS_DIRECTORY, CONFIGS_DIRECTORY = "/run/secrets/", "/"
 
 
-def check_container(container: ContainerSpec) -> None:
-    """Raise InvalidArgument or NotImplementedHere."""
+def check_container(container: ContainerSpec, service_labels: Mapping[str, str] | None = None) -> None:
+    """Raise InvalidArgument or NotImplementedHere. Templates are tried with the service's labels."""
+    fields = replace(_NOBODY, service_labels=service_labels)
     if not container.image:
         raise InvalidArgument("ContainerSpec: image reference must be provided")
-    if len(container.image) > _MAX_IMAGE or not _IMAGE.fullmatch(container.image):
+    if not is_image(container.image):
         raise InvalidArgument(f'ContainerSpec: "{container.image}" is not a valid repository/tag')
     for variable in container.env or ():
         name, _, value = variable.partition("=")
         if not name:
             raise InvalidArgument(f"invalid environment variable: {variable!r}")
-        template.check(value)
-    template.check(container.hostname)
+        template.check(value, fields)
+    _check_hostname(container.hostname, fields)
+    if container.dir and not container.dir.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{container.dir}' is invalid, it needs to be an absolute path"
+        )
     if not -1000 <= container.oom_score_adj <= 1000:
-        raise InvalidArgument("invalid OomScoreAdj: must be between -1000 and 1000")
-    if container.stop_signal and not _is_signal(container.stop_signal):
-        raise InvalidArgument(f"invalid stop signal {container.stop_signal!r}: use a name such as SIGTERM")
+        raise InvalidArgument(
+            f"Invalid value {container.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        )
+    if container.stop_signal and not is_signal(container.stop_signal):
+        raise InvalidArgument(f"Invalid signal: {container.stop_signal}: use a name such as SIGTERM")
     if container.isolation not in ("", "default"):
-        raise InvalidArgument(f"invalid isolation {container.isolation!r}: only default is offered on Linux")
-    _check_mounts(container.mounts or ())
-    _check_files(container)
+        raise InvalidArgument(f"invalid isolation '{container.isolation}' on linux: only default is offered")
+    check_mounts(container.mounts or (), fields)
+    _check_references("secret", SECRETS_DIRECTORY, container.secrets or ())
+    _check_references("config", CONFIGS_DIRECTORY, container.configs or ())
     _check_health(container.healthcheck)
     _check_names(container)
-    for limit in container.ulimits or ():
-        if 0 <= limit.hard < limit.soft:
-            raise InvalidArgument(
-                f"ulimit {limit.name}: soft limit {limit.soft} must be at most the hard limit {limit.hard}"
-            )
+    _check_kernel(container)
     _check_privileges(container.privileges)
 
 
-def _check_mounts(mounts: Iterable[Mount]) -> None:
-    targets: set[str] = set()
-    for mount in mounts:
-        _check_mount(mount)
-        target = normpath(mount.target)
-        if target in targets:
-            raise InvalidArgument(f"ContainerSpec: duplicate mount point: {mount.target}")
-        targets.add(target)
+def _check_hostname(hostname: str, fields: template.Fields) -> None:
+    template.check(hostname, fields)
+    if "{{" in hostname:
+        return
+    if len(hostname.encode()) > MAX_HOSTNAME:
+        raise InvalidArgument(f"invalid hostname {hostname!r}: it may have {MAX_HOSTNAME} bytes at most")
+    if any(character.isspace() for character in hostname):
+        raise InvalidArgument(f"invalid hostname {hostname!r}: it must not contain white space")
 
 
-def _check_mount(mount: Mount) -> None:
-    kind = mount.type
-    if kind not in _MOUNT_TYPES:
-        raise InvalidArgument(f'invalid mount type "{kind}": one of {", ".join(_MOUNT_TYPES)}')
-    template.check(mount.source)
-    template.check(mount.target)
-    templated = "{{" in mount.source
-    if not mount.target.startswith(("/", "{{")):
-        wrong = "must not be empty" if not mount.target else f"must be an absolute path: {mount.target!r}"
-        raise InvalidArgument(f'invalid mount config for type "{kind}": field Target {wrong}')
-    if normpath(mount.target) in ("/", "//"):
-        raise InvalidArgument(f'invalid mount config for type "{kind}": destination can\'t be "/"')
-    if kind == "bind" and not mount.source.startswith(("/", "{{")):
-        wrong = "must not be empty" if not mount.source else f"must be an absolute path: {mount.source!r}"
-        raise InvalidArgument(f'invalid mount config for type "bind": field Source {wrong}')
-    if kind == "tmpfs" and mount.source:
-        raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
-    if kind == "volume" and mount.source and not templated and not _VOLUME_NAME.fullmatch(mount.source):
-        raise InvalidArgument(
-            f"invalid volume name {mount.source!r}: letters, digits, _ . - only, at least two, first a "
-            "letter or digit; for a directory of the host use type=bind"
-        )
-    if mount.bind_options is not None and mount.bind_options.propagation not in _PROPAGATIONS:
-        raise InvalidArgument(f"invalid propagation {mount.bind_options.propagation!r} of a bind mount")
-    if mount.tmpfs_options is not None and mount.tmpfs_options.mode > _MAX_MODE:
-        raise InvalidArgument(f"invalid mode {mount.tmpfs_options.mode:o} of a tmpfs")
+def _check_references(
+    kind: str, directory: str, references: Iterable[SecretReference | ConfigReference]
+) -> None:
+    targets: dict[str, str] = {}
+    for reference in references:
+        if isinstance(reference, SecretReference):
+            id, name = reference.secret_id, reference.secret_name
+        else:
+            id, name = reference.config_id, reference.config_name
+            if reference.runtime is not None:
+                raise NotImplementedHere(
+                    "config references with a Runtime target are for Windows' credential specs: give a File"
+                )
+        if not id and not name:
+            raise InvalidArgument(
+                f"malformed {kind} reference: {kind.capitalize()}ID or {kind.capitalize()}Name must be given"
+            )
+        file = reference.file or FileTarget(name=name)
+        if reference.file is not None or name:
+            _check_file(kind, name, file)
+            target = normpath(file.name if file.name.startswith("/") else directory + file.name)
+            if target in targets:
+                raise InvalidArgument(
+                    f"{kind} references '{targets[target]}' and '{name}' have a conflicting target: "
+                    f"'{file.name}'"
+                )
+            targets[target] = name
 
 
-def _check_files(container: ContainerSpec) -> None:
-    for secret in container.secrets or ():
-        if not secret.secret_id and not secret.secret_name:
-            raise InvalidArgument("malformed secret reference: SecretID or SecretName must be given")
-    for config in container.configs or ():
-        if not config.config_id and not config.config_name:
-            raise InvalidArgument("malformed config reference: ConfigID or ConfigName must be given")
-    secrets = [reference.file for reference in container.secrets or () if reference.file]
-    configs = [reference.file for reference in container.configs or () if reference.file]
-    for kind, files in (("secret", secrets), ("config", configs)):
-        if len({file.name for file in files}) != len(files):
-            raise InvalidArgument(f"duplicate {kind} target paths")
-        for file in files:
-            if not file.name or ".." in file.name.split("/"):
-                raise InvalidArgument(f"invalid {kind} target {file.name!r}: give a path without ..")
-            if any(number and not (number.isascii() and number.isdigit()) for number in (file.uid, file.gid)):
-                raise InvalidArgument(f"{kind} {file.name}: UID and GID must be numbers")
-            if file.mode > _MAX_MODE:
-                raise InvalidArgument(f"{kind} {file.name}: invalid mode {file.mode:o}")
+def _check_file(kind: str, name: str, file: FileTarget) -> None:
+    if not file.name:
+        raise InvalidArgument(f"malformed file {kind} reference, invalid target file name provided")
+    if ".." in file.name.split("/") or file.name.endswith("/"):
+        raise InvalidArgument(f"invalid {kind} target {file.name!r}: give the path of a file, without ..")
+    if any(number and not (number.isascii() and number.isdigit()) for number in (file.uid, file.gid)):
+        raise InvalidArgument(f"{kind} {file.name}: UID and GID must be numbers")
+    if any(int(number[:11] or 0) >= 1 << 31 for number in (file.uid, file.gid)):
+        raise InvalidArgument(f"{kind} {file.name}: UID and GID must be below {1 << 31}")
+    if file.mode > _MAX_MODE:
+        raise InvalidArgument(f"{kind} {file.name}: invalid mode {file.mode:o}")
 
 
 def _check_health(health: HealthConfig | None) -> None:
@@ -126,47 +135,97 @@ def _check_health(health: HealthConfig | None) -> None:
     if health.test:
         kind, *command = health.test
         if kind not in ("NONE", "CMD", "CMD-SHELL", ""):
-            raise InvalidArgument(f"Healthcheck.Test must begin with NONE, CMD or CMD-SHELL, not {kind!r}")
+            raise InvalidArgument(f"Unknown type {kind!r} in healthcheck: use NONE, CMD or CMD-SHELL")
         if kind.startswith("CMD") and not command:
             raise InvalidArgument(f"Healthcheck.Test: {kind} needs a command")
-    for name in ("interval", "timeout", "start_period", "start_interval"):
+    for name, word in (
+        ("interval", "Interval"),
+        ("timeout", "Timeout"),
+        ("start_period", "StartPeriod"),
+        ("start_interval", "StartInterval"),
+    ):
         if 0 < (getattr(health, name) or 0) < _MILLISECOND:
-            raise InvalidArgument(f"{name.replace('_', ' ')} in Healthcheck cannot be less than 1ms")
+            raise InvalidArgument(f"ContainerSpec: {word} in HealthConfig cannot be less than 1ms")
 
 
 def _check_names(container: ContainerSpec) -> None:
-    for server in container.dns_config.nameservers or () if container.dns_config else ():
+    dns = container.dns_config
+    for server in dns.nameservers or () if dns else ():
         try:
             ip_address(server)
         except ValueError as error:
             raise InvalidArgument(f"invalid name server {server!r}: give its IP address") from error
+    for word in (*(dns.search or ()), *(dns.options or ())) if dns else ():
+        if not word or any(character.isspace() for character in word):
+            raise InvalidArgument(f"invalid DNS search domain or option {word!r}: it must be one word")
     for entry in container.hosts or ():
-        address = entry.split(maxsplit=1)
+        address, *names = entry.split()[:2] or [""]
         try:
-            ip_address(address[0] if len(address) == 2 else "")
+            if address != "host-gateway":
+                ip_address(address if names else "")
         except ValueError as error:
             raise InvalidArgument(f"invalid host entry {entry!r}: write ADDRESS NAME") from error
+        if not names:
+            raise InvalidArgument(f"invalid host entry {entry!r}: write ADDRESS NAME")
+
+
+def _check_kernel(container: ContainerSpec) -> None:
+    for which, names in (("CapAdd", container.capability_add), ("CapDrop", container.capability_drop)):
+        for name in names or ():
+            if capability(name) is None:
+                raise InvalidArgument(f"invalid {which}: unknown capability: '{name}'")
+    for name in container.sysctls or {}:
+        if not namespaced_sysctl(name):
+            raise InvalidArgument(
+                f"sysctl '{name}' is not whitelisted: it is the whole machine's, not a container's"
+            )
+    seen: set[str] = set()
+    for limit in container.ulimits or ():
+        _check_ulimit(limit)
+        if limit.name in seen:
+            raise InvalidArgument(f"ulimit {limit.name} is given twice")
+        seen.add(limit.name)
+
+
+def _check_ulimit(limit: Ulimit) -> None:
+    if limit.name not in RLIMITS:
+        raise InvalidArgument(f"invalid ulimit type: {limit.name} (there are {', '.join(sorted(RLIMITS))})")
+    if 0 <= limit.hard < limit.soft or (limit.soft < 0 <= limit.hard):
+        raise InvalidArgument(
+            f"ulimit {limit.name}: ulimit soft limit must be less than or equal to hard limit: "
+            f"{limit.soft} > {limit.hard}"
+        )
 
 
 def _check_privileges(privileges: Privileges | None) -> None:
     if privileges is None:
         return
+    if privileges.credential_spec is not None:
+        raise NotImplementedHere("credential specs are for Windows: leave CredentialSpec out")
     seccomp = privileges.seccomp
     if seccomp is not None:
         if seccomp.mode not in ("", "default", "unconfined", "custom"):
             raise InvalidArgument(f"invalid seccomp mode {seccomp.mode!r}: default, unconfined or custom")
-        try:
-            b64decode(seccomp.profile or "", validate=True)
-        except (Base64Error, ValueError) as error:
-            raise InvalidArgument(f"the seccomp profile must be base64: {error}") from error
         if (seccomp.mode == "custom") != bool(seccomp.profile):
             raise InvalidArgument("a seccomp profile goes with mode custom, and with no other")
-    if privileges.credential_spec is not None:
-        raise NotImplementedHere("credential specs are for Windows: leave CredentialSpec out")
+        if seccomp.profile:
+            _check_seccomp_profile(seccomp.profile)
+    armor = privileges.app_armor
+    if armor is not None and armor.mode not in ("", "default", "disabled"):
+        raise InvalidArgument(f"invalid AppArmor mode {armor.mode!r}: default or disabled")
+    labels = privileges.selinux_context
+    if labels is not None and labels.disable and any((labels.user, labels.role, labels.type, labels.level)):
+        raise InvalidArgument("SELinuxContext: Disable goes with no User, Role, Type or Level")
 
 
-def _is_signal(name: str) -> bool:
-    if name.isascii() and name.isdigit():
-        return 1 <= int(name) <= signal.SIGRTMAX
-    short = name.upper().removeprefix("SIG")
-    return f"SIG{short}" in signal.Signals.__members__ or bool(_RT_SIGNAL.fullmatch(short))
+def _check_seccomp_profile(profile: str) -> None:
+    try:
+        decoded = b64decode(profile, validate=True)
+    except (Base64Error, ValueError) as error:
+        raise InvalidArgument(f"the seccomp profile must be base64: {error}") from error
+    try:
+        parsed = msgspec.json.decode(decoded)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from error
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("defaultAction"), str):
+        raise InvalidArgument("the seccomp profile must be a JSON object with a defaultAction")

@@ -181,7 +181,7 @@ def _service(data: bytes) -> None:
 
 
 def _template(data: bytes) -> None:
-    template.check(data.decode("utf-8", "surrogateescape"))
+    template.expand(data.decode("utf-8", "surrogateescape"), template.Fields(service_labels={"a": "b"}))
 
 
 def _container_log(data: bytes) -> None:

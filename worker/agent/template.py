@@ -1,7 +1,8 @@
-"""The templates of a task's spec, filled in for one task on one node; see `cluster.template`."""
+"""Templates (see `cluster.template`), filled in for one task on one node."""
+
+from collections.abc import Mapping
 
 from cluster import template
-from cluster.errors import InvalidArgument
 from cluster.objects import NodeDescription, Task
 from worker.agent.executor import TaskRejected
 
@@ -10,24 +11,26 @@ class Template:
     """Expands templates for one task on one node."""
 
     def __init__(self, task: Task, node: NodeDescription) -> None:
-        labels = task.service_labels
-        self._labels = labels
-        self._values = {
-            ".Service.ID": task.service_id,
-            ".Service.Name": task.service_name,
-            ".Service.Labels": "map[" + " ".join(f"{k}:{labels[k]}" for k in sorted(labels)) + "]",
-            ".Node.ID": task.node_id,
-            ".Node.Hostname": node.hostname,
-            ".Node.Platform.OS": node.platform.os,
-            ".Node.Platform.Architecture": node.platform.architecture,
-            ".Task.ID": task.id,
-            ".Task.Name": task.name,
-            ".Task.Slot": task.node_id if task.shown_slot is None else str(task.shown_slot),
-        }
+        self._fields = template.Fields(
+            service_id=task.service_id,
+            service_name=task.service_name,
+            service_labels=task.service_labels,
+            node_id=task.node_id,
+            node_hostname=node.hostname,
+            os=node.platform.os,
+            architecture=node.platform.architecture,
+            task_id=task.id,
+            task_name=task.name,
+            slot=task.node_id if task.shown_slot is None else str(task.shown_slot),
+        )
 
-    def expand(self, text: str) -> str:
-        """The text with its templates filled in. Raises TaskRejected for one that is not offered."""
+    def expand(self, text: str, functions: Mapping[str, template.Function] | None = None) -> str:
+        """The text with its templates filled in. Raises TaskRejected for one that can't be."""
         try:
-            return template.expand(text, self._values, self._labels)
-        except InvalidArgument as error:
+            return template.expand(text, self._fields, functions)
+        except template.TemplateError as error:
             raise TaskRejected(str(error)) from error
+
+    def expand_all(self, texts: Mapping[str, str] | None) -> dict[str, str] | None:
+        """The mapping with the templates in its values filled in."""
+        return None if texts is None else {key: self.expand(value) for key, value in texts.items()}

@@ -23,7 +23,9 @@ SOUND: dict[str, Any] = {
     "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": -1}],
     "DNSConfig": {"Nameservers": ["192.0.2.1", "2001:db8::1"]},
     "Hosts": ["192.0.2.1 a b"],
-    "Privileges": {"Seccomp": {"Mode": "custom", "Profile": "e30="}},
+    "Privileges": {
+        "Seccomp": {"Mode": "custom", "Profile": "eyJkZWZhdWx0QWN0aW9uIjoiU0NNUF9BQ1RfQUxMT1cifQ=="}
+    },
     "Secrets": [{"SecretName": "s", "File": {"Name": "/etc/s", "UID": "33", "GID": "0", "Mode": 0o400}}],
 }
 
@@ -32,8 +34,30 @@ def spec(**fields: Any) -> ContainerSpec:
     return convert(SOUND | fields, ContainerSpec)
 
 
+def ulimit(name: str, soft: int, hard: int) -> dict[str, Any]:
+    return {"Name": name, "Soft": soft, "Hard": hard}
+
+
+def volume_mount(**driver: Any) -> dict[str, Any]:
+    return {"Type": "volume", "Source": "ab", "Target": "/x", "VolumeOptions": {"DriverConfig": driver}}
+
+
 def test_sound() -> None:
     check_container(spec())
+    check_container(spec(Hosts=["host-gateway gate", "2001:db8::1 six"], Ulimits=[ulimit("core", -1, -1)]))
+    check_container(spec(CapabilityAdd=["net_admin", "CAP_SYS_TIME"], CapabilityDrop=["ALL"]))
+    check_container(
+        spec(Sysctls={"net.core.somaxconn": "1", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "1"})
+    )
+    nfs = {"type": "nfs", "o": "addr=192.0.2.1,rw", "device": ":/exports/{{.Task.Slot}}"}
+    check_container(spec(Mounts=[volume_mount(Name="local", Options=nfs)]))
+    check_container(
+        spec(Mounts=[{"Type": "image", "Source": "tools:1", "Target": "/tools", "BindOptions": {}}])
+    )
+    labelled = spec(Env=["A={{.Service.Labels.colour}}"])
+    check_container(labelled, {"colour": "blue"})
+    with pytest.raises(InvalidArgument, match="no entry for key"):
+        check_container(labelled)
     for name in ("SIGTERM", "term", "9", "SIGRTMAX-1"):
         check_container(spec(StopSignal=name))
 
@@ -52,6 +76,53 @@ def test_sound() -> None:
         {"Isolation": "hyperv"},
         {"OomScoreAdj": 1001},
         {"Mounts": [{"Type": "npipe", "Source": "x", "Target": "/x"}]},
+        {"Mounts": [{"Type": "cluster", "Source": "x", "Target": "/x"}]},
+        {"Mounts": [{"Type": "floppy", "Source": "x", "Target": "/x"}]},
+        {"Mounts": [{"Type": "volume", "Target": "/x", "ReadOnly": True}]},
+        {
+            "Mounts": [
+                {"Type": "volume", "Source": "ab", "Target": "/x", "BindOptions": {"NonRecursive": True}}
+            ]
+        },
+        {"Mounts": [{"Type": "volume", "Source": "ab", "Target": "/x", "VolumeOptions": {"Subpath": "/x"}}]},
+        {
+            "Mounts": [
+                {"Type": "volume", "Source": "ab", "Target": "/x", "VolumeOptions": {"Subpath": "a/../.."}}
+            ]
+        },
+        {"Mounts": [volume_mount(Options={"size": "1g"})]},
+        {"Mounts": [volume_mount(Options={"type": "nfs", "o": "addr=192.0.2.1"})]},
+        {"Mounts": [volume_mount(Options={"speed": "high"})]},
+        {"Mounts": [volume_mount(Options={"device": "{{.Nope}}", "type": "nfs"})]},
+        {"Mounts": [{"Type": "tmpfs", "Target": "/x", "TmpfsOptions": {"Options": [["remount"]]}}]},
+        {"Mounts": [{"Type": "image", "Target": "/x"}]},
+        {"Mounts": [{"Type": "image", "Target": "/x", "Source": "A B"}]},
+        {
+            "Mounts": [
+                {
+                    "Type": "bind",
+                    "Source": "/a",
+                    "Target": "/x",
+                    "BindOptions": {"ReadOnlyForceRecursive": True},
+                }
+            ]
+        },
+        {"Hostname": "h" * 65},
+        {"Hostname": "a b"},
+        {"Dir": "srv"},
+        {"CapabilityAdd": ["CAP_FLY"]},
+        {"CapabilityDrop": ["FLY"]},
+        {"Sysctls": {"vm.swappiness": "1"}},
+        {"Ulimits": [{"Name": "files", "Soft": 1, "Hard": 1}]},
+        {"Ulimits": [{"Name": "nofile", "Soft": -1, "Hard": 1}]},
+        {"Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 1}] * 2},
+        {"DNSConfig": {"Search": ["a b"]}},
+        {"DNSConfig": {"Options": ["ndots:2\nnameserver 192.0.2.1"]}},
+        {"Privileges": {"AppArmor": {"Mode": "mine"}}},
+        {"Privileges": {"Seccomp": {"Mode": "custom", "Profile": "e30="}}},
+        {"Privileges": {"SELinuxContext": {"Disable": True, "Type": "x"}}},
+        {"Configs": [{"ConfigName": "c", "Runtime": {}}]},
+        {"Secrets": [{"SecretName": "a"}, {"SecretName": "b", "File": {"Name": "/run/secrets/a"}}]},
         {"Mounts": [{"Type": "volume", "Source": "a/b", "Target": "/x"}]},
         {"Mounts": [{"Type": "volume", "Source": "{{.Y}}", "Target": "/x"}]},
         {"Mounts": [{"Type": "volume", "Target": ""}]},
