@@ -1,5 +1,6 @@
 """Engine events as JSON lines: what `GET /events` streams, made by managers and passed on by node daemons."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -33,9 +34,19 @@ FILTERS = frozenset(
 _encoder = msgspec.json.Encoder()
 
 
-def event_line(kind: str, action: str, id: str, attributes: dict[str, str], scope: str, at: int) -> bytes:
-    """One event as Docker writes it, with its newline. `at` in ns since the epoch."""
+def event_line(
+    kind: str,
+    action: str,
+    id: str,
+    attributes: Mapping[str, str],
+    scope: str,
+    at: int,
+    legacy: Mapping[str, str] | None = None,
+) -> bytes:
+    """One event as Docker writes it, with its newline. `at` in ns since the epoch; `legacy`: fields that old
+    clients read."""
     message: dict[str, Any] = {
+        **(legacy or {}),
         "Type": kind,
         "Action": action,
         "Actor": {"ID": id, "Attributes": attributes},

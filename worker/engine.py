@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.dataplane import NetworkRecord
+from cluster.seams import SystemClock
 from netplane.plane import NetPlane
 from worker.container_logs import ContainerLogs
+from worker.events import EngineEvents
 from worker.images.store import ImageStore
 from worker.node import Machine
 from worker.runtime.oci import OCIRuntime
@@ -31,6 +33,7 @@ class Engine:
     debug: bool = False
     cluster_networks: Callable[[], Mapping[str, NetworkRecord]] = dict
     registry_config: dict[str, Any] = field(default_factory=dict)
+    events: EngineEvents = field(default_factory=lambda: EngineEvents(SystemClock()))
 
     def log_path(self, container_id: str) -> Path:
         """Where the container's log is."""

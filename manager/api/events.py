@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from cluster.errors import InvalidArgument
+from cluster.event_ring import EventsLost, Logged
 from cluster.events import FILTERS, INDEX_HEADER, lost_line
 from cluster.seams import SECOND
 from manager.api.access import ACCESS
-from manager.api.event_log import EventLog, EventsLost, Logged
+from manager.api.event_log import EventLog
 from manager.api.filters import Filters, parse_filters
 from manager.api.request import unix_time
 

@@ -6,7 +6,7 @@ restarted daemon misses nothing.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,11 +38,12 @@ from worker.runtime.model import (
 from worker.runtime.process import open_process, send_signal, signal_number
 from worker.runtime.runtime import Change
 from worker.runtime.spawn import Programs, RuntimeFailed, find_program, must_run, thread_pool
-from worker.runtime.table import ContainerTable, Entry
+from worker.runtime.table import ContainerTable, Entry, Observer
 
 log = logging.getLogger("shoal.runtime")
 
 R = TypeVar("R")
+Acted = Callable[[str, ContainerConfig, Mapping[str, str]], None]
 
 _KILL_SIGNAL = 9
 
@@ -78,6 +79,7 @@ class OCIRuntime:
         self._executor = Executor(programs, self._layout)
         self._pool = thread_pool(workers)
         self._table = ContainerTable()
+        self._acted: Acted = _not_told
         self._ends = Ends(self._table, self._launcher, clock, self._set, self._clear)
         self._inotify: Inotify | None = None
         self._policies: dict[str, RotationPolicy] = {}
@@ -224,6 +226,7 @@ class OCIRuntime:
         pidfd = self._ends.pidfd(id)
         if not entry.state.running or pidfd is None:
             raise Conflict(f"container {id[:12]} is not running")
+        self._acted("kill", entry.config, {"signal": str(number)})
         send_signal(pidfd, number)
         if number == _KILL_SIGNAL and entry.state.status is ContainerStatus.PAUSED:
             await self.resume(id)  # a frozen process can't even die
@@ -238,17 +241,24 @@ class OCIRuntime:
         grace = config.stop_grace_ns if grace_ns is None else grace_ns
         if entry.state.status is ContainerStatus.PAUSED:
             await self.resume(id)
-        if number != _KILL_SIGNAL and grace != 0:
-            pidfd = self._ends.pidfd(id)
-            if pidfd is not None:
-                send_signal(pidfd, number)
-            if await self._ends_within(entry, grace):
-                return
-            log.info("container did not end in time", extra={"container": id, "signal": number})
-        pidfd = self._ends.pidfd(id)
+        if number == _KILL_SIGNAL or grace == 0 or not await self._asked_to_end(entry, number, grace):
+            self._send(entry, _KILL_SIGNAL)
+            await self._table.ended(entry)
+        self._acted("stop", config, {})
+
+    async def _asked_to_end(self, entry: Entry, number: int, grace: int) -> bool:
+        """Send the stop signal; whether the container has ended within the grace."""
+        self._send(entry, number)
+        if await self._ends_within(entry, grace):
+            return True
+        log.info("container did not end in time", extra={"container": entry.config.id, "signal": number})
+        return False
+
+    def _send(self, entry: Entry, number: int) -> None:
+        pidfd = self._ends.pidfd(entry.config.id)
         if pidfd is not None:
-            send_signal(pidfd, _KILL_SIGNAL)
-        await self._table.ended(entry)
+            self._acted("kill", entry.config, {"signal": str(number)})
+            send_signal(pidfd, number)
 
     async def _ends_within(self, entry: Entry, grace_ns: int) -> bool:
         ended = asyncio.ensure_future(self._table.ended(entry))
@@ -310,6 +320,11 @@ class OCIRuntime:
     def list(self) -> Sequence[tuple[ContainerConfig, ContainerState]]:
         """All containers, oldest first."""
         return [(entry.config, entry.state) for entry in self._table]
+
+    def observe(self, observer: Observer, acted: Acted) -> None:
+        """Have every change from now on told at once, and what is done to containers ("kill", "stop")."""
+        self._table.observer = observer
+        self._acted = acted
 
     def watch(self) -> AsyncIterator[Change]:
         """Changes from now on."""
@@ -403,6 +418,10 @@ class OCIRuntime:
 
     async def _threaded(self, function: Callable[..., R], *arguments: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+
+def _not_told(action: str, config: ContainerConfig, attributes: Mapping[str, str]) -> None:
+    """For a runtime that nobody observes."""
 
 
 def _nothing() -> None:

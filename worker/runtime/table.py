@@ -1,7 +1,7 @@
 """The containers in memory: config, state, who waits for a change. The real runtime and the fake share it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from weakref import WeakSet
 
 from cluster.errors import Conflict, NotFound
@@ -29,10 +29,19 @@ class Entry:
         await self._changed.wait()
 
 
+Observer = Callable[[ContainerConfig, ContainerState | None, ContainerState | None], None]
+"""Told of each change at once: a container's old state (None: it is new), its new one (None: it is gone)."""
+
+
+def _nobody(config: ContainerConfig, old: ContainerState | None, new: ContainerState | None) -> None:
+    pass
+
+
 class ContainerTable:
-    """All containers of a node."""
+    """All containers of a node. `observer` misses no change, unlike `watch`; it must not block."""
 
     def __init__(self) -> None:
+        self.observer: Observer = _nobody
         self._entries: dict[str, Entry] = {}
         self._watchers: WeakSet[_Watcher] = WeakSet()  # one that is never read from ends nowhere
 
@@ -44,6 +53,7 @@ class ContainerTable:
         if config.id in self._entries:
             raise Conflict(f"container {config.id[:12]} exists already")
         entry = self._entries[config.id] = Entry(config, state)
+        self.observer(config, None, state)
         self._publish(config.id, state)
         return entry
 
@@ -60,7 +70,8 @@ class ContainerTable:
 
     def update(self, entry: Entry, state: ContainerState) -> None:
         """Set a container's state and tell everyone."""
-        entry.state = state
+        old, entry.state = entry.state, state
+        self.observer(entry.config, old, state)
         entry.wake()
         self._publish(entry.config.id, state)
 
@@ -68,6 +79,7 @@ class ContainerTable:
         """Forget a container."""
         del self._entries[entry.config.id]
         entry.removed = True
+        self.observer(entry.config, entry.state, None)
         entry.wake()
         self._publish(entry.config.id, None)
 

@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from cluster.event_ring import OVERHEAD, EventsLost
 from cluster.events import INDEX_HEADER, LOST
 from cluster.objects import Node, Service, UpdateStatus
 from cluster.spec import ServiceSpec
 from cluster.states import UpdateState
-from manager.api import event_log
-from manager.api.event_log import EventLog, EventsLost
+from manager.api.event_log import EventLog
 from manager.api.events import EVENT_LOG
 from tests.unit.api.manager import Api, LoneManager, service_body
 
@@ -138,7 +138,7 @@ async def test_filters(api: Api, filters: Json, told: list[str]) -> None:
         await api.ok("POST", "/secrets/create", {"Name": "red", "Data": "YQ=="})
         if "event" in filters:
             await api.ok("DELETE", "/secrets/red")
-        api.client.app[EVENT_LOG]._begin_anew()  # ends the stream
+        api.client.app[EVENT_LOG].begin_anew(0)  # ends the stream
         names = [event["Actor"]["Attributes"].get("name") for event in await _until_lost(stream)]
     assert names == told
 
@@ -214,7 +214,7 @@ async def test_a_reader_that_falls_behind_is_told() -> None:
 
 async def test_the_log_takes_bounded_memory() -> None:
     manager = LoneManager()
-    log = EventLog(manager.store, manager.clock, max_bytes=10 * event_log._OVERHEAD)
+    log = EventLog(manager.store, manager.clock, max_bytes=10 * OVERHEAD)
     following = asyncio.create_task(log.run())
     await asyncio.sleep(0)
     for number in range(20):
@@ -222,5 +222,5 @@ async def test_the_log_takes_bounded_memory() -> None:
     await asyncio.sleep(0)
     kept = [event async for event in log.read(log._first, follow=False)]
     assert kept[-1].id == "19"
-    assert sum(event.size for event in kept) <= 10 * event_log._OVERHEAD
+    assert sum(event.size for event in kept) <= 10 * OVERHEAD
     following.cancel()
