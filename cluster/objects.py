@@ -223,6 +223,8 @@ class Task(StoreObject, frozen=True):
     running_at: int = 0  # leader's clock when it was first known to run; 0: not yet
     not_before: int = 0  # a replacement's desired state rises from ready to running no sooner (restart delay)
     restarts: RestartHistory = RestartHistory()
+    created_because: str = ""  # the orchestrator's words, for those who ask
+    stopped_because: str = ""
 
     @property
     def shown_slot(self) -> int | None:

@@ -18,6 +18,7 @@ from manager.allocator import Allocator
 from manager.api.access import Managers, Read, SelfLeads
 from manager.ca.authority import Authority, founding_objects
 from manager.ca.roles import RoleManager
+from manager.ca.rotator import Rotator
 from manager.dispatcher import Dispatcher
 from manager.guidance import no_leader, warnings
 from manager.leader import Leadership, Runnable
@@ -25,6 +26,7 @@ from manager.locking import KeyKeeper, LockFollower, NoKeeper
 from manager.orchestrator.node_down import OrphanKeeper
 from manager.orchestrator.orchestrator import GlobalOrchestrator, JobOrchestrator, ReplicatedOrchestrator
 from manager.orchestrator.reaper import Reaper
+from manager.orchestrator.resource_enforcer import ResourceEnforcer
 from manager.raft import NotLeader, Raft
 from manager.rpc.address import AddressKeeper
 from manager.rpc.join import Post, ask_to_be_member
@@ -96,6 +98,7 @@ class Core:
         """Write a new cluster's first objects, as its only manager."""
         async with asyncio.timeout(FOUNDING_TIMEOUT):
             await self._elected.wait()
+            cluster = await self.authority.at_founding(cluster, founding.spec)
             await self.store.update(
                 lambda tx: founding_objects(
                     tx,
@@ -185,10 +188,12 @@ class Core:
             ReplicatedOrchestrator(store, clock, rng),
             GlobalOrchestrator(store, clock, rng),
             JobOrchestrator(store, clock, rng),
+            ResourceEnforcer(store, clock),
             OrphanKeeper(store, clock),
             Reaper(store, clock),
             Scheduler(store, clock),
             self._dispatcher,
+            Rotator(store, clock, rng, self._dispatcher.renew),
             RoleManager(
                 store, self.members, self.raft.remove_member, clock, lambda: self.raft.status().generation
             ),

@@ -13,8 +13,8 @@ from cluster.defaults import stored_service, with_defaults
 from cluster.engine_json import service_json
 from cluster.errors import InvalidArgument, OutOfSequence
 from cluster.ids import new_id
-from cluster.objects import Config, Network, Secret, Service, Task, UpdateStatus
-from cluster.spec import NetworkAttachmentConfig, ServiceSpec
+from cluster.objects import Config, Network, Node, Secret, Service, Task, UpdateStatus
+from cluster.spec import NetworkAttachmentConfig, Placement, ServiceSpec
 from cluster.states import TaskState, UpdateState
 from cluster.validate import check_service, check_service_update, mode_word
 from manager.allocator import check_conflicts
@@ -22,9 +22,11 @@ from manager.api.access import ACCESS
 from manager.api.filters import parse_filters
 from manager.api.lookup import find_network, find_service
 from manager.api.reads import state
-from manager.api.request import answer, body, flag, version
+from manager.api.request import answer, api_version, body, strict_flag, version
+from manager.api.versions import STATUS, understood
 from manager.orchestrator.job import executed, is_job, of_iteration
 from manager.orchestrator.replicated_job import is_replicated_job, max_concurrent
+from manager.orchestrator.situation import dirty
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
@@ -43,7 +45,7 @@ async def list_services(request: web.Request) -> web.Response:
         and filters.exact("runtime", service.spec.task_template.runtime or "container")
         and filters.exact("mode", mode_word(service.spec))
     ]
-    with_status = flag(request, "status")
+    with_status = api_version(request) >= STATUS and strict_flag(request, "status")
     return answer(
         [service_json(s, status=_status(view, s) if with_status else None) for s in services],
     )
@@ -53,7 +55,7 @@ async def inspect_service(request: web.Request) -> web.Response:
     """GET /services/{id}."""
     view = await state(request)
     service = find_service(view, request.match_info["id"])
-    return answer(service_json(service, insert_defaults=flag(request, "insertDefaults")))
+    return answer(service_json(service, insert_defaults=strict_flag(request, "insertDefaults")))
 
 
 def _status(view: View, service: Service) -> tuple[int, int, int]:
@@ -86,7 +88,7 @@ def _job_status(service: Service, tasks: Iterable[Task]) -> tuple[int, int, int]
 async def create_service(request: web.Request) -> web.Response:
     """POST /services/create."""
     access = request.app[ACCESS]
-    spec = await body(request, ServiceSpec)
+    spec = understood(await body(request, ServiceSpec), api_version(request))
     check_service(spec)
     auth = registry_auth(request)
     id = new_id(access.rng)
@@ -111,7 +113,7 @@ async def update_service(request: web.Request) -> web.Response:
     auth_from = request.query.get("registryAuthFrom", "")
     if auth_from not in ("", "spec", "previous-spec"):
         raise InvalidArgument(f"unsupported registryAuthFrom {auth_from!r}: spec or previous-spec")
-    spec = await body(request, ServiceSpec)
+    spec = understood(await body(request, ServiceSpec), api_version(request))
     auth = registry_auth(request)
     what = request.match_info["id"]
 
@@ -122,7 +124,13 @@ async def update_service(request: web.Request) -> web.Response:
         changed = rolled_back(service, tx.index, access.clock.now()) if rollback == "previous" else None
         if changed is None:
             check_service_update(service, spec)
-            new = carried(service.spec, resolve(tx, stored_service(spec)))
+            new = carried(service.spec, same_image(service.spec, resolve(tx, stored_service(spec))))
+            if unchanged(service, new):
+                if auth not in ("", service.registry_auth):
+                    tx.update(
+                        replace(service, registry_auth=auth)
+                    )  # for tasks to come; no spec to go back to
+                return
             changed = respecified(service, new, access.clock.now())
         check_conflicts(tx, changed.spec.endpoint_spec, service.id)
         tx.update(replace(changed, registry_auth=auth or service.registry_auth))
@@ -140,6 +148,28 @@ async def delete_service(request: web.Request) -> web.Response:
 
     await request.app[ACCESS].store.update_retrying(delete)
     return web.Response()
+
+
+def unchanged(service: Service, spec: ServiceSpec) -> bool:
+    """Whether an update asks for what is there. One that was paused or rolled back is begun again by it."""
+    status = service.update_status
+    settled = status is None or status.state is UpdateState.COMPLETED
+    return settled and spec == service.spec
+
+
+def same_image(old: ServiceSpec, new: ServiceSpec) -> ServiceSpec:
+    """The new spec; if it has the old one's pinned image, with the platforms that were found with its digest.
+
+    `docker stack deploy --resolve-image changed` leaves them out, which is no change.
+    """
+    before, after = old.task_template, new.task_template
+    image = after.container_spec.image if after.container_spec else ""
+    pinned = "@" in image and before.container_spec is not None and before.container_spec.image == image
+    platforms = before.placement.platforms if before.placement else None
+    placement = after.placement or Placement()
+    if not pinned or not platforms or placement.platforms:
+        return new
+    return replace(new, task_template=replace(after, placement=replace(placement, platforms=platforms)))
 
 
 def respecified(service: Service, spec: ServiceSpec, now: int) -> Service:
@@ -226,4 +256,4 @@ def up_to_date(view: View, task: Task) -> bool:
     service = view.get(Service, task.service_id)
     if service is None or not of_iteration(service, task):
         return False
-    return task.spec_version == service.spec_version or task.spec == service.spec.task_template
+    return not dirty(service, task, view.get(Node, task.node_id))

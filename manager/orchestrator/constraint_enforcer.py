@@ -7,6 +7,7 @@ the restart supervisor stops it and puts its successor where the constraints hol
 from cluster.errors import InvalidArgument
 from cluster.objects import Node, Task
 from cluster.spec import TaskSpec
+from cluster.states import Availability
 from manager.scheduler import constraint
 
 
@@ -23,6 +24,8 @@ def unfit(spec: TaskSpec, node: Node) -> str:
 
 
 def violation(task: Task, node: Node) -> str:
-    """Why the task may not stay on its node, or ""."""
+    """Why the task may not stay on its node, or ""; a paused node keeps its tasks."""
+    if node.spec.availability == Availability.PAUSE:
+        return ""
     reason = unfit(task.spec, node)
     return f"node {node.description.hostname or node.id} no longer fits: {reason}" if reason else ""

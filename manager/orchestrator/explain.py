@@ -63,7 +63,7 @@ def _unwanted(view: View, task: Task) -> str:
         return f"replaced by task {newer[0]}: node {_name(view, node.id)} is down"
     if task.status.state in (TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED):
         return f"{task.status.state.word}; replaced by task {newer[0]}"
-    if dirty(service, task):
+    if dirty(service, task, node):
         return f"replaced by task {newer[0]} in an update"
     reason = misplaced_on(node, task) if task.node_id else ""
     return f"replaced by task {newer[0]}" + (f": {reason}" if reason else "")

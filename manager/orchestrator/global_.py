@@ -46,7 +46,7 @@ def reconcile(situation: Situation) -> Plan:
         reason = reason or next((why for task in slot.runnable if (why := misplaced(situation, task))), "")
         if reason:
             for task in slot.runnable:
-                plan.do(Desire(task, TaskState.SHUTDOWN))
+                plan.do(Desire(task, TaskState.SHUTDOWN, reason))
             plan.notes[slot.name] = f"its task stops: {reason}"
         elif node is not None and not refusal(situation.service, node):
             remaining.append(slot)
@@ -58,7 +58,10 @@ def reconcile(situation: Situation) -> Plan:
             plan.notes.setdefault(f"node {node_id}", f"no task: {reason}")
         elif node_id not in slots:
             wait = situation.holder(0, node_id) is not None
-            new = situation.factory.new_task(situation.service, situation.now, node_id=node_id, wait=wait)
+            because = "the node may run it and had none"
+            new = situation.factory.new_task(
+                situation.service, situation.now, node_id=node_id, wait=wait, because=because
+            )
             plan.do(Create(new))
             plan.notes[f"node {node_id}"] = "a task is created: the node may run it and has none"
 

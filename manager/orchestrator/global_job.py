@@ -36,7 +36,10 @@ def reconcile(situation: Situation) -> Plan:
             plan.notes[f"node {node_id}"] = f"no task: {reason}"
             continue
         wait = situation.holder(0, node_id) is not None
-        new = situation.factory.new_task(situation.service, situation.now, node_id=node_id, wait=wait)
+        because = "the node may run it and had none of this execution"
+        new = situation.factory.new_task(
+            situation.service, situation.now, node_id=node_id, wait=wait, because=because
+        )
         plan.do(Create(new))
         plan.notes[f"node {node_id}"] = "a task is created: the node may run it and has none"
     done = sum(completed(slot) for slot in slots.values())
@@ -52,7 +55,7 @@ def _see_through(plan: Plan, situation: Situation, slot: Slot) -> None:
     reason = next((why for task in slot.runnable if (why := misplaced(situation, task))), "")
     if reason:
         for task in slot.runnable:
-            plan.do(Desire(task, TaskState.SHUTDOWN))
+            plan.do(Desire(task, TaskState.SHUTDOWN, reason))
         plan.notes[slot.name] = f"its task stops: {reason}"
     elif slot.runnable or slot.newest.status.state in ENDED_BY_ITSELF:
         plan.merge(supervise(situation, slot))

@@ -50,11 +50,11 @@ def remove_earlier(plan: Plan, situation: Situation) -> None:
     """Stop and remove what still runs for an earlier iteration."""
     for task in earlier(situation):
         if not task.status.state.terminal and task.desired_state < TaskState.REMOVE:
-            plan.do(Desire(task, TaskState.REMOVE))
+            plan.do(Desire(task, TaskState.REMOVE, "the job was executed anew"))
 
 
 def stop_needless(plan: Plan, slot: Slot) -> None:
     """Stop what still runs in a slot that is done: a lost node came back and had finished the work."""
     for task in slot.runnable:
         if not task.status.state.terminal:
-            plan.do(Desire(task, TaskState.SHUTDOWN))
+            plan.do(Desire(task, TaskState.SHUTDOWN, "another task has done its work"))

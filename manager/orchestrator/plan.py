@@ -45,6 +45,8 @@ class Desire:
 
     task: Task
     state: TaskState
+    reason: str = ""
+    """Why it should stop; kept with the task."""
     while_idle: bool = False
     """It was decided because the task serves nobody: if it runs by now, its whole step is not written."""
 
@@ -57,7 +59,8 @@ class Desire:
         """Raise it; never lower it."""
         task = tx.get(Task, self.task.id)
         if task is not None and task.desired_state < self.state:
-            tx.update(msgspec.structs.replace(task, desired_state=self.state))
+            because = task.stopped_because or self.reason
+            tx.update(msgspec.structs.replace(task, desired_state=self.state, stopped_because=because))
 
     def __str__(self) -> str:
         return f"{self.task.id}: desired {self.state.word}"

@@ -42,7 +42,7 @@ def reap(view: View, service_id: str) -> Plan:
         if leaving and _ended(task):
             plan.do(Delete(task))
         elif leaving:
-            plan.do(Desire(task, TaskState.REMOVE))
+            plan.do(Desire(task, TaskState.REMOVE, "its service was removed"))
         elif _outlived(service, task) or (task.desired_state.stops and _never_assigned(task)):
             plan.do(Delete(task))
         else:

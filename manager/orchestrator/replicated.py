@@ -32,7 +32,8 @@ def reconcile(situation: Situation) -> Plan:
     if len(slots) > wanted:
         kept = {slot.number for slot in _by_worth(list(slots.values()))[:wanted]}
         for number in sorted(set(slots) - kept):
-            plan.do(*(Desire(task, TaskState.REMOVE) for task in slots[number].tasks))
+            reason = f"the service was scaled down to {wanted}"
+            plan.do(*(Desire(task, TaskState.REMOVE, reason) for task in slots[number].tasks))
             plan.notes[slots[number].name] = f"scaled down to {wanted}: its tasks are removed"
     number = 0
     for _ in range(wanted - len(slots)):
@@ -40,7 +41,10 @@ def reconcile(situation: Situation) -> Plan:
         while number in slots:
             number += 1
         wait = situation.holder(number) is not None
-        new = situation.factory.new_task(situation.service, situation.now, slot=number, wait=wait)
+        because = f"the service should have {wanted} replicas and had {len(slots)}"
+        new = situation.factory.new_task(
+            situation.service, situation.now, slot=number, wait=wait, because=because
+        )
         plan.do(Create(new))
         plan.notes[f"slot {number}"] = f"scaled up to {wanted}: a task is created"
 

@@ -55,7 +55,8 @@ def reconcile(situation: Situation) -> Plan:
     free = [number for number in range(1, total + 1) if number not in slots]
     room = max(0, max_concurrent(situation.service) - busy)
     for number in free[:room]:
-        new = situation.factory.new_task(situation.service, situation.now, slot=number)
+        because = f"the job needs {total} completions, {max_concurrent(situation.service)} at a time"
+        new = situation.factory.new_task(situation.service, situation.now, slot=number, because=because)
         plan.do(Create(new))
         plan.notes[f"slot {number}"] = "a task is created"
     plan.notes["job"] = f"{done} of {total} completed" + (f", {failed} failed for good" if failed else "")

@@ -16,7 +16,6 @@ from manager.orchestrator.plan import Create, Desire, Plan
 from manager.orchestrator.situation import (
     Situation,
     Slot,
-    dirty,
     goal,
     misplaced,
     stopped,
@@ -103,7 +102,7 @@ def supervise(situation: Situation, slot: Slot) -> Plan:
         # The slot ended for good under this spec, or its replacement was lost. A dirty one is the updater's,
         # unless that waits for an operator: a paused update leaves no slot without the task it should have.
         newest = slot.newest
-        if not dirty(service, newest) or update_paused(service):
+        if not situation.dirty(newest) or update_paused(service):
             # Judged as of when it ended, so that time alone never changes the verdict.
             verdict = judge(newest, newest.updated_at, situation.factory.rng, "it has no successor")
             replace(plan, situation, slot, newest, verdict)
@@ -112,7 +111,7 @@ def supervise(situation: Situation, slot: Slot) -> Plan:
         if task is slot.newest or (not alive and task is gone[-1]):
             replace(plan, situation, slot, task, judge(task, now, situation.factory.rng, lost[task.id]))
         else:
-            plan.do(Desire(task, TaskState.SHUTDOWN))
+            plan.do(Desire(task, TaskState.SHUTDOWN, lost[task.id]))
     for task in alive:
         if task.desired_state < TaskState.RUNNING:
             _start_when_due(plan, situation, slot, task)
@@ -125,7 +124,8 @@ def supervise(situation: Situation, slot: Slot) -> Plan:
 def replace(plan: Plan, situation: Situation, slot: Slot, task: Task, verdict: Verdict) -> None:
     """Carry out a verdict: stop the task and, if so judged, make its successor."""
     service, now = situation.service, situation.now
-    stop = (Desire(task, TaskState.SHUTDOWN),) if not task.desired_state.stops else ()
+    reason = verdict.reason if verdict.restart else f"not replaced: {verdict.reason}"
+    stop = (Desire(task, TaskState.SHUTDOWN, reason),) if not task.desired_state.stops else ()
     if not verdict.restart:
         if stop:
             plan.do(*stop)
@@ -140,7 +140,8 @@ def replace(plan: Plan, situation: Situation, slot: Slot, task: Task, verdict: V
         node_id=slot.node_id,
         wait=wait,
         not_before=now + verdict.delay if verdict.delay else 0,
-        restarts=NO_RESTARTS if dirty(service, task) else verdict.history,
+        restarts=NO_RESTARTS if situation.dirty(task) else verdict.history,
+        because=f"it replaces task {task.id}: {verdict.reason}",
     )
     plan.do(*stop, Create(new))
     plan.notes[slot.name] = f"replaced by task {new.id}: {verdict.reason}" + (
@@ -166,14 +167,14 @@ def _start_when_due(plan: Plan, situation: Situation, slot: Slot, task: Task) ->
 
 def _retire(plan: Plan, situation: Situation, slot: Slot, alive: list[Task]) -> None:
     """Stop what a running successor has made needless; of several up-to-date tasks keep one."""
-    clean = [task for task in alive if not dirty(situation.service, task)]
+    clean = [task for task in alive if not situation.dirty(task)]
     if not clean:
         return
     keep = max(clean, key=lambda task: (task.status.state, -task.created_version, -task.created_at))
     ready = keep.status.state == TaskState.RUNNING
     for task in alive:
         if task is not keep and (ready or task in clean):
-            plan.do(Desire(task, TaskState.SHUTDOWN))
+            plan.do(Desire(task, TaskState.SHUTDOWN, f"task {keep.id} has taken its place"))
             plan.notes[slot.name] = f"task {task.id} stops: task {keep.id} has taken its place"
 
 

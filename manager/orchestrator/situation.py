@@ -11,7 +11,7 @@ from cluster.objects import Endpoint, Node, RestartHistory, Service, Task, TaskS
 from cluster.seams import Random
 from cluster.spec import EndpointSpec, PortConfig, TaskSpec
 from cluster.states import Availability, NodeState, TaskState, UpdateState
-from manager.orchestrator.constraint_enforcer import violation
+from manager.orchestrator.constraint_enforcer import unfit, violation
 
 
 def task_spec(service: Service) -> TaskSpec:
@@ -51,9 +51,10 @@ class TaskFactory:
         wait: bool = False,
         not_before: int = 0,
         restarts: RestartHistory | None = None,
+        because: str = "",
     ) -> Task:
         """A new task of a service, with copies of all that it needs of it. One that is to `wait` is placed
-        and made ready, and started by a later decision."""
+        and made ready, and started by a later decision. `because` says why it is made."""
         allocated = service.endpoint or Endpoint()
         endpoint = msgspec.structs.replace(allocated, spec=service.spec.endpoint_spec or EndpointSpec())
         return Task(
@@ -72,6 +73,7 @@ class TaskFactory:
             registry_auth=service.registry_auth,
             not_before=not_before,
             restarts=restarts or RestartHistory(),
+            created_because=because,
         )
 
 
@@ -92,6 +94,10 @@ class Situation:
         return tuple(
             task for task in self.tasks if task.desired_state >= TaskState.REMOVE and not stopped(self, task)
         )
+
+    def dirty(self, task: Task) -> bool:
+        """True when the task is not what the service's spec asks for now."""
+        return dirty(self.service, task, self.nodes.get(task.node_id))
 
     def holder(self, number: int, node_id: str = "") -> Task | None:
         """A task that was removed from this place, as by scaling down, and has not stopped yet."""
@@ -146,16 +152,20 @@ def group(tasks: Iterable[Task], key: Callable[[Task], tuple[int, str]]) -> dict
     }
 
 
-def dirty(service: Service, task: Task) -> bool:
+def dirty(service: Service, task: Task, node: Node | None) -> bool:
     """True when the task is not what the service's spec asks for now.
 
     The replica count, labels and update settings make no task dirty, nor do ports published through the
-    routing mesh, as long as the task is in it.
+    routing mesh, as long as the task is in it, nor another placement, as long as its `node` meets the
+    constraints.
     """
     if task.spec_version and task.spec_version == service.spec_version:
         return False
-    if task.spec != task_spec(service):
-        return True
+    wanted = task_spec(service)
+    if task.spec != wanted:
+        placed = msgspec.structs.replace(wanted, placement=task.spec.placement)
+        if task.spec != placed or node is None or unfit(wanted, node):
+            return True
     if task.endpoint is None:
         return False
     return _bound(service.spec.endpoint_spec) != _bound(task.endpoint.spec)

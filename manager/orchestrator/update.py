@@ -15,7 +15,7 @@ from cluster.seams import SECOND
 from cluster.spec import UpdateConfig
 from cluster.states import TaskState, UpdateState
 from manager.orchestrator.plan import Change, Create, Desire, Plan, SetUpdateStatus
-from manager.orchestrator.situation import Situation, Slot, dirty, stopped, update_paused
+from manager.orchestrator.situation import Situation, Slot, stopped, update_paused
 
 DEFAULT_MONITOR = 5 * SECOND
 _ROLLING_BACK = {UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED}
@@ -24,9 +24,14 @@ _UNDER_WAY = {UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED}
 
 def config_of(situation: Situation) -> UpdateConfig:
     """The settings in force: the rollback's during one; SwarmKit's defaults when none are given."""
-    spec, status = situation.service.spec, situation.service.update_status
-    rolling_back = status is not None and status.state in _ROLLING_BACK
-    return (spec.rollback_config if rolling_back else spec.update_config) or UpdateConfig(parallelism=1)
+    spec = situation.service.spec
+    config = spec.rollback_config if _rolls_back(situation) else spec.update_config
+    return config or UpdateConfig(parallelism=1)
+
+
+def _rolls_back(situation: Situation) -> bool:
+    status = situation.service.update_status
+    return status is not None and status.state in _ROLLING_BACK
 
 
 def progress(situation: Situation, slots: Sequence[Slot], busy: Collection[str]) -> Plan:
@@ -90,7 +95,7 @@ def progress(situation: Situation, slots: Sequence[Slot], busy: Collection[str])
 def _outdated(situation: Situation, slot: Slot) -> bool:
     """True when the slot's tasks (or, if it ended, its last) are not what the spec asks for."""
     tasks = slot.runnable or (slot.newest,)
-    return any(dirty(situation.service, task) for task in tasks)
+    return any(situation.dirty(task) for task in tasks)
 
 
 def _attempts(situation: Situation, slot: Slot, since: int) -> list[Task]:
@@ -99,7 +104,7 @@ def _attempts(situation: Situation, slot: Slot, since: int) -> list[Task]:
 
 
 def _clean(situation: Situation, slot: Slot) -> list[Task]:
-    return [task for task in slot.tasks if not dirty(situation.service, task)]
+    return [task for task in slot.tasks if not situation.dirty(task)]
 
 
 def _tried(situation: Situation, slot: Slot) -> bool:
@@ -115,7 +120,7 @@ def _under_way(situation: Situation, slot: Slot, since: int, config: UpdateConfi
         # restart supervisor's tasks count restarts; they hold no update up.)
         newest = slot.newest
         left = len(slot.tasks) > 1 and newest in slot.runnable and not newest.restarts.count
-        coming = newest.status.state < TaskState.RUNNING and not dirty(situation.service, newest)
+        coming = newest.status.state < TaskState.RUNNING and not situation.dirty(newest)
         return None if left and coming else 0
     first = attempts[0]
     if first.status.state < TaskState.RUNNING and not first.desired_state.stops:
@@ -136,7 +141,7 @@ def _failure(situation: Situation, slot: Slot, since: int, config: UpdateConfig)
 
 def _give_up(plan: Plan, situation: Situation, failed: Sequence[Task]) -> bool:
     """Act on too many failures; False when the policy is to go on."""
-    service, now = situation.service, situation.now
+    service = situation.service
     status = service.update_status
     assert status is not None
     rolling_back = status.state == UpdateState.ROLLBACK_STARTED
@@ -149,7 +154,7 @@ def _give_up(plan: Plan, situation: Situation, failed: Sequence[Task]) -> bool:
         back = UpdateStatus(
             state=UpdateState.ROLLBACK_STARTED,
             started_version=situation.version,
-            started_at=now,
+            started_at=status.started_at,
             message=message,
         )
         plan.do(SetUpdateStatus(service, back, rollback_to=service.previous_spec))
@@ -169,8 +174,9 @@ def _replace(plan: Plan, situation: Situation, slot: Slot, config: UpdateConfig)
     running = [task for task in runnable if task.status.state == TaskState.RUNNING]
     kept = running[-1:] if start_first else []
     idle = not running
+    what = "the service was rolled back" if _rolls_back(situation) else "the service was updated"
     stops: list[Change] = [
-        Desire(task, TaskState.SHUTDOWN, while_idle=idle) for task in runnable if task not in kept
+        Desire(task, TaskState.SHUTDOWN, what, while_idle=idle) for task in runnable if task not in kept
     ]
     held = situation.holder(slot.number, slot.node_id) is not None
     wait = held or (not start_first and not all(stopped(situation, task) for task in slot.tasks))
@@ -180,6 +186,7 @@ def _replace(plan: Plan, situation: Situation, slot: Slot, config: UpdateConfig)
         slot=slot.number,
         node_id=slot.node_id,
         wait=wait,
+        because=f"it replaces task {slot.newest.id}: {what}",
     )
     plan.do(*stops, Create(new))
     order = "starts before the old one stops" if kept else "starts when the old one has stopped"

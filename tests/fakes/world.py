@@ -16,7 +16,8 @@ from manager.orchestrator import node_down, reaper
 from manager.orchestrator.constraint_enforcer import unfit
 from manager.orchestrator.job import executed
 from manager.orchestrator.orchestrator import reconcile
-from manager.orchestrator.plan import Plan
+from manager.orchestrator.plan import Desire, Plan
+from manager.orchestrator.resource_enforcer import overcommitted
 from manager.orchestrator.situation import Situation, TaskFactory
 from manager.store import Transaction, View
 
@@ -119,6 +120,9 @@ class World:
             tasks = tuple(self.view.tasks_of_service(service.id))
             situation = Situation(service, tasks, nodes, self.view.index, self.now, self.factory)
             plan.merge(reconcile(situation))
+        for node in nodes.values():
+            for task, reason in overcommitted(self.view, node):
+                plan.do(Desire(task, TaskState.SHUTDOWN, reason))
         for service_id in {task.service_id: None for task in self.view.all(Task)}:
             plan.merge(reaper.reap(self.view, service_id))
         for node_id in {**nodes, **{task.node_id: None for task in self.view.all(Task) if task.node_id}}:

@@ -96,8 +96,7 @@ def _services(world: "World", view: View) -> str:
             for task in view.tasks_of_service(service.id)
             if not task.desired_state.stops and not task.status.state.terminal
         ]
-        paused = service.update_status is not None and service.update_status.state in PAUSED
-        if image.partition(":")[0] not in STEADY or paused:
+        if image.partition(":")[0] not in STEADY or _is_paused(service):
             continue
         places = [(task.slot, "" if task.slot else task.node_id) for task in tasks]
         if len(places) != len(set(places)):
@@ -112,7 +111,7 @@ def _services(world: "World", view: View) -> str:
         if len(running) != wanted or len(tasks) != wanted:
             return f"service {service.spec.name} has {len(running)} of {wanted} running, {len(tasks)} tasks"
         for task in running:
-            if dirty(service, task):
+            if dirty(service, task, view.get(Node, task.node_id)):
                 return f"task {task.name} runs an old spec"
     return ""
 
@@ -144,3 +143,12 @@ def steady(world: "World") -> bool:
     """Whether all services' containers run until they are told to stop."""
     view = world.checks.views[world.checks.last_index]
     return all(_image(service).partition(":")[0] in STEADY for service in view.all(Service))
+
+
+def paused(world: "World") -> bool:
+    """Whether an update is paused: what it started may be tried again for long."""
+    return any(_is_paused(service) for service in world.checks.views[world.checks.last_index].all(Service))
+
+
+def _is_paused(service: Service) -> bool:
+    return service.update_status is not None and service.update_status.state in PAUSED

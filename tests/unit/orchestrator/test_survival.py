@@ -20,6 +20,7 @@ from manager.leader import Runnable
 from manager.orchestrator.node_down import OrphanKeeper
 from manager.orchestrator.orchestrator import GlobalOrchestrator, JobOrchestrator, ReplicatedOrchestrator
 from manager.orchestrator.reaper import Reaper
+from manager.orchestrator.resource_enforcer import ResourceEnforcer
 from manager.raft.errors import NotLeader, OutcomeUnknown, Overloaded, TooLarge
 from manager.scheduler import Scheduler
 from manager.store import Store, Transaction
@@ -70,6 +71,7 @@ class Leader:
             ReplicatedOrchestrator(store, clock, rng),
             GlobalOrchestrator(store, clock, rng),
             JobOrchestrator(store, clock, rng),
+            ResourceEnforcer(store, clock),
             OrphanKeeper(store, clock),
             Reaper(store, clock),
             Scheduler(store, clock),
@@ -164,14 +166,14 @@ async def test_the_dispatcher_survives_refused_reports_descriptions_and_downs(
     await ended(running)
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(10))
 async def test_a_defect_ends_a_controller_loudly(number: int) -> None:
     leader = Leader()
     await leader.found()
     leader.proposer.error = lambda: TypeError("a defect")
     controller = leader.controllers()[number]
     running = asyncio.ensure_future(controller.run())
-    if isinstance(controller, GlobalOrchestrator | JobOrchestrator):
+    if isinstance(controller, GlobalOrchestrator | JobOrchestrator | ResourceEnforcer):
         await leader.clock.advance(SECOND)
         assert not leader.proposer.refused  # it has no work here
         running.cancel()
