@@ -214,7 +214,12 @@ class Term:
             if task is None or not task.desired_state.stops or task.status.state.terminal:
                 continue
             session = self.sessions.get(task.node_id)
-            known = session.told.tasks.get(task_id) if session else None
+            if session is not None and session.told.sequence:
+                known = session.told.tasks.get(task_id)
+            else:  # between two sessions, as after a change of leader: the next one must not begin with the stop
+                node = self._view.get(Node, task.node_id)
+                present = node is not None and node.status.state != NodeState.DOWN
+                known = replace(task, desired_state=TaskState.RUNNING) if present else None
             if known is not None and not known.desired_state.stops:
                 self._withdrawals.begin(known, now)
 

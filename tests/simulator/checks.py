@@ -265,9 +265,12 @@ class Checks:
         """A container runs."""
         task = container.task
         self.world.story.note(name, f"container {task.name} runs")
+        view = self._newest()
         for node, other in self._running():
             if other is container or self.world.disturbed(node) or self.world.disturbed_name(name):
                 continue
+            if view is not None and view.get(Node, other.task.node_id) is None:
+                continue  # removed by force: its tasks are replaced at once, while it learns of that
             if other.task.service_id == task.service_id:
                 self._check_place(task, other.task)
             shared = _addresses(task) & _addresses(other.task)

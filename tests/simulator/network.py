@@ -85,6 +85,11 @@ class End:
             return
         self._arrives = max(self._arrives + 1, network.loop.now + network.latency(self.host, self.peer_host))
         peer = self.peer
+        if data is not None and not (peer.open and peer.process.alive):
+            # Nobody there knows the connection, as on a host that has booted since.
+            back = self._arrives - network.loop.now + network.latency(self.peer_host, self.host)
+            network.later(back, self.lose, ConnectionResetError(104, "Connection reset by peer"))
+            return
         if data is None:
             peer.process.loop.at(self._arrives, peer.lose, None, context=NOBODY)
         else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from cluster.seams import SECOND
-from tests.simulator.convergence import lacking, steady
+from tests.simulator.convergence import lacking, paused, steady
 from tests.simulator.faults import Faults
 from tests.simulator.loop import START, Failed, Stuck
 from tests.simulator.operator import Operator
@@ -100,8 +100,9 @@ def simulate(
 async def _rest(world: World) -> None:
     """A cluster that has converged and is left alone elects nobody, writes nothing, and stays as it is."""
     before = world.checks.last_index, len(world.checks.leaders)
+    quiet = steady(world) and not paused(world)
     await asyncio.sleep(RESTS_FOR)
-    if steady(world) and (world.checks.last_index, len(world.checks.leaders)) != before:
+    if quiet and (world.checks.last_index, len(world.checks.leaders)) != before:
         raise Violation(
             f"at rest the log grew from {before[0]} to {world.checks.last_index}, or leaders changed"
         )

@@ -2,15 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 
 import pytest
 from msgspec.structs import replace
 
 from cluster.errors import Unavailable
 from cluster.messages import (
-    Applied,
     DescriptionChanged,
     Heartbeat,
     LogChunk,
@@ -26,131 +23,21 @@ from cluster.messages import (
     Welcome,
 )
 from cluster.objects import (
-    Endpoint,
     ManagerStatus,
-    Network,
-    NetworkAttachment,
     Node,
     NodeDescription,
     NodeStatus,
-    Service,
-    StoreObject,
-    Subnet,
     Task,
     TaskStatus,
-    VirtualIP,
 )
 from cluster.seams import MILLISECOND, SECOND
-from cluster.spec import NetworkSpec, NodeSpec, ServiceSpec
 from cluster.states import NodeState, Role, TaskState
-from manager.dispatcher import Dispatcher
 from manager.dispatcher.session import MAX_QUEUED, MAX_REPORTS
 from manager.store import Store
 from tests.fakes.agent import FakeAgent
-from tests.fakes.clock import ManualClock, settle
+from tests.fakes.clock import settle
+from tests.fakes.dispatching import Cluster, running
 from tests.fakes.proposer import LocalProposer
-
-
-class Cluster:
-    """A leading manager's store and dispatcher."""
-
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        self.store = Store(self.clock, random.Random(1))
-        self.proposer = LocalProposer(self.store)
-        self.dispatcher = Dispatcher(self.store, self.clock, random.Random(2), lambda: "10.0.0.1:2377")
-        self.agents: list[FakeAgent] = []
-
-    async def put(self, *objects: StoreObject) -> None:
-        def change(tx):  # type: ignore[no-untyped-def]
-            for obj in objects:
-                stored = tx.get(type(obj), obj.id)
-                if stored is None:
-                    tx.create(obj)
-                else:
-                    tx.update(replace(obj, version=stored.version))
-
-        await self.store.update(change)
-
-    def get(self, cls, id):  # type: ignore[no-untyped-def]
-        found = self.store.view().get(cls, id)
-        assert found is not None
-        return found
-
-    async def delete(self, obj: StoreObject) -> None:
-        await self.store.update(lambda tx: tx.delete(type(obj), obj.id))
-
-    async def nodes(self, *ids: str) -> None:
-        await self.put(*(Node(id=id, spec=NodeSpec()) for id in ids))
-
-    async def agent(self, node_id: str, role: Role = Role.WORKER) -> FakeAgent:
-        agent = FakeAgent(self.dispatcher, node_id, role)
-        self.agents.append(agent)
-        await settle()
-        agent.listen()
-        return agent
-
-    async def talk(self, nanoseconds: int = 20 * MILLISECOND) -> None:
-        """Let time pass with all agents listening."""
-        for _ in range(4):
-            await self.clock.advance(nanoseconds // 4)
-            for agent in self.agents:
-                agent.listen()
-            await settle()
-
-    async def web(self, network: bool = True) -> None:
-        """A service in an overlay network, with one running task on each of n1 and n2."""
-        await self.put(
-            Network(
-                id="net",
-                spec=NetworkSpec(name="net"),
-                subnets=(Subnet(subnet="10.9.0.0/24"),),
-                vni=4097,
-            ),
-            Service(
-                id="web",
-                spec=ServiceSpec(name="web"),
-                endpoint=Endpoint(virtual_ips=(VirtualIP(network_id="net", address="10.9.0.2/24"),)),
-            ),
-            *(
-                Task(
-                    id=f"t{number}",
-                    service_id="web",
-                    service_name="web",
-                    slot=number,
-                    node_id=f"n{number}",
-                    status=TaskStatus(state=TaskState.RUNNING),
-                    desired_state=TaskState.RUNNING,
-                    networks=(
-                        (NetworkAttachment(network_id="net", addresses=(f"10.9.0.{number + 2}/24",)),)
-                        if network
-                        else ()
-                    ),
-                )
-                for number in (1, 2)
-            ),
-        )
-
-
-@asynccontextmanager
-async def running(cluster: Cluster) -> AsyncIterator[None]:
-    leading = asyncio.create_task(cluster.dispatcher.run())
-    await settle()
-    try:
-        yield
-    finally:
-        leading.cancel()
-        await asyncio.gather(leading, return_exceptions=True)
-        await settle()
-        for agent in cluster.agents:
-            agent.serving.cancel()
-        results = await asyncio.gather(*(agent.serving for agent in cluster.agents), return_exceptions=True)
-        assert not [error for error in results if isinstance(error, Exception)]
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    return Cluster()  # type: ignore[return-value]
 
 
 async def test_follower_redirects(cluster: Cluster) -> None:
@@ -219,157 +106,6 @@ async def test_reports_on_unknown_or_foreign_tasks_are_answered_with_removal(clu
         assert cluster.get(Task, "t2").status.state == TaskState.RUNNING
         assert agent.knows.sequence == 2
         assert agent.messages[-1].removed_tasks == ("gone", "t2")  # type: ignore[union-attr]
-
-
-async def stop(cluster: Cluster, task_id: str) -> None:
-    await cluster.put(replace(cluster.get(Task, task_id), desired_state=TaskState.SHUTDOWN))
-
-
-async def test_a_task_leaves_all_balancers_before_it_is_told_to_stop(cluster: Cluster) -> None:
-    await cluster.nodes("n1", "n2")
-    await cluster.web()
-    async with running(cluster):
-        one, two = await cluster.agent("n1"), await cluster.agent("n2")
-        await cluster.talk()
-        two.applies = False
-        await stop(cluster, "t1")
-        await cluster.talk()
-        for agent in (one, two):
-            assert not agent.knows.endpoints["net", "t1"].serving  # type: ignore[attr-defined]
-        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
-        two.applies = True
-        two.say(Applied(sequence=two.knows.sequence))
-        await cluster.talk()
-        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
-
-
-async def test_a_silent_node_holds_a_stop_up_for_two_seconds_only(cluster: Cluster) -> None:
-    await cluster.nodes("n1", "n2")
-    await cluster.web()
-    async with running(cluster):
-        one, two = await cluster.agent("n1"), await cluster.agent("n2")
-        await cluster.talk()
-        two.applies = False
-        await stop(cluster, "t1")
-        await cluster.talk(1900 * MILLISECOND)
-        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
-        await cluster.talk(200 * MILLISECOND)
-        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_node_between_two_sessions_is_waited_for(cluster: Cluster, when: str) -> None:
-    """It balances on by what it knows, until its next session tells it otherwise."""
-    await cluster.nodes("n1", "n2")
-    await cluster.web()
-    async with running(cluster):
-        one, two = await cluster.agent("n1"), await cluster.agent("n2")
-        await cluster.talk()
-        two.applies = False
-        if when == "before":
-            two.drop()
-            await cluster.talk()
-        await stop(cluster, "t1")
-        await cluster.talk()
-        if when == "after":
-            two.drop()
-            await cluster.talk()
-        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
-        again = await cluster.agent("n2")
-        await cluster.talk()
-        assert not again.knows.endpoints["net", "t1"].serving  # type: ignore[attr-defined]
-        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
-
-
-async def test_a_node_that_stays_away_holds_a_stop_up_for_two_seconds_only(cluster: Cluster) -> None:
-    await cluster.nodes("n1", "n2")
-    await cluster.web()
-    async with running(cluster):
-        one, two = await cluster.agent("n1"), await cluster.agent("n2")
-        await cluster.talk()
-        two.drop()
-        await cluster.talk()
-        await stop(cluster, "t1")
-        await cluster.talk(1900 * MILLISECOND)
-        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
-        await cluster.talk(200 * MILLISECOND)
-        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
-
-
-async def test_a_removed_node_is_not_waited_for(cluster: Cluster) -> None:
-    await cluster.nodes("n1", "n2")
-    await cluster.web()
-    async with running(cluster):
-        one, two = await cluster.agent("n1"), await cluster.agent("n2")
-        await cluster.talk()
-        two.applies = False
-        await stop(cluster, "t1")
-        await cluster.talk()
-        await cluster.store.update(lambda tx: tx.delete(Node, "n2"))
-        await cluster.talk()
-        two.drop()
-        await cluster.talk()
-        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
-
-
-async def test_a_new_leader_withdraws_anew_before_it_stops_what_its_predecessor_decided(
-    cluster: Cluster,
-) -> None:
-    await cluster.nodes("n1", "n2", "n3")
-    await cluster.web()
-    await stop(cluster, "t1")
-    gone = Node(id="n4", status=NodeStatus(state=NodeState.DOWN))
-    await cluster.put(gone)
-    async with running(cluster):
-        one = await cluster.agent("n1")
-        await cluster.talk()
-        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
-        assert not one.knows.endpoints["net", "t1"].serving  # type: ignore[attr-defined]
-        await cluster.agent("n2")
-        three = FakeAgent(cluster.dispatcher, "n3")
-        three.applies = False
-        cluster.agents.append(three)
-        await cluster.talk()
-        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
-        three.say(Applied(sequence=1))
-        await cluster.talk()
-        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
-
-
-async def test_a_new_leader_waits_two_seconds_at_most_for_nodes_that_stay_away(cluster: Cluster) -> None:
-    await cluster.nodes("n1", "n2")
-    await cluster.web()
-    await stop(cluster, "t1")
-    async with running(cluster):
-        one = await cluster.agent("n1")
-        await cluster.talk(1900 * MILLISECOND)
-        assert one.knows.tasks["t1"].desired_state == TaskState.RUNNING
-        await cluster.talk(200 * MILLISECOND)
-        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
-
-
-async def test_without_a_network_a_task_stops_at_once(cluster: Cluster) -> None:
-    await cluster.nodes("n1", "n2")
-    await cluster.web(network=False)
-    async with running(cluster):
-        one = await cluster.agent("n1")
-        one.applies = False
-        await stop(cluster, "t1")
-        await cluster.talk()
-        assert one.knows.tasks["t1"].desired_state == TaskState.SHUTDOWN
-
-
-async def test_an_unhealthy_task_gets_no_new_connections(cluster: Cluster) -> None:
-    await cluster.nodes("n1", "n2")
-    await cluster.web()
-    async with running(cluster):
-        one, two = await cluster.agent("n1"), await cluster.agent("n2")
-        one.report("t1", healthy=False)
-        await cluster.talk()
-        assert not two.knows.endpoints["net", "t1"].serving  # type: ignore[attr-defined]
-        one.report("t1", healthy=True)
-        await cluster.talk()
-        assert two.knows.endpoints["net", "t1"].serving  # type: ignore[attr-defined]
 
 
 async def test_a_silent_node_is_down_after_three_missed_heartbeats(cluster: Cluster) -> None:
