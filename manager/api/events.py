@@ -74,7 +74,7 @@ def _passes(filters: Filters, event: Logged) -> bool:
         filters.exact("type", event.kind)
         and filters.exact("event", event.action)
         and filters.exact("scope", _SCOPE)
-        and filters.labels(event.labels)
+        and filters.exact_labels(event.labels)
         and all(
             kind == event.kind and filters.prefix(kind, event.id, event.name)
             for kind in _NAMED

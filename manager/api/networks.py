@@ -22,7 +22,6 @@ _FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "typ
 async def list_networks(request: web.Request) -> web.Response:
     """GET /networks: the swarm-scoped ones."""
     filters = parse_filters(request, _FILTERS)
-    filters.words("scope", ("swarm", "global", "local"))
     filters.words("type", ("custom", "builtin"))
     dangling = filters.boolean("dangling")
     view = await state(request)
@@ -33,9 +32,9 @@ def _listed(view: View, network: Network, filters: Filters, dangling: bool | Non
     return (
         not network.predefined
         and filters.exact("driver", network.driver)
-        and filters.prefix("id", network.id)
-        and filters.labels(network.spec.labels)
-        and filters.contains("name", network.spec.name)
+        and filters.pattern("id", network.id)
+        and filters.exact_labels(network.spec.labels)
+        and filters.pattern("name", network.spec.name)
         and filters.exact("scope", "swarm")
         and filters.exact("type", "custom")
         and (dangling is None or dangling == (user_of(view, network) is None))

@@ -15,7 +15,8 @@ from manager.api.access import ACCESS
 from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_config, find_secret
 from manager.api.reads import state
-from manager.api.request import answer, body, version
+from manager.api.request import answer, api_version, body, version
+from manager.api.versions import check_templating
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"id", "label", "name", "names"})
@@ -73,6 +74,7 @@ async def create_secret(request: web.Request) -> web.Response:
     """POST /secrets/create."""
     access = request.app[ACCESS]
     spec = await body(request, SecretSpec)
+    check_templating(spec.templating, "secret", api_version(request))
     check_secret(spec)
     id = new_id(access.rng)
 
@@ -128,6 +130,7 @@ async def create_config(request: web.Request) -> web.Response:
     """POST /configs/create."""
     access = request.app[ACCESS]
     spec = await body(request, ConfigSpec)
+    check_templating(spec.templating, "config", api_version(request))
     check_config(spec)
     id = new_id(access.rng)
 

@@ -10,7 +10,10 @@ from cluster.request_body import decoded
 from cluster.seams import SECOND
 
 T = TypeVar("T")
-_TRUE = frozenset({"1", "true", "t", "yes", "on"})
+_OFF = frozenset({"", "0", "no", "false", "none"})
+_WORDS = {"": False}
+_WORDS |= dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True)
+_WORDS |= dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False)
 _encoder = msgspec.json.Encoder()
 
 
@@ -25,8 +28,16 @@ async def body(request: web.Request, cls: type[T]) -> T:
 
 
 def flag(request: web.Request, name: str) -> bool:
-    """A boolean query parameter: 1, true, True, on; anything else is false."""
-    return request.query.get(name, "").strip().lower() in _TRUE
+    """A boolean query parameter, as dockerd reads most: 0, no, false, none and nothing are false."""
+    return request.query.get(name, "").strip().lower() not in _OFF
+
+
+def strict_flag(request: web.Request, name: str) -> bool:
+    """A boolean query parameter that dockerd takes in Go's spellings only. Raises InvalidArgument."""
+    text = request.query.get(name, "")
+    if text not in _WORDS:
+        raise InvalidArgument(f"invalid value for {name}: {text}: write true or false")
+    return _WORDS[text]
 
 
 def version(request: web.Request, what: str) -> int:

@@ -5,25 +5,18 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from cluster.engine_json import task_json, tasks_json
-from cluster.errors import InvalidArgument
-from cluster.objects import Network, Node, Service, Task
+from cluster.errors import InvalidArgument, NotFound
+from cluster.objects import Network, Task
 from cluster.states import TaskState
 from manager.api.filters import Filters, parse_filters
-from manager.api.lookup import find_task
+from manager.api.lookup import find_node, find_service, find_task
 from manager.api.reads import state
 from manager.api.request import answer
 from manager.api.services import up_to_date
 from manager.store import View
 
 _FILTERS = frozenset({"desired-state", "id", "label", "name", "node", "service", "_up-to-date", "runtime"})
-_DESIRED = {
-    "running": TaskState.RUNNING,
-    "shutdown": TaskState.SHUTDOWN,
-    "accepted": TaskState.ACCEPTED,
-    "ready": TaskState.READY,
-    "complete": TaskState.COMPLETE,
-    "remove": TaskState.REMOVE,
-}
+_DESIRED = {state.word: state for state in TaskState}
 
 
 async def list_tasks(request: web.Request) -> web.Response:
@@ -38,7 +31,7 @@ async def list_tasks(request: web.Request) -> web.Response:
         if filters.prefix("id", task.id)
         and filters.prefix("name", task.name, task.service_name)
         and filters.labels(task.service_labels)
-        and filters.exact("runtime", task.spec.runtime or "container")
+        and filters.exact("runtime", task.spec.runtime or "container", task.spec.runtime)
         and (not desired or task.desired_state in desired)
         and (fresh is None or up_to_date(view, task) == fresh)
     ]
@@ -64,13 +57,14 @@ def _candidates(view: View, filters: Filters) -> Iterable[Task]:
 
 
 def _service_ids(view: View, values: Iterable[str]) -> list[str]:
+    """Of the services meant. One that doesn't exist (any more) is no error, unlike dockerd's: its tasks may
+    still be there. Raises InvalidArgument for a prefix of several."""
     ids: dict[str, None] = {}
     for value in values:
-        named = view.get(Service, value) or view.by_name(Service, value)
-        for match in [named] if named else view.by_prefix(Service, value):
-            ids[match.id] = None
-        if named is None:
-            ids[value] = None  # a removed service's tasks may still be there
+        try:
+            ids[find_service(view, value).id] = None
+        except NotFound:
+            ids[value] = None
     return list(ids)
 
 
@@ -79,10 +73,8 @@ def _node_ids(view: View, values: Iterable[str]) -> list[str]:
     for value in values:
         if not value:
             raise InvalidArgument("invalid filter 'node=': give a node id or hostname")
-        if view.get(Node, value) is not None:
+        try:
+            ids[find_node(view, value).id] = None
+        except NotFound:
             ids[value] = None
-            continue
-        for node in view.all(Node):
-            if node.description.hostname == value or node.id.startswith(value):
-                ids[node.id] = None
     return list(ids)

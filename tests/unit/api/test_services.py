@@ -67,7 +67,7 @@ async def test_filters_in_both_encodings(api: Api, filters: dict[str, object]) -
     assert [service["ID"] for service in found] == [id]
 
 
-@pytest.mark.parametrize("filters", ['{"color":["red"]}', '{"mode":["fast"]}', "{", '{"name":3}'])
+@pytest.mark.parametrize("filters", ['{"color":["red"]}', '["name"]', "{", '{"name":3}'])
 async def test_filters_that_make_no_sense(api: Api, filters: str) -> None:
     status, problem = await api("GET", f"/services?filters={filters}")
     assert status == 400
