@@ -61,6 +61,11 @@ class EventRing:
         """The position of the next event."""
         return self._first + len(self._events)
 
+    @property
+    def dropped(self) -> bool:
+        """Whether events were dropped since the ring began."""
+        return self._first > 0
+
     def position_at(self, since: int) -> int:
         """The position of the first kept event of that moment (ns) or later."""
         for offset, event in enumerate(self._events):

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,14 +21,14 @@ from netplane.site import Site
 from netplane.storage import Storage
 
 T = TypeVar("T")
-Notice = Callable[[str, str, str], None]
-"""Told of "connect" and "disconnect", with the network's id and the sandbox's."""
+Notice = Callable[[str, str, Mapping[str, str]], None]
+"""Told of "create", "destroy", "connect", "disconnect": the network's id, its name and type, the sandbox."""
 
 _ALONE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 _SHARED = "container sharing network namespace with another container or host can't be in other networks"
 
 
-def ignore(action: str, network_id: str, sandbox_id: str) -> None:
+def ignore(action: str, network_id: str, attributes: Mapping[str, str]) -> None:
     """A Notice that tells nobody."""
 
 
@@ -58,6 +58,9 @@ class Attaching:
         raise NotImplementedError
 
     def _segments(self) -> list[Segment]:
+        raise NotImplementedError
+
+    def _network_name(self, network_id: str) -> str:
         raise NotImplementedError
 
     async def _drop_unused(self, record: SandboxRecord) -> None:
@@ -94,7 +97,7 @@ class Attaching:
                     await self._run(self._balancers.change, before, after, handles)
                     self._change(before, after, handles)
                 undo.pop_all()
-            self.notice("connect", segment.network_id, sandbox_id)
+            self._tell("connect", segment.network_id, sandbox_id)
             return after.sandbox
 
     async def detach(self, sandbox_id: str, network_id: str) -> Sandbox:
@@ -116,9 +119,16 @@ class Attaching:
             await self._site.unplug(path, gone, interfaces)
             self._give_back(gone)
             self._names.forget([network_id])
-            self.notice("disconnect", network_id, sandbox_id)
+            self._tell("disconnect", network_id, sandbox_id)
             await self._drop_unused(before)
             return after.sandbox
+
+    def _tell(self, action: str, network_id: str, sandbox_id: str = "") -> None:
+        local = self._local.find(network_id)
+        told = {"name": self._network_name(network_id), "type": local.driver if local else "overlay"}
+        if sandbox_id:
+            told["container"] = sandbox_id
+        self.notice(action, network_id, told)
 
     def _give_back(self, interface: Interface) -> None:
         """The addresses of an interface on a local network."""

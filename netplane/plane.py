@@ -293,7 +293,7 @@ class NetPlane(Attaching):
                 self._register(record, handles)
             undo.pop_all()
         for network_id in record.networks:
-            self.notice("connect", network_id, spec.id)
+            self._tell("connect", network_id, spec.id)
         return sandbox
 
     async def _create_plain(self, spec: SandboxSpec, undo: contextlib.AsyncExitStack) -> Sandbox:
@@ -351,7 +351,7 @@ class NetPlane(Attaching):
                 self._give_back(interface)
             self._names.forget(record.networks)
             for network_id in record.networks:
-                self.notice("disconnect", network_id, sandbox_id)
+                self._tell("disconnect", network_id, sandbox_id)
             await self._drop_unused(record)
         finally:
             del self._building[sandbox_id]
@@ -395,6 +395,7 @@ class NetPlane(Attaching):
         async with self._lock:
             network = await self._run(self._local.create, spec)
             await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+            self._tell("create", network.id)
             return network
 
     async def remove_network(self, name_or_id: str) -> None:
@@ -407,6 +408,7 @@ class NetPlane(Attaching):
                     f"({', '.join(self._names_of(sorted(residents)))})"
                 )
             await self._run(self._local.remove, network.id)
+            self.notice("destroy", network.id, {"name": network.name, "type": network.driver})
             await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
 
     def _names_of(self, sandbox_ids: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from netplane.plane import NetPlane
 from shoal.daemon import cluster_api, listeners
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.config import DaemonConfig
-from shoal.daemon.events_api import ClusterEvents, EventsAPI
+from shoal.daemon.events_api import ClusterEvents, EventsAPI, LocalEvents, Source
 from shoal.daemon.manager_account import manager_account
 from shoal.daemon.manager_files import ManagersFiles
 from shoal.daemon.manager_watch import ManagerWatch
@@ -38,6 +38,7 @@ from worker.images.transport import HttpTransport
 from worker.node import Machine, shoal_version
 from worker.runtime.oci import OCIRuntime
 from worker.runtime.rootfs import remove_tree
+from worker.telling import tell_events
 from worker.volumes.store import VolumeStore
 
 log = logging.getLogger("shoal.daemon")
@@ -68,6 +69,7 @@ class Daemon:
             loop.add_signal_handler(number, stop.set)
         async with AsyncExitStack() as stack:
             engine = await self._engine(stack)
+            tell_events(engine)
             store = MembershipStore(engine.data_root / "swarm")
             agents = AgentRunner(engine, store, self._clock, self._rng)
             engine = replace(engine, cluster_networks=lambda: agents.networks)
@@ -174,7 +176,11 @@ class Daemon:
         volumes.routes(app, engine)
         auth.routes(app, engine)
         NetworksAPI(engine, proxy).routes(app)
-        EventsAPI([ClusterEvents(proxy, engine.id, self._clock)], self._clock).routes(app)
+        sources: list[Source] = [
+            ClusterEvents(proxy, engine.id, self._clock),
+            LocalEvents(engine.events, engine.id, self._clock),
+        ]
+        EventsAPI(sources, self._clock).routes(app)
         cluster_api.routes(app, node, proxy)
         return app
 

@@ -1,8 +1,5 @@
-"""GET /events on a node: the events of its sources, merged line by line.
-
-Today the one source is the cluster, through this node's manager. The node's own events (of containers, and so
-on) will join it as one more `Source`.
-"""
+"""GET /events on a node: the events of its sources, merged line by line: the cluster's, through this node's
+manager, and the node's own."""
 
 import asyncio
 import contextlib
@@ -14,11 +11,14 @@ import aiohttp
 from aiohttp import web
 
 from cluster.errors import InvalidArgument, ShoalError
+from cluster.event_ring import EventsLost
 from cluster.events import FILTERS, INDEX_HEADER, is_lost, lost_line
 from cluster.seams import SECOND, Clock
 from shoal.daemon.proxy import ManagerProxy
+from worker.api.events import local_events
 from worker.api.http import add_route, filters
 from worker.api.timestamps import parse_timestamp
+from worker.events import EngineEvents
 
 
 class BrokenOff(Exception):
@@ -82,6 +82,27 @@ class ClusterEvents:
     def _lost(self, why: str) -> bytes:
         text = f"events were lost: {why}; list what you follow, and follow it again"
         return lost_line(self._engine_id, text, "swarm", self._clock.now())
+
+
+class LocalEvents:
+    """The node's own events."""
+
+    def __init__(self, events: EngineEvents, engine_id: str, clock: Clock) -> None:
+        self._events = events
+        self._engine_id = engine_id
+        self._clock = clock
+
+    @contextlib.asynccontextmanager
+    async def __call__(self, request: web.Request) -> AsyncGenerator[Opened]:
+        """Open them."""
+        yield Opened({}, self._lines(request))
+
+    async def _lines(self, request: web.Request) -> AsyncIterator[bytes]:
+        try:
+            async for line in local_events(self._events, self._engine_id, self._clock, request):
+                yield line
+        except EventsLost as error:
+            raise BrokenOff from error
 
 
 class EventsAPI:

@@ -52,7 +52,15 @@ async def system_resolver(domain: str) -> Sequence[str]:
     return [str(address[0]) for *_, address in found]
 
 
+Notice = Callable[[str, str, Mapping[str, str]], None]
+"""Told what was done to images: the action in Docker's words, the image, attributes."""
+
+
 def _nothing() -> None:
+    pass
+
+
+def _untold(action: str, image: str, attributes: Mapping[str, str]) -> None:
     pass
 
 
@@ -94,6 +102,7 @@ class ImageStore:
             limits=bounds,
         )
         self._loader = Loader(self._layers, self._threads, clock, bounds)
+        self.notice: Notice = _untold
 
     async def open(self) -> None:
         """Clean up what a crash left, and read what is there. Raises ShoalError when the catalogue is bad."""
@@ -133,6 +142,15 @@ class ImageStore:
     def layer_sizes(self, image: Image) -> Sequence[int]:
         """Bytes of the files of each of an image's layers, lowest first."""
         return [layer.size for diff_id in image.diff_ids if (layer := self._layers.get(diff_id))]
+
+    def shared_size(self, image: Image) -> int:
+        """Bytes of the layers that other images have too."""
+        users = Counter(diff_id for record in self._catalog.all() for diff_id in {*record.diff_ids})
+        return sum(
+            layer.size
+            for diff_id in {*image.diff_ids}
+            if users[diff_id] > 1 and (layer := self._layers.get(diff_id)) is not None
+        )
 
     def disk_usage(self) -> int:
         """Bytes of the files of all layers, each counted once."""
@@ -192,7 +210,9 @@ class ImageStore:
         tell({"status": f"Digest: {digest}"})
         verdict = "Image is up to date for" if current else "Downloaded newer image for"
         tell({"status": f"Status: {verdict} {reference.familiar}"})
-        return self.get(image_id)
+        image = self.get(image_id)
+        self.notice("pull", reference.familiar, {**image.config.labels, "name": reference.familiar_name})
+        return image
 
     async def load(self, stream: AsyncIterator[bytes], progress: Progress | None = None) -> Sequence[Image]:
         """Read an archive made by `docker save`, or an OCI layout's tar; plain, gzip or zstd.
@@ -211,6 +231,7 @@ class ImageStore:
                         await self._loader.layers(archive, item, tell)
                         await self._add(item.config, item.document, item.references)
                     loaded.append(self.get(digest_of(item.config)))
+                    self.notice("load", loaded[-1].id, {**loaded[-1].config.labels, "name": loaded[-1].id})
                     for name in item.references:
                         tell({"stream": f"Loaded image: {name.familiar}\n"})
                     if not item.references:
@@ -236,6 +257,7 @@ class ImageStore:
         if reference.digest:
             raise InvalidArgument(f"{target!r}: a tag can't have a digest")
         await self._change(lambda: self._name(record.id, [reference]))
+        self.notice("tag", record.id, {**self._labels(record.id), "name": reference.familiar})
 
     async def remove(
         self, ref_or_id: str, *, users: Iterable[ImageUser] = (), force: bool = False
@@ -276,6 +298,10 @@ class ImageStore:
     def config_bytes(self, image_id: str) -> bytes:
         """The exact bytes of an image's configuration; blocks."""
         return self._config_path(image_id).read_bytes()
+
+    def _labels(self, image_id: str) -> dict[str, str]:
+        document = self._documents.get(image_id)
+        return image_config(document).labels if document is not None else {}
 
     def _image(self, record: ImageRecord) -> Image:
         """The image of a record, made once: every task that starts asks for one."""
@@ -374,11 +400,16 @@ class ImageStore:
 
         before = {layer.diff_id: layer.size for layer in self._layers.all()}
         steps = [("Untagged", familiar(name)) for name in plan.names]
-        if not plan.delete:
-            await self._change(change)
-            return Removal(tuple(steps))
+        told = {**self._labels(plan.image_id), "name": plan.image_id}
         path = self._config_path(plan.image_id)
-        await self._change(change, then=lambda: path.unlink(missing_ok=True))
+        if plan.delete:
+            await self._change(change, then=lambda: path.unlink(missing_ok=True))
+        else:
+            await self._change(change)
+        for action in (*("untag" for _ in plan.names), *(["delete"] if plan.delete else [])):
+            self.notice(action, plan.image_id, told)
+        if not plan.delete:
+            return Removal(tuple(steps))
         gone = await self._sweep()
         steps += [("Deleted", plan.image_id), *(("Deleted", diff_id) for diff_id in reversed(gone))]
         return Removal(tuple(steps), sum(before.get(diff_id, 0) for diff_id in gone))

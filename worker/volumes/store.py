@@ -40,6 +40,13 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
     options: dict[str, str] = {}
 
 
+Notice = Callable[[str, Volume], None]
+
+
+def _untold(action: str, volume: Volume) -> None:
+    pass
+
+
 class VolumeStore:
     """The volumes of this node. Who uses one is noted by container id; a volume in use can't be removed.
 
@@ -53,6 +60,8 @@ class VolumeStore:
         self._root, self._clock, self._rng, self._sweep = root, clock, rng, sweep
         self._volumes: dict[str, Volume] = {}
         self._users: dict[str, set[str]] = {}
+        self.notice: Notice = _untold
+        """Told of "create" and "destroy"."""
         root.mkdir(mode=0o701, parents=True, exist_ok=True)
         for home in sorted(root.iterdir()):
             if home.name.startswith("."):
@@ -110,6 +119,7 @@ class VolumeStore:
             remove_tree(home)
             raise
         self._volumes[name] = volume
+        self.notice("create", volume)
         return volume
 
     @staticmethod
@@ -168,7 +178,7 @@ class VolumeStore:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(users))}]")
         doomed = self._root / f".removed-{self._rng.getrandbits(64):016x}"
         (self._root / name).rename(doomed)
-        del self._volumes[name]
+        self.notice("destroy", self._volumes.pop(name))
         self._sweep(doomed)
 
     def prune(self, *, named: bool = False, keep: Iterable[str] = ()) -> tuple[list[str], int]:
