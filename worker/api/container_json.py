@@ -9,7 +9,14 @@ from cluster.seams import SECOND
 from netplane.model import Sandbox
 from worker.api.host_config import host_config
 from worker.engine import Engine
-from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus, HealthStatus, MountPoint
+from worker.runtime.model import (
+    ContainerConfig,
+    ContainerState,
+    ContainerStatus,
+    HealthCheck,
+    HealthStatus,
+    MountPoint,
+)
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -85,6 +92,8 @@ def inspect_json(engine: Engine, config: ContainerConfig, state: ContainerState)
             "OnBuild": None,
             "Labels": config.labels,
             "StopSignal": config.stop_signal,
+            "StopTimeout": config.stop_grace_ns // SECOND,
+            **_health_check(config.healthcheck),
         },
         "NetworkSettings": {
             "Bridge": "",
@@ -146,6 +155,20 @@ def duration(nanoseconds: int) -> str:
         return "About an hour" if hours == 1 else f"{hours} hours"
     days = hours // 24
     return f"{days} days" if days < 14 else f"{days // 7} weeks" if days < 61 else f"{days // 30} months"
+
+
+def _health_check(check: HealthCheck | None) -> dict[str, Any]:
+    if check is None:
+        return {}
+    found = {
+        "Test": list(check.test),
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+        "Retries": check.retries,
+    }
+    return {"Healthcheck": {name: value for name, value in found.items() if value}}
 
 
 def _state(state: ContainerState) -> dict[str, Any]:

@@ -111,6 +111,11 @@ class Seen:
         return [each["Spread"]["SpreadDescriptor"] for each in self.template["Placement"]["Preferences"]]
 
     @property
+    def spread(self) -> list[str]:
+        """The hosts of its tasks that run."""
+        return self.cluster.spread(self.cluster.tasks_in(self.name, "running"))
+
+    @property
     def reserved(self) -> Json:
         """What each task reserves."""
         found: Json = self.template["Resources"]["Reservations"]
@@ -137,6 +142,30 @@ class Seen:
     def health(self) -> Json:
         """The container's health now."""
         found: Json = self.cluster.container(self.task)["State"]["Health"]
+        return found
+
+    @property
+    def health_check(self) -> Json:
+        """How its host probes the container."""
+        found: Json = self.container["Config"]["Healthcheck"]
+        return found
+
+    @property
+    def restarts(self) -> Json:
+        """Its restart policy."""
+        found: Json = self.template["RestartPolicy"]
+        return found
+
+    @property
+    def updates(self) -> Json:
+        """Its update policy."""
+        found: Json = self.service["Spec"]["UpdateConfig"]
+        return found
+
+    @property
+    def rollbacks(self) -> Json:
+        """Its rollback policy."""
+        found: Json = self.service["Spec"]["RollbackConfig"]
         return found
 
     def probes(self, count: int) -> bool:

@@ -55,6 +55,8 @@ CONTAINER = [
     Flag("--config", "source=settings,target=/etc/app.conf", lambda s: s.sh("cat /etc/app.conf") == "blue"),
     Flag("--log-driver", "json-file", lambda s: s.log_config["Type"] == "json-file"),
     Flag("--log-opt", "max-size=1m", lambda s: s.log_config["Config"] == {"max-size": "1m"}),
+    Flag("--stop-signal", "SIGUSR1", lambda s: s.container["Config"]["StopSignal"] == "SIGUSR1"),
+    Flag("--stop-grace-period", "3s", lambda s: s.container["Config"]["StopTimeout"] == 3),
     Flag("--isolation", "default", lambda s: s.container_spec["Isolation"] == "default"),
     Flag("--no-healthcheck", "", lambda s: "Health" not in s.container["State"]),
     Flag(
