@@ -82,10 +82,12 @@ class Engine(SyncObj):  # type: ignore[misc]
     """
 
     def journal(self) -> Journal:
-        return cast(Journal, self._SyncObj__raftLog)
+        journal: Journal = self._SyncObj__raftLog
+        return journal
 
     def state(self) -> int:
-        return cast(int, self._SyncObj__raftState)
+        state: int = self._SyncObj__raftState
+        return state
 
     def leader(self) -> Peer | None:
         peer: Peer | None = self._SyncObj__raftLeader
@@ -112,24 +114,30 @@ class Engine(SyncObj):  # type: ignore[misc]
         return cast("int | None", self._SyncObj__noopIDx) or 0
 
     def next_index(self) -> dict[Peer, int]:
-        return cast(dict[Peer, int], self._SyncObj__raftNextIndex)
+        indexes: dict[Peer, int] = self._SyncObj__raftNextIndex
+        return indexes
 
     def match_index(self) -> dict[Peer, int]:
-        return cast(dict[Peer, int], self._SyncObj__raftMatchIndex)
+        indexes: dict[Peer, int] = self._SyncObj__raftMatchIndex
+        return indexes
 
     def last_response(self) -> dict[Peer, float]:
-        return cast(dict[Peer, float], self._SyncObj__lastResponseTime)
+        moments: dict[Peer, float] = self._SyncObj__lastResponseTime
+        return moments
 
     def voters(self) -> set[Peer]:
         """The other voting members."""
-        return cast(set[Peer], self._SyncObj__otherNodes)
+        peers: set[Peer] = self._SyncObj__otherNodes
+        return peers
 
     def learners(self) -> set[Peer]:
         """Peers that receive the log and don't vote: pysyncobj's read-only nodes."""
-        return cast(set[Peer], self._SyncObj__readonlyNodes)
+        peers: set[Peer] = self._SyncObj__readonlyNodes
+        return peers
 
     def connected(self) -> set[Peer]:
-        return cast(set[Peer], self._SyncObj__connectedNodes)
+        peers: set[Peer] = self._SyncObj__connectedNodes
+        return peers
 
     def transferring(self) -> bool:
         """Whether the leader told this node to take over."""
