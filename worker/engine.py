@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.dataplane import NetworkRecord
 from cluster.seams import SystemClock
+from cluster.spec import GenericResource
 from netplane.plane import NetPlane
 from worker.container_logs import ContainerLogs
 from worker.events import EngineEvents
@@ -31,6 +32,7 @@ class Engine:
     labels: dict[str, str]
     default_runtime: str
     debug: bool = False
+    generic_resources: list[GenericResource] = field(default_factory=list)
     cluster_networks: Callable[[], Mapping[str, NetworkRecord]] = dict
     registry_config: dict[str, Any] = field(default_factory=dict)
     events: EngineEvents = field(default_factory=lambda: EngineEvents(SystemClock()))
@@ -46,3 +48,13 @@ class Engine:
             return local.name
         record = self.cluster_networks().get(network_id)
         return record.name if record is not None else network_id
+
+    def network_id(self, name: str) -> str:
+        """The id of a network, by name or id; what was given when none is known by it."""
+        for network in self.network.networks().values():
+            if name in (network.id, network.name):
+                return network.id
+        for record in self.cluster_networks().values():
+            if name in (record.id, record.name):
+                return record.id
+        return name

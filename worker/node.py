@@ -3,12 +3,13 @@
 import functools
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from cluster.objects import EngineDescription, NodeDescription
-from cluster.spec import Platform, Resources
+from cluster.spec import GenericResource, Platform, Resources
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 NETWORK_DRIVERS = ("bridge", "host", "null", "overlay")
@@ -54,7 +55,9 @@ class Machine:
             cgroup_version="2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "1",
         )
 
-    def describe(self, labels: dict[str, str]) -> NodeDescription:
+    def describe(
+        self, labels: dict[str, str], generic_resources: Sequence[GenericResource] = ()
+    ) -> NodeDescription:
         """The node's description for the managers."""
         plugins = (
             *(("Network", name) for name in NETWORK_DRIVERS),
@@ -64,7 +67,11 @@ class Machine:
         return NodeDescription(
             hostname=self.hostname,
             platform=Platform(architecture=architecture(), os="linux"),
-            resources=Resources(nano_cpus=self.cpus * 10**9, memory_bytes=self.memory),
+            resources=Resources(
+                nano_cpus=self.cpus * 10**9,
+                memory_bytes=self.memory,
+                generic_resources=list(generic_resources) or None,
+            ),
             engine=EngineDescription(version=shoal_version(), labels=labels, plugins=plugins),
         )
 

@@ -46,7 +46,7 @@ class AgentRunner:
     async def start(self, membership: Membership, events: NodeEvents) -> None:
         """Bring the node's network into the cluster, take up its tasks, and open a session."""
         engine, clock = self._engine, self._clock
-        description = engine.machine.describe(engine.labels)
+        description = engine.machine.describe(engine.labels, engine.generic_resources)
         await self._network.join(membership.node_id, membership.data_path_address, membership.data_path_port)
         agent = Agent(
             executor=self._executor(description),

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from cluster import generic_resources
 from cluster.codec import UNREADABLE
 from cluster.errors import InvalidArgument
 from shoal.daemon.manager_account import manager_account
@@ -46,6 +47,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", fo
     default_runtime: str = "crun"
     manager_user: str = ""
     advertise_addr: str = ""
+    node_generic_resources: tuple[str, ...] = ()
 
     @property
     def container_cgroup(self) -> str:
@@ -73,7 +75,7 @@ class Listener(msgspec.Struct, frozen=True):
         return f"unix://{self.path}" if self.path else f"tcp://{self.address}:{self.port}"
 
 
-_LISTS = {"hosts", "labels", "insecure_registries", "registry_mirrors"}
+_LISTS = {"hosts", "labels", "insecure_registries", "registry_mirrors", "node_generic_resources"}
 _FIELD_OF_KEY = {field.encode_name: field.name for field in msgspec.structs.fields(DaemonConfig)}
 
 
@@ -126,6 +128,7 @@ def _check(config: DaemonConfig) -> None:
     for label in config.labels:
         if not _label(label)[0]:
             raise InvalidArgument(f"invalid label {label!r}: write key=value")
+    generic_resources.parse(config.node_generic_resources)
     listeners(config)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from cluster import generic_resources
 from cluster.ids import new_id
 from cluster.seams import SystemClock, system_random
 from manager.guard import Bounds, Guard, calm_accepts
@@ -154,6 +155,7 @@ class Daemon:
             volumes=volume_store,
             logs=logs,
             labels=config.engine_labels,
+            generic_resources=generic_resources.parse(config.node_generic_resources),
             default_runtime=config.default_runtime,
             debug=config.log_level == "debug",
             registry_config=self._registry_config(),

@@ -23,6 +23,7 @@ _FLAGS_TO_FIELDS = {
     "label": "labels",
     "insecure_registry": "insecure_registries",
     "registry_mirror": "registry_mirrors",
+    "node_generic_resource": "node_generic_resources",
 }
 
 
@@ -37,6 +38,7 @@ _FLAGS_TO_FIELDS = {
 @click.option("--log-format", type=click.Choice(settings.LOG_FORMATS), help="Form of the log lines")
 @click.option("--config-file", type=click.Path(path_type=Path), help="JSON file with settings")
 @click.option("--label", multiple=True, help="Engine label, key=value")
+@click.option("--node-generic-resource", multiple=True, help="What this node has: gpu=NAME, or ssd=4")
 @click.option("--insecure-registry", multiple=True, help="Registry or CIDR to use without verified TLS")
 @click.option("--registry-mirror", multiple=True, help="Mirror of the default registry")
 @click.option("--tls", is_flag=True, default=None, help="Serve TCP with TLS; implied by --tlsverify")

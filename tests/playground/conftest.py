@@ -45,7 +45,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def session_cluster(docker_command: None, archive: Path) -> Iterator[Cluster]:
     """Three hosts, all managers, with the image loaded."""
     registries = (OPEN, LOCKED)
-    with playground(daemon_args=("--label", "tier=gold"), insecure_registries=registries) as cluster:
+    devices = [f"--node-generic-resource={each}" for each in ("gpu=one", "gpu=two", "ssd=3")]
+    labels = ("--label", "tier=gold")
+    with playground(daemon_args=(*labels, *devices), insecure_registries=registries) as cluster:
         cluster.load(archive)
         yield cluster
 

@@ -122,3 +122,46 @@ def test_tasks_spread_over_a_label_preference(cluster: Cluster) -> None:
         for host in cluster.hosts:
             cluster.docker("node", "update", "--label-rm", "rack", host)
     assert cluster.spread(tasks) == ["host1", "host1", "host2", "host3"]
+
+
+def test_generic_resources_are_claimed_by_name_and_number_and_freed(cluster: Cluster) -> None:
+    described = cluster.nodes()["host2"]["Description"]["Resources"]["GenericResources"]
+    assert {"NamedResourceSpec": {"Kind": "gpu", "Value": "two"}} in described
+    assert {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 3}} in described
+    cluster.create(
+        "train", "--constraint", "node.hostname==host2", "--replicas", "2",
+        "--generic-resource", "gpu=1", "--generic-resource", "ssd=1",
+    )  # fmt: skip
+    tasks = cluster.running("train", 2)
+    given = [cluster.enter(task, "echo $(tr '\\0' '\\n' </proc/1/environ | grep DOCKER_) ") for task in tasks]
+    assert sorted(given) == [f"DOCKER_RESOURCE_GPU={name} DOCKER_RESOURCE_SSD=1" for name in ("one", "two")]
+    claimed = [task["GenericResources"] for task in tasks]
+    assert sorted(each[0]["NamedResourceSpec"]["Value"] for each in claimed) == ["one", "two"]
+    assert all(each[1]["DiscreteResourceSpec"] == {"Kind": "ssd", "Value": 1} for each in claimed)
+
+    # No third one fits; what a task leaves is given to the next.
+    cluster.docker("service", "scale", "--detach", "train=3")
+    assert "insufficient resources on 1 node" in pending(cluster, "train")
+    first = next(task for task in tasks if task["Slot"] == 1)
+    cluster.client(cluster.host_of(first)).api.kill(first["Status"]["ContainerStatus"]["ContainerID"])
+    eventually(
+        "the third has its resources",
+        lambda: len([t for t in cluster.tasks_in("train", "running") if t["ID"] != first["ID"]]) == 2,
+    )
+    message = cluster.curl(
+        "host1",
+        "POST",
+        "/services/create",
+        {
+            "Name": "named",
+            "TaskTemplate": {
+                "ContainerSpec": {"Image": "busybox"},
+                "Resources": {
+                    "Reservations": {
+                        "GenericResources": [{"NamedResourceSpec": {"Kind": "gpu", "Value": "one"}}]
+                    }
+                },
+            },
+        },
+    )
+    assert message[0] == 400

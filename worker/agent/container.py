@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster.defaults import stop_grace_period
+from cluster.generic_resources import environment as resource_variables
 from cluster.objects import Config, Record, Secret, Task
 from cluster.spec import ContainerSpec, FileTarget
 from worker.agent.executor import TaskRejected
@@ -71,7 +72,10 @@ def container_config(
         image_name=spec.image,
         layers=image.layers,
         args=args,
-        env=environment(spec, image.config, template),
+        env=(
+            *environment(spec, image.config, template),
+            *(f"{name}={value}" for name, value in resource_variables(task.generic_resources).items()),
+        ),
         cwd=spec.dir or image.config.working_dir or "/",
         user=spec.user or image.config.user,
         groups=tuple(spec.groups or ()),

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from cluster.engine_json import rfc3339
+from cluster.engine_json import rfc3339, spec_json
 from worker import node
 from worker.api.http import API_VERSION, MIN_API_VERSION, add_route, answer
 from worker.engine import Engine
@@ -119,7 +119,7 @@ def info_json(engine: Engine, swarm: Mapping[str, Any]) -> dict[str, Any]:
         "RegistryConfig": engine.registry_config,
         "NCPU": machine.cpus,
         "MemTotal": machine.memory,
-        "GenericResources": None,
+        "GenericResources": spec_json(engine.generic_resources) or None,
         "HttpProxy": "",
         "HttpsProxy": "",
         "NoProxy": "",

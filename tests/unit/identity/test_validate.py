@@ -101,6 +101,17 @@ def test_bad_templates(template: dict[str, Any], message: str) -> None:
         service(template=template)
 
 
+def test_generic_resources_are_asked_for_by_number() -> None:
+    named = {"NamedResourceSpec": {"Kind": "gpu", "Value": "one"}}
+    reserved = {"Reservations": {"GenericResources": [named]}}
+    with pytest.raises(ShoalError, match="invalid argument for resource gpu"):
+        service(template={"Resources": reserved})
+    service(template={"Resources": {"Reservations": {"GenericResources": [DISCRETE]}}})
+
+
+DISCRETE = {"DiscreteResourceSpec": {"Kind": "gpu", "Value": 2}}
+
+
 def test_plugins_are_not_served() -> None:
     with pytest.raises(NotImplementedHere):
         service(template={"Runtime": "plugin"})
