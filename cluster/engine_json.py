@@ -30,6 +30,7 @@ from cluster.objects import (
     Task,
     TaskStatus,
 )
+from cluster.root_ca import split
 from cluster.seams import SECOND
 from cluster.spec.base import UNKNOWN_FIELDS
 from cluster.states import Role
@@ -276,7 +277,7 @@ def node_json(node: Node, *, leader: bool = False, reachability: str = "unknown"
         "Resources": resources,
         "Engine": engine,
         "TLSInfo": {
-            "TrustRoot": node.tls.trust_root,
+            "TrustRoot": next(iter(split(node.tls.trust_root)), ""),
             "CertIssuerSubject": b64encode(node.tls.issuer_subject).decode(),
             "CertIssuerPublicKey": b64encode(node.tls.issuer_public_key).decode(),
         },
@@ -391,7 +392,10 @@ def config_json(config: Config) -> Json:
 
 
 def cluster_json(cluster: Cluster, *, issuer: tuple[bytes, bytes], tokens: bool = True) -> Json:
-    """GET /swarm (with join tokens), or the Cluster of GET /info (without)."""
+    """GET /swarm (with join tokens), or the Cluster of GET /info (without).
+
+    `issuer`: subject and public key in DER of the root that signs at present.
+    """
     spec = stored_cluster(cluster.spec)
     if spec.ca_config is not None:
         spec = msgspec.structs.replace(
@@ -400,7 +404,7 @@ def cluster_json(cluster: Cluster, *, issuer: tuple[bytes, bytes], tokens: bool 
     result = _meta(cluster)
     result["Spec"] = spec_json(spec)
     result["TLSInfo"] = tls_info_json(cluster.root_ca, issuer)
-    result["RootRotationInProgress"] = False
+    result["RootRotationInProgress"] = cluster.root_ca.rotation is not None
     result["DefaultAddrPool"] = list(cluster.default_address_pool)
     result["SubnetSize"] = cluster.subnet_size
     result["DataPathPort"] = cluster.data_path_port

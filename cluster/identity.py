@@ -18,6 +18,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cluster.errors import InvalidArgument, Unauthorized
 from cluster.ids import ID_LENGTH, new_id
+from cluster.root_ca import (
+    authority_key_identifier,
+    certificate_usage,
+    load,
+    load_key,
+    signed_by,
+    vouched_for,
+)
 from cluster.seams import SECOND, Random
 from cluster.states import Role
 
@@ -25,6 +33,7 @@ ROOT_CA_NAME = "swarm-ca"
 ROOT_CA_LIFETIME = 20 * 365 * 24 * 3600 * SECOND
 CLOCK_SKEW = 3600 * SECOND  # certificates are dated back, so that a node with a slow clock can use them
 TOKEN_PREFIX = "SWMTKN-1"  # noqa: S105 - the format's name, not a secret
+_REJOIN = b"shoal: a node comes back\0"
 _DIGEST_LENGTH = 50
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -78,7 +87,7 @@ def create_root_ca(now: int) -> tuple[bytes, bytes]:
         .not_valid_before(_datetime(now - CLOCK_SKEW))
         .not_valid_after(_datetime(now + ROOT_CA_LIFETIME))
         .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-        .add_extension(_key_usage(sign_certificates=True), critical=True)
+        .add_extension(certificate_usage(authority=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -87,7 +96,7 @@ def create_root_ca(now: int) -> tuple[bytes, bytes]:
 
 def ca_digest(root_ca: bytes) -> str:
     """The root certificate's SHA-256 as 50 characters of base 36, as join tokens carry it."""
-    certificate = _load_certificate(root_ca)
+    certificate = load(root_ca)
     value = int.from_bytes(
         hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest(), "big"
     )
@@ -96,15 +105,6 @@ def ca_digest(root_ca: bytes) -> str:
         value, digit = divmod(value, 36)
         digits.append(_BASE36[digit])
     return "".join(reversed(digits)).rjust(_DIGEST_LENGTH, "0")
-
-
-def ca_issuer(root_ca: bytes) -> tuple[bytes, bytes]:
-    """The root's subject and public key in DER, as the Engine API's TLSInfo shows them."""
-    certificate = _load_certificate(root_ca)
-    public_key = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return certificate.subject.public_bytes(), public_key
 
 
 # --- join tokens ----------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def check_root_ca(token: JoinToken, root_ca: bytes) -> bytes:
             f"remote CA does not match fingerprint. Expected: {token.digest}. "
             "The token is of another cluster, or the address is not one of its managers"
         )
-    return _load_certificate(root_ca).public_bytes(serialization.Encoding.PEM)
+    return load(root_ca).public_bytes(serialization.Encoding.PEM)
 
 
 def token_role(token: str, worker: str, manager: str) -> Role:
@@ -172,6 +172,24 @@ def create_csr() -> tuple[bytes, bytes]:
     return _key_pem(key), csr.public_bytes(serialization.Encoding.PEM)
 
 
+def checked_request(csr: bytes) -> ec.EllipticCurvePublicKey:
+    """The key that a node's request is for. InvalidArgument when the request is unsound."""
+    try:
+        request = x509.load_pem_x509_csr(csr)
+        sound = request.is_signature_valid
+        key = request.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise InvalidArgument(f"the certificate request can't be read: {error}") from error
+    if not sound or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InvalidArgument("the certificate request must be for an elliptic curve key and signed with it")
+    return key
+
+
+def node_names(node_id: str, role: Role) -> list[str]:
+    """The DNS names in a node's certificate: TLS itself can tell a manager by them."""
+    return [role.organizational_unit, node_id]
+
+
 def issue_certificate(
     ca: tuple[bytes, bytes],
     csr: bytes,
@@ -183,18 +201,7 @@ def issue_certificate(
     lifetime: int,
 ) -> bytes:
     """Sign a node's request with the CA (certificate, key). InvalidArgument when the request is unsound."""
-    root = _load_certificate(ca[0])
-    ca_key = serialization.load_pem_private_key(ca[1], password=None)
-    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-        raise InvalidArgument("the CA key must be an elliptic curve key")
-    try:
-        request = x509.load_pem_x509_csr(csr)
-        sound = request.is_signature_valid
-        key = request.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise InvalidArgument(f"the certificate request can't be read: {error}") from error
-    if not sound or not isinstance(key, ec.EllipticCurvePublicKey):
-        raise InvalidArgument("the certificate request must be for an elliptic curve key and signed with it")
+    root, ca_key, key = load(ca[0]), load_key(ca[1]), checked_request(csr)
     subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, cluster_id),
@@ -202,7 +209,7 @@ def issue_certificate(
             x509.NameAttribute(NameOID.COMMON_NAME, node_id),
         ]
     )
-    names = [x509.DNSName(role.organizational_unit), x509.DNSName(node_id)]
+    names = [x509.DNSName(name) for name in node_names(node_id, role)]
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     certificate = (
         x509.CertificateBuilder()
@@ -211,18 +218,52 @@ def issue_certificate(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(_datetime(now - CLOCK_SKEW))
-        .not_valid_after(_datetime(now + lifetime))
+        .not_valid_after(min(_datetime(now + lifetime), root.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(sign_certificates=False), critical=True)
+        .add_extension(certificate_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
+        .add_extension(authority_key_identifier(root), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def check_issued(
+    certificate: bytes,
+    root: bytes,
+    csr: bytes,
+    *,
+    node_id: str,
+    role: Role,
+    cluster_id: str,
+    now: int,
+) -> bytes:
+    """What a CA outside the cluster made of a node's request: the certificate. Raises InvalidArgument when it
+    is not what was asked for."""
+    made = load(certificate)
+    if not signed_by(made, load(root)):
+        raise InvalidArgument("it is not signed by the cluster's root CA itself")
+    if made.public_key() != checked_request(csr):
+        raise InvalidArgument("it is for another key than the node's")
+    try:
+        peer = peer_of(made)
+        names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (Unauthorized, x509.ExtensionNotFound, ValueError) as error:
+        raise InvalidArgument(
+            f"it lacks the subject or the DNS names that were asked for ({error})"
+        ) from error
+    if (peer.node_id, peer.role, peer.cluster_id) != (node_id, role, cluster_id):
+        raise InvalidArgument(
+            f"its subject is {made.subject.rfc4514_string()!r}, and CN={node_id}, "
+            f"OU={role.organizational_unit}, O={cluster_id} was asked for"
+        )
+    if missing := set(node_names(node_id, role)) - set(names.get_values_for_type(x509.DNSName)):
+        raise InvalidArgument(f"it lacks the DNS names {', '.join(sorted(missing))} that were asked for")
+    if not peer.not_before <= now < peer.not_after:
+        raise InvalidArgument("it is not valid now: compare the clocks of the managers and the CA")
+    return made.public_bytes(serialization.Encoding.PEM)
 
 
 def peer_of_der(certificate: bytes) -> Peer:
@@ -250,59 +291,74 @@ def peer_of(certificate: x509.Certificate) -> Peer:
     )
 
 
-def check_identity(identity: Identity, now: int) -> Peer:
-    """Refuse a certificate that the root CA did not sign, that is expired, or whose key is another."""
-    certificate, root = _load_certificate(identity.certificate), _load_certificate(identity.root_ca)
-    try:
-        certificate.verify_directly_issued_by(root)
-    except (InvalidSignature, ValueError, TypeError) as error:
-        raise Unauthorized("the node's certificate was not issued by the cluster's root CA") from error
+def check_identity(identity: Identity, now: int, *, expired_too: bool = False) -> Peer:
+    """Refuse a certificate that the root CA did not vouch for, that is expired, or whose key is another.
+
+    While one root replaces another the certificate may come with the new root's key, vouched for by the old
+    one. `expired_too`: for a holder that goes on to get another.
+    """
+    certificate = load(identity.certificate)
+    if not vouched_for(identity.certificate, identity.root_ca):
+        raise Unauthorized("the node's certificate was not issued by the cluster's root CA")
     key = serialization.load_pem_private_key(identity.key, password=None)
     public = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*public) != certificate.public_key().public_bytes(*public):
         raise Unauthorized("the node's key does not belong to its certificate")
     peer = peer_of(certificate)
-    if now >= peer.not_after:
-        raise Unauthorized(
-            f"the node's certificate expired at {_datetime(peer.not_after):%Y-%m-%d %H:%M:%S} UTC: "
-            "leave the cluster and join again with a token"
-        )
+    if now >= peer.not_after and not expired_too:
+        raise Unauthorized(expiry(peer))
     return peer
 
 
+def expiry(peer: Peer) -> str:
+    """That the certificate is of no use any more, and what to do."""
+    return (
+        f"the node's certificate expired at {_datetime(peer.not_after):%Y-%m-%d %H:%M:%S} UTC: run "
+        f"`docker swarm join-token {peer.role.value}` on a manager, and on this node the `docker swarm join` "
+        "that it prints. The node keeps its id and its tasks"
+    )
+
+
 def renewal_time(peer: Peer, rng: Random) -> int:
-    """When to renew: at a random point between half and four fifths of the lifetime, so nodes don't crowd."""
-    lifetime = peer.not_after - peer.not_before
-    return peer.not_before + int(lifetime * (0.5 + 0.3 * rng.random()))
+    """When to renew: at a random point between half and four fifths of the lifetime, so nodes don't crowd.
+
+    The lifetime is from the issue on, not from where the certificate was dated back to.
+    """
+    back = min(CLOCK_SKEW, (peer.not_after - peer.not_before) // 2)
+    lifetime = peer.not_after - peer.not_before - back
+    return peer.not_before + back + int(lifetime * (0.5 + 0.3 * rng.random()))
+
+
+def prove(key: bytes, csr: bytes) -> bytes:
+    """That the holder of a node's key wants this request signed."""
+    holder = serialization.load_pem_private_key(key, password=None)
+    if not isinstance(holder, ec.EllipticCurvePrivateKey):
+        raise InvalidArgument("the node's key must be an elliptic curve key")
+    return holder.sign(_REJOIN + csr, ec.ECDSA(hashes.SHA256()))
+
+
+def check_proof(certificate: bytes, roots: bytes, csr: bytes, proof: bytes) -> Peer:
+    """The node that a certificate was made for, expired or not, if its holder asks; else Unauthorized."""
+    held = load(certificate)
+    key = held.public_key()
+    try:
+        if not vouched_for(certificate, roots) or not isinstance(key, ec.EllipticCurvePublicKey):
+            raise InvalidSignature
+        key.verify(proof, _REJOIN + csr, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as error:
+        raise Unauthorized(
+            "the node's former certificate is not this cluster's, or is another node's: run `docker swarm "
+            "leave --force` on it and join again, as a new node"
+        ) from error
+    return peer_of(held)
 
 
 # --- helpers --------------------------------------------------------------------------------------------
 
 
-def _load_certificate(pem: bytes) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(pem)
-    except (ValueError, x509.InvalidVersion) as error:
-        raise InvalidArgument(f"the certificate can't be read: {error}") from error
-
-
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not sign_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
-        encipher_only=False,
-        decipher_only=False,
     )
 
 

@@ -31,6 +31,10 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     data_path_address: str = ""
     availability: Availability = Availability.ACTIVE
+    previous: str = ""
+    """The certificate (PEM) of a node that was away until it expired, and comes back as the one it was."""
+    proof: str = ""
+    """That it holds the key of that certificate: cluster.identity.prove of the request, in base64."""
 
 
 class JoinAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ class Hello(Message, frozen=True, tag="hello"):
     address: str = ""  # advertised address; empty: the connection's source
     data_path_address: str = ""
     protocol: int = 1
+    trust_root: str = ""  # the root certificates that the node trusts (PEM); empty: an older version
 
 
 class Heartbeat(Message, frozen=True, tag="heartbeat"):

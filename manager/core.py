@@ -37,6 +37,7 @@ from manager.rpc.vote import VoteKeeper
 from manager.scheduler import Scheduler
 from manager.settings import Founding
 from manager.store import Store, View
+from manager.versions import VersionKeeper
 
 log = logging.getLogger("shoal.manager")
 
@@ -191,6 +192,7 @@ class Core:
             ResourceEnforcer(store, clock),
             OrphanKeeper(store, clock),
             Reaper(store, clock),
+            VersionKeeper(store, clock),
             Scheduler(store, clock),
             self._dispatcher,
             Rotator(store, clock, rng, self._dispatcher.renew),

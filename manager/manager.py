@@ -11,13 +11,16 @@ from typing import Any, NoReturn
 from aiohttp import web
 
 from cluster.errors import Unavailable
-from cluster.identity import check_identity
+from cluster.identity import Identity, check_identity
+from cluster.joining import RenewRequest
 from cluster.objects import Cluster, Node
 from cluster.seams import Clock, Random
 from manager.api.app import MAX_BODY, engine_app
 from manager.api.health import own_health
 from manager.api.leaving import leave
+from manager.api.request import answer, body
 from manager.ca.authority import first_identity, found_cluster
+from manager.ca.external import ExternalCAs, https
 from manager.certificates import load_identity, save_identity
 from manager.core import Core
 from manager.exits import leave_last_words
@@ -65,6 +68,8 @@ class Manager(Core):
         self._settings = settings
         if pipe is not None:
             self.key_keeper = pipe
+        self._identity: Identity
+        self.authority.external = ExternalCAs(https(lambda: self._identity))
         self._tls: ssl.SSLContext | None = None
         self._handshakes: OrderedDict[asyncio.Task[None], None] = OrderedDict()
 
@@ -106,7 +111,9 @@ class Manager(Core):
             save_identity(settings.certificates, identity, keeper.locks)
         else:
             identity = load_identity(settings.certificates, keeper.locks)
-        peer = check_identity(identity, self.clock.now())
+        peer = check_identity(identity, self.clock.now(), expired_too=True)
+        if self.clock.now() >= peer.not_after:  # the node daemon asks for another as soon as this one answers
+            log.warning("this manager's certificate has expired", extra={"node": self.node_id})
         if peer.node_id != self.node_id:
             raise Unavailable(f"the certificate is of node {peer.node_id}, not of {self.node_id}")
         self.cluster_id = peer.cluster_id
@@ -159,7 +166,12 @@ class Manager(Core):
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stack.callback(listener.close)
-        app = engine_app(self, web.post("/internal/leave", leave), web.get("/internal/alive", self._alive))
+        app = engine_app(
+            self,
+            web.post("/internal/leave", leave),
+            web.get("/internal/alive", self._alive),
+            web.post("/internal/renew", self._renew),
+        )
         guard = Guard(Bounds(body_bytes=MAX_BODY).within(API_SHARE))
         app.middlewares.append(guard.bodies)
         runner = guard.runner(app, **SERVER)
@@ -174,6 +186,15 @@ class Manager(Core):
         """GET /internal/alive: the loops turn, this one and Raft's."""
         await self.raft.turn()
         return web.Response(status=204)
+
+    async def _renew(self, request: web.Request) -> web.Response:
+        """POST /internal/renew: a certificate for this very node, from the state as it is here.
+
+        For one that has expired, with which no other manager can be asked. It gives no power that the state
+        on this disk does not give: who was removed or demoted meanwhile is refused by the others.
+        """
+        wanted = await body(request, RenewRequest)
+        return answer(await self.authority.renew(self.store.view(), self.node_id, wanted.csr.encode()))
 
     async def reload_identity(self) -> None:
         """Use the renewed certificate from the files for connections from now on."""

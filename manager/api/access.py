@@ -8,6 +8,7 @@ from aiohttp import web
 from cluster.messages import LogChunk, LogRequest
 from cluster.objects import Cluster
 from cluster.seams import Clock, Random
+from manager.ca.authority import Authority
 from manager.store import Store, View
 
 NO_LEADER = (
@@ -44,6 +45,7 @@ class Access(Protocol):
     store: Store
     clock: Clock
     rng: Random
+    authority: Authority
 
     def leading(self) -> bool:
         """Whether this manager leads, as far as it knows."""

@@ -10,14 +10,16 @@ from cluster.codec import carried
 from cluster.defaults import stored_cluster
 from cluster.engine_json import cluster_json
 from cluster.errors import OutOfSequence
-from cluster.identity import ca_issuer, new_join_token
+from cluster.identity import new_join_token
 from cluster.objects import Cluster, Node
+from cluster.root_ca import issuer
 from cluster.spec import ClusterSpec, EncryptionConfig
 from cluster.states import Role
 from cluster.validate import check_cluster
 from manager.api.access import ACCESS, Access, cluster_of
 from manager.api.reads import state
 from manager.api.request import answer, body, flag, version
+from manager.ca.root import signing
 from manager.keys.locks import with_autolock
 from manager.store import Transaction, View
 
@@ -25,28 +27,35 @@ from manager.store import Transaction, View
 async def inspect_swarm(request: web.Request) -> web.Response:
     """GET /swarm, with the join tokens."""
     cluster = cluster_of(await state(request))
-    return answer(cluster_json(cluster, issuer=ca_issuer(cluster.root_ca.certificate)))
+    return answer(cluster_json(cluster, issuer=_issuer(cluster)))
 
 
 async def update_swarm(request: web.Request) -> web.Response:
-    """POST /swarm/update: settings, and rotation of the join tokens and of the unlock key."""
+    """POST /swarm/update: settings, the root CA, and rotation of the join tokens and of the unlock key."""
     access = request.app[ACCESS]
     index = version(request, "swarm")
     spec = await body(request, ClusterSpec)
     check_cluster(spec)
+    before = cluster_of(await access.confirmed())
+    if before.version != index:
+        raise OutOfSequence()
+    settings = merged(before.spec, spec)
+    changed = replace(before, spec=settings)
+    if spec.ca_config is not None:
+        changed = await access.authority.changed(before, settings, spec.ca_config)
 
     def update(tx: Transaction) -> None:
         cluster = cluster_of(tx)
         if cluster.version != index:
             raise OutOfSequence()
-        tokens, root = cluster.root_ca.join_tokens, cluster.root_ca.certificate
+        root = changed.root_ca
+        tokens = root.join_tokens
         if flag(request, "rotateWorkerToken"):
-            tokens = replace(tokens, worker=new_join_token(root, access.rng))
+            tokens = replace(tokens, worker=new_join_token(root.certificate, access.rng))
         if flag(request, "rotateManagerToken"):
-            tokens = replace(tokens, manager=new_join_token(root, access.rng))
-        changed = replace(cluster, spec=merged(cluster.spec, spec))
-        changed = with_autolock(changed, access.rng, rotate=flag(request, "rotateManagerUnlockKey"))
-        tx.update(replace(changed, root_ca=replace(cluster.root_ca, join_tokens=tokens)))
+            tokens = replace(tokens, manager=new_join_token(root.certificate, access.rng))
+        locked = with_autolock(changed, access.rng, rotate=flag(request, "rotateManagerUnlockKey"))
+        tx.update(replace(locked, root_ca=replace(root, join_tokens=tokens)))
 
     await access.store.update(update)
     return web.Response()
@@ -111,4 +120,8 @@ def info(access: Access, view: View) -> dict[str, Any]:
 
 
 def _described(cluster: Cluster) -> dict[str, Any]:
-    return cluster_json(cluster, issuer=ca_issuer(cluster.root_ca.certificate), tokens=False)
+    return cluster_json(cluster, issuer=_issuer(cluster), tokens=False)
+
+
+def _issuer(cluster: Cluster) -> tuple[bytes, bytes]:
+    return issuer(signing(cluster.root_ca).certificate)

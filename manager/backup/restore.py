@@ -14,8 +14,9 @@ from cluster.seams import Clock, Random
 from cluster.spec import NodeSpec
 from cluster.states import NodeState, Role
 from manager.backup.file import Contents
-from manager.ca.authority import node_tls, sign
+from manager.ca.authority import sign
 from manager.ca.roles import leave_behind
+from manager.ca.root import trusted, wanted_tls
 from manager.keys.locks import Lock, lock_of
 from manager.raft.disk import Disk
 from manager.raft.errors import FailStop
@@ -65,7 +66,7 @@ def restore(
             status=NodeStatus(state=NodeState.UNKNOWN, address=host),
             manager_status=ManagerStatus(address=place.advertise),
             data_path_address=place.data_path or host,
-            tls=node_tls(cluster),
+            tls=wanted_tls(cluster),
         )
     )
     leave_behind(tx, {node_id}, generation)
@@ -81,7 +82,7 @@ def restore(
         lock_of(cluster),
         random,
     )
-    return Restored(node_id, Identity(certificate, key, cluster.root_ca.certificate), cluster.data_path_port)
+    return Restored(node_id, Identity(certificate, key, trusted(cluster.root_ca)), cluster.data_path_port)
 
 
 def _write_raft(

@@ -17,6 +17,7 @@ class PeerIdentity(NamedTuple):
     node_id: str
     role: Role
     address: str = ""
+    certificate: bytes = b""  # DER
 
 
 class Channel(Protocol):

@@ -62,6 +62,14 @@ class Dispatcher:
         finally:
             self._term = None
 
+    def renew(self, node_id: str) -> bool:
+        """Let a node renew its certificate; False when it has no session here."""
+        session = self._term.sessions.get(node_id) if self._term is not None else None
+        if session is None:
+            return False
+        session.send(RoleChanged(role=session.peer.role.value))
+        return True
+
     async def serve(self, peer: PeerIdentity, channel: Channel) -> None:
         """One agent's connection, until it ends. Closes the channel; raises nothing that the agent causes."""
         try:

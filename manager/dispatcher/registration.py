@@ -4,8 +4,10 @@ from msgspec.structs import replace
 
 from cluster.joining import is_ip
 from cluster.messages import Hello, ManagerAddress
-from cluster.objects import Node, NodeDescription
+from cluster.objects import Cluster, Node, NodeDescription, NodeTLSInfo
+from cluster.root_ca import issuer_among
 from cluster.states import NodeState
+from manager.ca.root import signing_roots
 from manager.dispatcher.channel import PeerIdentity
 from manager.store import Transaction, View
 
@@ -26,16 +28,29 @@ def register(tx: Transaction, peer: PeerIdentity, hello: Hello) -> Node | None:
     if node is None:
         return None
     address = hello.address.rpartition(":")[0] or hello.address or peer.address
+    cluster = tx.cluster()
     seen = replace(
         node,
         description=hello.description,
         status=replace(node.status, state=NodeState.READY, message="", address=address),
         role=peer.role,
         data_path_address=hello.data_path_address or address,
+        tls=_tls(node.tls, peer, hello, cluster) if cluster is not None else node.tls,
     )
     if seen != node:
         tx.update(seen)
     return seen
+
+
+def _tls(before: NodeTLSInfo, peer: PeerIdentity, hello: Hello, cluster: Cluster) -> NodeTLSInfo:
+    """Who signed the certificate that the node uses, as the connection shows; what it trusts, by its word."""
+    issuer = issuer_among(peer.certificate, signing_roots(cluster.root_ca)) if peer.certificate else None
+    if issuer is None:
+        return before
+    trusts = hello.trust_root or before.trust_root
+    return replace(
+        before, trust_root=trusts, issuer_subject=issuer.subject, issuer_public_key=issuer.public_key
+    )
 
 
 def describe(tx: Transaction, node_id: str, description: NodeDescription) -> None:

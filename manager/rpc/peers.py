@@ -39,7 +39,9 @@ def check_peer(peer: Peer, cluster_id: str, cluster: Cluster | None, now: int) -
             f"node {peer.node_id} was removed from the cluster: leave the swarm on it, then join again"
         )
     if now >= peer.not_after + SECOND:
-        raise Forbidden(f"the certificate of node {peer.node_id} has expired: leave the swarm and join again")
+        raise Forbidden(
+            f"the certificate of node {peer.node_id} has expired: `docker swarm join` there gives another one"
+        )
     return peer
 
 

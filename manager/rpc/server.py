@@ -18,7 +18,7 @@ from manager.dispatcher.channel import PeerIdentity
 from manager.rpc import health
 from manager.rpc.leader import Barrier
 from manager.rpc.membership import Membership, admit_manager, dismiss_manager
-from manager.rpc.peers import require_manager, require_node
+from manager.rpc.peers import certificate_of, require_manager, require_node
 from manager.rpc.session import MAX_FRAME, Sessions, WebSocketChannel
 from manager.store import View
 
@@ -102,7 +102,7 @@ class _Handlers:
         wanted = await body(request, RenewRequest)
         await self._port.confirmed()
         view = await self._role_settled(peer.node_id)
-        return answer(self._port.authority.renew(view, peer.node_id, wanted.csr.encode()))
+        return answer(await self._port.authority.renew(view, peer.node_id, wanted.csr.encode()))
 
     async def _role_settled(self, node_id: str) -> View:
         """The state, once a promotion or demotion under way is done: the certificate has the new role."""
@@ -130,7 +130,7 @@ class _Handlers:
         peer = self._node(request, removed_too=True)
         socket = web.WebSocketResponse(max_msg_size=MAX_FRAME, compress=False, timeout=1.0)
         await socket.prepare(request)
-        who = PeerIdentity(peer.node_id, peer.role, request.remote or "")
+        who = PeerIdentity(peer.node_id, peer.role, request.remote or "", certificate_of(request) or b"")
         await self._port.sessions().serve(who, WebSocketChannel(socket))
         return socket
 

@@ -58,6 +58,7 @@ class AgentRunner:
             address=membership.address,
             data_path_address=membership.data_path_address,
             clock=clock,
+            trust_root=self._store.trust_root,
         )
         self._agent = agent
         await agent.start()

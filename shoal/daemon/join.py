@@ -8,11 +8,13 @@ import asyncio
 import logging
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import aiohttp
 import msgspec
+from msgspec.structs import replace
 
 from cluster.codec import UNREADABLE
 from cluster.errors import ShoalError, Unauthorized, Unavailable
@@ -23,6 +25,7 @@ from cluster.identity import (
     check_root_ca,
     create_csr,
     parse_join_token,
+    prove,
 )
 from cluster.joining import JoinAnswer, JoinRequest, RenewAnswer, RenewRequest, RootCertificate
 from cluster.seams import Clock
@@ -34,6 +37,7 @@ log = logging.getLogger("shoal.daemon.join")
 DEFAULT_PORT = 2377
 MANAGER_NAME = Role.MANAGER.organizational_unit
 """The DNS name in every manager's certificate."""
+COME_BACK = "`docker swarm join` with a token, on this node, gives it another one"
 _MAX_ROOT_CA = 1 << 20
 TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
 _A = TypeVar("_A")
@@ -63,20 +67,28 @@ async def join(
     address: str = "",
     data_path_address: str = "",
     availability: Availability = Availability.ACTIVE,
+    former: Identity | None = None,
 ) -> Joined:
     """Become a node of the cluster that the token is of, by one of these managers ("host[:port]").
 
     `address` is the IP at which other nodes reach this one; empty: the one that the manager is reached from.
-    Raises InvalidArgument (no token), Unauthorized (wrong token or foreign CA), JoinFailed, Unavailable (no
-    manager answered; the message has the reason of each).
+    `former`: what this node held until it expired, to come back as the node that it was.
+
+    Raises InvalidArgument (no token), Unauthorized (wrong token or foreign CA), JoinFailed, Unavailable (no manager answered; the
+    message has the reason of each).
     """
     parsed = parse_join_token(token)
+    request = JoinRequest(
+        token=token.strip(),
+        csr="",
+        address=address,
+        data_path_address=data_path_address,
+        availability=availability,
+    )
     reasons = []
     for remote in remote_addresses:
         try:
-            return await _join_by(
-                _with_port(remote), parsed, token, clock, address, data_path_address, availability
-            )
+            return await _join_by(_with_port(remote), parsed, request, clock, former)
         except Unavailable as error:
             log.warning("can't join by this manager", extra={"manager": remote, "reason": str(error)})
             reasons.append(f"{remote}: {error}")
@@ -88,26 +100,22 @@ async def join(
 async def _join_by(
     manager: str,
     parsed: JoinToken,
-    token: str,
+    request: JoinRequest,
     clock: Clock,
-    address: str,
-    data_path_address: str,
-    availability: Availability,
+    former: Identity | None,
 ) -> Joined:
-    own_address = address or await _own_address(manager)
+    own_address = request.address or await _own_address(manager)
     root_ca = check_root_ca(parsed, await _fetch_root_ca(manager))
     key, csr = create_csr()
-    request = JoinRequest(
-        token=token.strip(),
-        csr=csr.decode(),
-        address=own_address,
-        data_path_address=data_path_address,
-        availability=availability,
-    )
+    request = replace(request, csr=csr.decode(), address=own_address)
+    if former is not None:
+        proof = b64encode(prove(former.key, csr)).decode()
+        request = replace(request, previous=former.certificate.decode(), proof=proof)
     context = ssl.create_default_context(cadata=root_ca.decode())
     answer = await _post(f"https://{manager}/join", request, JoinAnswer, context)
-    trusted = check_root_ca(parsed, answer.root_ca.encode())
-    identity = Identity(certificate=answer.certificate.encode(), key=key, root_ca=trusted)
+    # Now that the token's root has vouched for who speaks, a successor that it names is trusted, too.
+    check_root_ca(parsed, answer.root_ca.encode())
+    identity = Identity(certificate=answer.certificate.encode(), key=key, root_ca=answer.root_ca.encode())
     check_identity(identity, clock.now())
     return Joined(identity, answer, own_address)
 
@@ -226,7 +234,7 @@ def _reason(error: Exception) -> str:
     text = str(error) or type(error).__name__
     lowered = text.lower().replace("_", " ")
     if "alert certificate expired" in lowered:
-        return "the manager refused this node's certificate: it has expired. Leave the swarm and join again"
+        return "the manager refused this node's certificate: it has expired. " + COME_BACK
     if "alert unknown ca" in lowered or "alert bad certificate" in lowered:
         return "the manager refused this node's certificate: it is of another cluster"
     if isinstance(error, ConnectionResetError | aiohttp.ServerDisconnectedError):

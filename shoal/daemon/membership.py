@@ -103,6 +103,13 @@ class MembershipStore:
         """What the node's certificate says, locked or not."""
         return Identity((self.certificates / "node.crt").read_bytes(), b"", b"").peer
 
+    def trust_root(self) -> str:
+        """The root certificates that this node trusts; empty when they can't be read."""
+        try:
+            return (self.certificates / "ca.crt").read_text()
+        except (OSError, ValueError):
+            return ""
+
     def save_identity(self, identity: Identity, locks: Sequence[Lock] = ()) -> None:
         """Write certificate, key and root CA; a crash leaves the old three or the new ones.
 

@@ -5,22 +5,25 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from cluster.errors import ShoalError
-from cluster.identity import renewal_time
-from cluster.joining import RenewAnswer
+from cluster.identity import Identity, check_identity, create_csr, expiry, renewal_time
+from cluster.joining import JoinAnswer, RenewAnswer, RenewRequest
 from cluster.messages import ManagerAddress
 from cluster.seams import SECOND
 from cluster.states import Role
 from manager.keys.locks import UNLOCKED, Lock, lock_in
 from shoal.daemon.join import renew
+from shoal.daemon.membership import Membership
 from shoal.daemon.node_parts import NodeParts
 from shoal.daemon.proxy import NOT_A_MANAGER
 
 log = logging.getLogger("shoal.daemon.swarm")
 
 RENEW_RETRY = 30 * SECOND
+EXPIRED_RETRY = 5 * SECOND
 
 
 class Wish(NamedTuple):
@@ -34,6 +37,8 @@ class Renewal(NodeParts):
     """Part of SwarmNode: what the agent hears from the managers (agent.NodeEvents), and what follows."""
 
     _wishes: asyncio.Queue[Wish]
+    expired = ""
+    """Why the certificate could not be renewed for too long, and what to do."""
 
     async def run(self) -> None:
         """Renew the certificate in time, and when the node's role changes. Runs until cancelled."""
@@ -43,7 +48,9 @@ class Renewal(NodeParts):
                 await self._renew(wish)
             except (ShoalError, OSError) as error:
                 log.warning("renewing the certificate failed", extra={"reason": str(error)})
-                await self._clock.sleep(SECOND if wish else RENEW_RETRY)
+                self.expired = self._expired()
+                pause = EXPIRED_RETRY if self.expired else RENEW_RETRY
+                await self._clock.sleep(SECOND if wish else pause)
                 if wish:
                     self._wishes.put_nowait(wish)
 
@@ -93,25 +100,55 @@ class Renewal(NodeParts):
                 await self._undo()
                 return
             addresses = [manager.address for manager in membership.managers]
-            identity, answer = await renew(self._store.identity(), addresses, clock=self._clock)
-            self._store.save_identity(identity, self._locks_after(answer))
-            managers = answer.managers or membership.managers
-            self._membership = replace(membership, role=answer.role, managers=managers)
-            self._store.save(self._membership)
-            # Not by what the role was: an earlier try may have broken off after it was noted.
-            if answer.role is Role.MANAGER and not self._proxy.attached:
-                log.info("promoted to manager")
-                await self._start_manager()
-            elif answer.role is Role.WORKER and self._proxy.attached:
-                log.info("demoted to worker")
-                await self._stop_manager(NOT_A_MANAGER)
-                self._store.keep_locks((UNLOCKED,))
-                self._store.forget_raft()
+            if self._expired() and self._proxy.attached:
+                identity, answer = await self._renew_by_own_manager()
             else:
-                self._manager.reload()
-            self._agents.reconnect()
+                identity, answer = await renew(self._store.identity(), addresses, clock=self._clock)
+            await self._take(membership, identity, answer)
 
-    def _locks_after(self, answer: RenewAnswer) -> Sequence[Lock]:
+    async def _take(
+        self, membership: Membership, identity: Identity, answer: RenewAnswer | JoinAnswer
+    ) -> None:
+        """Go on with another certificate, and as what it says."""
+        self._store.save_identity(identity, self._locks_after(answer))
+        managers = answer.managers or membership.managers
+        self._membership = replace(membership, role=answer.role, managers=managers)
+        self._store.save(self._membership)
+        self.expired = ""
+        # Not by what the role was: an earlier try may have broken off after it was noted.
+        if answer.role is Role.MANAGER and not self._proxy.attached:
+            log.info("promoted to manager")
+            await self._start_manager()
+        elif answer.role is Role.WORKER and self._proxy.attached:
+            log.info("demoted to worker")
+            await self._stop_manager(NOT_A_MANAGER)
+            self._store.keep_locks((UNLOCKED,))
+            self._store.forget_raft()
+        else:
+            self._manager.reload()
+        self._agents.reconnect()
+
+    async def _renew_by_own_manager(self) -> tuple[Identity, RenewAnswer]:
+        """Managers that were off until their certificates expired: none would listen to another, but the
+        state that each has on its disk holds the CA."""
+        key, csr = create_csr()
+        said = await self._proxy.call(
+            "POST", "/internal/renew", msgspec.to_builtins(RenewRequest(csr=csr.decode()))
+        )
+        answer = msgspec.convert(said, RenewAnswer)
+        renewed = Identity(certificate=answer.certificate.encode(), key=key, root_ca=answer.root_ca.encode())
+        check_identity(renewed, self._clock.now())
+        log.warning("this manager renewed its certificate by itself: it had expired")
+        return renewed, answer
+
+    def _expired(self) -> str:
+        """That the certificate is of no use any more, and what to do; empty while it is good."""
+        if self._membership is None or not self._membership.cluster_id:
+            return ""
+        peer = self._store.peer()
+        return expiry(peer) if self._clock.now() >= peer.not_after else ""
+
+    def _locks_after(self, answer: RenewAnswer | JoinAnswer) -> Sequence[Lock]:
         if answer.role is Role.WORKER:
             return (UNLOCKED,)
         if not self._proxy.attached:  # not locked yet: only the manager makes the file that tells with what

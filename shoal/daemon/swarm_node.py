@@ -150,8 +150,11 @@ class SwarmNode(Renewal, Recovery):
             return node_id
 
     async def join(self, request: JoinRequest) -> None:
-        """Join a cluster through one of its managers."""
+        """Join a cluster through one of its managers, or come back to it after the certificate expired."""
         async with self._lock:
+            if self._membership is not None and self._expired():
+                await self._come_back(self._membership, request)
+                return
             self._must_be_outside()
             self._begin()
             self._pending = "pending"
@@ -162,6 +165,26 @@ class SwarmNode(Renewal, Recovery):
                 raise
             finally:
                 self._pending = ""
+
+    async def _come_back(self, membership: Membership, request: JoinRequest) -> None:
+        """Get another certificate as the node that this one is; its tasks and its role stay."""
+        if self._store.locked:
+            raise Unavailable(LOCKED)
+        joined = await join(
+            request.remote_addrs,
+            request.join_token,
+            clock=self._clock,
+            address=membership.address,
+            data_path_address=membership.data_path_address,
+            former=self._store.identity(),
+        )
+        if joined.answer.node_id != membership.node_id:
+            raise Conflict(
+                "the manager is of a version that made this a new node, "
+                f"{joined.answer.node_id}: remove that one (docker node rm --force), and upgrade the managers"
+            )
+        await self._take(membership, joined.identity, joined.answer)
+        log.info("came back to the cluster with another certificate", extra={"node": membership.node_id})
 
     async def _join(self, request: JoinRequest) -> None:
         listen, advertise, data_path, local = await addresses(request)
@@ -256,7 +279,7 @@ class SwarmNode(Renewal, Recovery):
     def state(self) -> NodeState:
         """For those who ask what this node is."""
         failure = self._error or self._manager.error
-        silence = self._agents.error
+        silence = self.expired or self._agents.error
         locked, epitaph = self._store.locked, self._manager.epitaph
         return NodeState(self._membership, self._pending, locked, failure, silence, epitaph)
 

@@ -69,7 +69,10 @@ class Agent:
         address: str,
         data_path_address: str,
         clock: Clock,
+        trust_root: Callable[[], str] = lambda: "",
     ) -> None:
+        """`trust_root`: the root certificates that this node trusts at present (PEM)."""
+        self._trust_root = trust_root
         self._executor = executor
         self._network = network
         self._state = state
@@ -156,7 +159,10 @@ class Agent:
         """Introduces the node."""
         self._described = self._describe()
         return Hello(
-            description=self._described, address=self._address, data_path_address=self._data_path_address
+            description=self._described,
+            address=self._address,
+            data_path_address=self._data_path_address,
+            trust_root=self._trust_root(),
         )
 
     async def opened(self, channel: Channel) -> None:

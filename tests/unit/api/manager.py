@@ -14,7 +14,7 @@ from cluster.spec import ClusterSpec
 from cluster.states import NodeState
 from manager.api.access import Managers, Read
 from manager.api.app import engine_app
-from manager.ca.authority import found_cluster, founding_objects
+from manager.ca.authority import Authority, found_cluster, founding_objects
 from manager.store import Store, View
 from tests.fakes.proposer import LocalProposer
 
@@ -27,6 +27,7 @@ class LoneManager:
         self.clock = SystemClock()
         self.rng = random.Random(7)
         self.store = Store(self.clock, self.rng)
+        self.authority = Authority(self.store, self.clock, self.rng)
         self.proposer = LocalProposer(self.store)
         self.reachable = {"founder"}
         self.members = {"founder"}

@@ -116,7 +116,7 @@ async def test_only_managers_are_told_the_unlock_key(founded: Founded) -> None:
     assert (worker.unlock_key, manager.unlock_key) == ("", key)
     assert manager.lock_version == founded.cluster.version
     for node_id, told in ((worker.node_id, ""), (manager.node_id, key)):
-        renewed = founded.authority.renew(founded.store.view(), node_id, create_csr()[1])
+        renewed = await founded.authority.renew(founded.store.view(), node_id, create_csr()[1])
         assert (renewed.unlock_key, renewed.lock_version) == (told, founded.cluster.version)
 
 
@@ -147,12 +147,12 @@ async def test_renewal_follows_the_role_and_ends_with_removal(founded: Founded) 
     answer = await founded.authority.admit(request(founded.cluster.root_ca.join_tokens.worker)[1])
     _, csr = create_csr()
     node = founded.node(answer.node_id)
-    assert founded.authority.renew(founded.store.view(), node.id, csr).role is Role.WORKER
+    assert (await founded.authority.renew(founded.store.view(), node.id, csr)).role is Role.WORKER
     await founded.store.update(lambda tx: tx.update(replace(node, role=Role.MANAGER)))
-    assert founded.authority.renew(founded.store.view(), node.id, csr).role is Role.MANAGER
+    assert (await founded.authority.renew(founded.store.view(), node.id, csr)).role is Role.MANAGER
     await founded.store.update(lambda tx: tx.delete(Node, node.id))
     with pytest.raises(Forbidden, match="join again"):
-        founded.authority.renew(founded.store.view(), node.id, csr)
+        await founded.authority.renew(founded.store.view(), node.id, csr)
 
 
 # --- roles ----------------------------------------------------------------------------------------------
