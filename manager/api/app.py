@@ -7,7 +7,20 @@ from aiohttp import web
 
 from cluster.errors import ShoalError, Unavailable
 from cluster.seams import MILLISECOND
-from manager.api import backup, events, health, logs, networks, nodes, payloads, reads, services, swarm, tasks
+from manager.api import (
+    backup,
+    events,
+    health,
+    logs,
+    networks,
+    nodes,
+    payload_versions,
+    payloads,
+    reads,
+    services,
+    swarm,
+    tasks,
+)
 from manager.api.access import ACCESS, Access, SelfLeads
 from manager.api.request import answer, check_api_version
 from manager.raft.errors import NotLeader
@@ -56,6 +69,8 @@ _ON_THE_LEADER: list[tuple[str, str, Handler]] = [
     ("POST", "/configs/create", payloads.create_config),
     ("POST", "/configs/{id}/update", payloads.update_config),
     ("DELETE", "/configs/{id}", payloads.delete_config),
+    ("POST", "/shoal/secrets/{id}/versions", payload_versions.update_secret),
+    ("POST", "/shoal/configs/{id}/versions", payload_versions.update_config),
 ]
 
 

@@ -95,6 +95,8 @@ def user_of(view: View, network: Network) -> str | None:
     if services:
         return f"service {services[0].spec.name}"
     for task in view.tasks_using(network.id):
+        if task.service_id and view.get(Service, task.service_id) is None:
+            continue  # it is on its way out: a stack is removed and deployed again at once
         if not task.desired_state.stops and task.status.state <= TaskState.RUNNING:
             return f"task {task.id}"
     return None

@@ -18,6 +18,7 @@ from manager.api.reads import state
 from manager.api.request import answer, api_version, body, version
 from manager.api.versions import check_templating
 from manager.store import Transaction, View
+from manager.versions import kept_labels
 
 _FILTERS = frozenset({"id", "label", "name", "names"})
 _Payload = TypeVar("_Payload", Secret, Config)
@@ -50,8 +51,11 @@ def _relabelled(old: _Payload, spec: SecretSpec | ConfigSpec, index: int) -> _Pa
     same_name = not spec.name or spec.name == old.spec.name
     same_data = not spec.data or spec.data == old.spec.data
     if not same_name or not same_data:
-        raise InvalidArgument("only updates to Labels are allowed")
-    return replace(old, spec=replace(old.spec, labels=spec.labels or {}))
+        raise InvalidArgument(
+            f"only updates to Labels are allowed; new content makes a new version: "
+            f"shoal {old.kind} update {old.spec.name} FILE"
+        )
+    return replace(old, spec=replace(old.spec, labels=kept_labels(old.spec.labels, spec.labels)))
 
 
 # --- secrets --------------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ FORWARDED = (
     ("GET", "/configs/{id}"),
     ("POST", "/configs/{id}/update"),
     ("DELETE", "/configs/{id}"),
+    ("POST", "/shoal/secrets/{id}/versions"),
+    ("POST", "/shoal/configs/{id}/versions"),
 )
 
 INFO_TIMEOUT = 2

@@ -1,0 +1,58 @@
+"""What `docker stack deploy` and `rm` count on: the unchanged is left alone, what goes is in no way."""
+
+import base64
+
+from cluster.objects import Network, NetworkAttachment, Service, Task
+from cluster.states import TaskState
+from manager.api.networks import user_of
+from tests.unit.api.manager import Api, service_body
+
+
+async def test_an_unchanged_service_is_not_written(api: Api) -> None:
+    id = await api.service()
+    before = await api.ok("GET", f"/services/{id}")
+    await api.ok("POST", f"/services/{id}/update?version={before['Version']['Index']}", before["Spec"])
+    assert await api.ok("GET", f"/services/{id}") == before
+
+
+async def test_a_new_credential_is_kept_and_changes_nothing_else(api: Api) -> None:
+    id = await api.service()
+    before = await api.ok("GET", f"/services/{id}")
+    auth = base64.urlsafe_b64encode(b'{"username":"new"}').decode()
+    path = f"/services/{id}/update?version={before['Version']['Index']}"
+    stored = api.manager.store.view().get(Service, id)
+    assert stored is not None
+    await api.ok("POST", path, before["Spec"], **{"X-Registry-Auth": auth})
+    now = api.manager.store.view().get(Service, id)
+    assert now is not None
+    assert now.registry_auth == auth
+    assert (now.spec, now.spec_version, now.previous_spec) == (stored.spec, stored.spec_version, None)
+
+
+async def test_the_platforms_of_a_pinned_image_stay(api: Api) -> None:
+    template = {
+        "ContainerSpec": {"Image": "nginx:1@sha256:" + "a" * 64},
+        "Placement": {"Platforms": [{"Architecture": "amd64", "OS": "linux"}]},
+    }
+    made = await api.ok("POST", "/services/create", service_body(TaskTemplate=template))
+    before = await api.ok("GET", f"/services/{made['ID']}")
+    again = service_body(TaskTemplate={"ContainerSpec": template["ContainerSpec"]})
+    await api.ok("POST", f"/services/{made['ID']}/update?version={before['Version']['Index']}", again)
+    assert await api.ok("GET", f"/services/{made['ID']}") == before
+
+
+async def test_tasks_of_a_service_that_is_gone_do_not_hold_a_network(api: Api) -> None:
+    network = (await api.ok("POST", "/networks/create", {"Name": "n", "Driver": "overlay"}))["Id"]
+
+    def task(id: str, service: str) -> Task:
+        return Task(
+            id=id, service_id=service, desired_state=TaskState.RUNNING,
+            networks=(NetworkAttachment(network_id=network),),
+        )  # fmt: skip
+
+    await api.manager.store.update(lambda tx: tx.create(task("t1", "gone")))
+    assert (await api("DELETE", "/networks/n"))[0] == 204
+    await api.ok("POST", "/networks/create", {"Name": "n", "Driver": "overlay"})
+    found = api.manager.store.view().by_name(Network, "n")
+    assert found is not None
+    assert user_of(api.manager.store.view(), found) is None
