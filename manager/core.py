@@ -18,7 +18,6 @@ from manager.allocator import Allocator
 from manager.api.access import Managers, Read, SelfLeads
 from manager.ca.authority import Authority, founding_objects
 from manager.ca.roles import RoleManager
-from manager.ca.rotator import Rotator
 from manager.dispatcher import Dispatcher
 from manager.guidance import no_leader, warnings
 from manager.leader import Leadership, Runnable
@@ -195,7 +194,6 @@ class Core:
             VersionKeeper(store, clock),
             Scheduler(store, clock),
             self._dispatcher,
-            Rotator(store, clock, rng, self._dispatcher.renew),
             RoleManager(
                 store, self.members, self.raft.remove_member, clock, lambda: self.raft.status().generation
             ),
