@@ -32,6 +32,7 @@ from shoal.daemon.systemd import Systemd
 from worker.api import auth, containers, images, system, volumes
 from worker.api.http import Handler, add_common_headers, errors_middleware, split_version
 from worker.container_logs import ContainerLogs
+from worker.containers.containers import Containers
 from worker.engine import Engine
 from worker.health import HealthSupervisor
 from worker.images.store import ImageStore
@@ -92,14 +93,18 @@ class Daemon:
             stack.push_async_callback(node.stop)
             await node.start()
             guard = Guard(Bounds().within(OPEN_FILES_SHARE))
-            await listeners.serve(self._app(engine, node, proxy, guard), self._config, stack, guard)
+            standalone = Containers(engine, self._clock, self._rng)
+            app = self._app(engine, standalone, node, proxy, guard)
+            await listeners.serve(app, self._config, stack, guard)
             log.info("shoald is up", extra={"data_root": str(engine.data_root)})
             health = HealthSupervisor(engine.runtime, self._clock)
             watch = ManagerWatch(lambda: node.manager_pid, proxy, self._clock)
             self._systemd.ready()
             telling = self._systemd.run(watch.well, lambda: _status(engine, node))
             try:
-                await _until(stop, node.run(), health.run(), agents.failed, watch.run(), telling)
+                await _until(
+                    stop, node.run(), health.run(), standalone.run(), agents.failed, watch.run(), telling
+                )
             finally:
                 self._systemd.stopping()
             log.info("shoald stops; containers run on")
@@ -161,7 +166,9 @@ class Daemon:
             registry_config=self._registry_config(),
         )
 
-    def _app(self, engine: Engine, node: SwarmNode, proxy: ManagerProxy, guard: Guard) -> web.Application:
+    def _app(
+        self, engine: Engine, standalone: Containers, node: SwarmNode, proxy: ManagerProxy, guard: Guard
+    ) -> web.Application:
         @web.middleware
         async def bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
             if split_version(request.path)[1] in STREAMS:
@@ -173,7 +180,7 @@ class Daemon:
         )
         app.on_response_prepare.append(add_common_headers)
         system.routes(app, engine, lambda: cluster_api.swarm_info(node, proxy), lambda: node.ping_state)
-        containers.routes(app, engine)
+        containers.routes(app, engine, standalone)
         images.routes(app, engine)
         volumes.routes(app, engine)
         auth.routes(app, engine)

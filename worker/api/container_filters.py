@@ -21,9 +21,15 @@ _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
 
 
 def matcher(
-    engine: Engine, wanted: Mapping[str, list[str]], find: Callable[[str], Found]
+    engine: Engine,
+    wanted: Mapping[str, list[str]],
+    find: Callable[[str], Found],
+    restarting: Callable[[str], bool],
 ) -> Callable[[Found], bool]:
-    """A test for containers. `find` looks one up by name; raises InvalidArgument, and what `find` raises."""
+    """A test for containers. `find` looks one up by name, `restarting` knows which wait for their restart.
+
+    Raises InvalidArgument, and what `find` raises.
+    """
     tests: list[Callable[[ContainerConfig, ContainerState], bool]] = []
 
     def add(key: str, test: Callable[[ContainerConfig, ContainerState, str], bool]) -> None:
@@ -38,7 +44,10 @@ def matcher(
     )
     add("network", lambda config, _, v: _attached(engine, config, v))
     _check(wanted, "status", _STATES)
-    add("status", lambda _, state, v: state.status.value == v)
+    add(
+        "status",
+        lambda config, state, v: v == ("restarting" if restarting(config.id) else state.status.value),
+    )
     _check(wanted, "health", set(HealthStatus))
     add("health", lambda _, state, v: state.health.status.value == v)
     _check(wanted, "exited", None)

@@ -1,13 +1,18 @@
 """Containers in the Engine API's JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from cluster.dataplane import mac_for
 from cluster.engine_json import rfc3339
 from cluster.seams import SECOND
 from netplane.model import Sandbox
+from worker.api.asked import asked_host_config, asked_settings
 from worker.api.host_config import host_config
+from worker.containers.record import Record, record_of
+from worker.endpoints import EndpointSettings, endpoint_id
 from worker.engine import Engine
 from worker.runtime.model import (
     ContainerConfig,
@@ -22,10 +27,11 @@ ZERO_TIME = "0001-01-01T00:00:00Z"
 
 
 def container_summary(
-    engine: Engine, config: ContainerConfig, state: ContainerState, now: int
+    engine: Engine, config: ContainerConfig, state: ContainerState, now: int, *, restarting: bool = False
 ) -> dict[str, Any]:
     """An entry of GET /containers/json."""
     sandbox = engine.network.sandboxes().get(config.id)
+    record = record_of(config)
     return {
         "Id": config.id,
         "Names": [f"/{config.name}"],
@@ -33,29 +39,41 @@ def container_summary(
         "ImageID": config.image_id,
         "Command": " ".join(config.args),
         "Created": config.created_at // SECOND,
-        "Ports": _ports(sandbox),
+        "Ports": _ports(sandbox, record),
         "Labels": config.labels,
-        "State": state.status.value,
-        "Status": status_text(state, now),
-        "HostConfig": {"NetworkMode": _network_mode(config, sandbox)},
-        "NetworkSettings": {"Networks": _networks(engine, sandbox)},
+        "State": "restarting" if restarting else state.status.value,
+        "Status": status_text(state, now, restarting=restarting),
+        "HostConfig": {"NetworkMode": record.host.network_mode if record else _network_mode(config, sandbox)},
+        "NetworkSettings": {"Networks": container_networks(engine, config, sandbox)},
         "Mounts": [_mount(mount) for mount in config.mounts],
     }
 
 
-def inspect_json(engine: Engine, config: ContainerConfig, state: ContainerState) -> dict[str, Any]:
+def inspect_json(
+    engine: Engine,
+    config: ContainerConfig,
+    state: ContainerState,
+    *,
+    restarting: bool = False,
+    execs: Sequence[str] = (),
+) -> dict[str, Any]:
     """GET /containers/{id}/json."""
     sandbox = engine.network.sandboxes().get(config.id)
-    networks = _networks(engine, sandbox)
-    first = next(iter(networks.values()), {})
+    networks = container_networks(engine, config, sandbox)
+    first = next(iter(networks.values()), {}) if len(networks) == 1 else networks.get("bridge", {})
     etc = engine.runtime.etc(config.id)
+    record = record_of(config)
     return {
         "Id": config.id,
         "Created": rfc3339(config.created_at),
         "Path": config.args[0],
         "Args": list(config.args[1:]),
-        "State": _state(state),
+        "State": _state(state, restarting=restarting),
         "Image": config.image_id,
+        "ResolvConfPath": str(etc / "resolv.conf"),
+        "HostnamePath": str(etc / "hostname"),
+        "HostsPath": str(etc / "hosts"),
+        "LogPath": str(engine.log_path(config.id)),
         "Name": f"/{config.name}",
         "RestartCount": state.restarts,
         "Driver": "overlay2",
@@ -63,52 +81,34 @@ def inspect_json(engine: Engine, config: ContainerConfig, state: ContainerState)
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": config.apparmor_profile,
-        "ExecIDs": None,
-        "LogPath": str(engine.log_path(config.id)),
-        "HostnamePath": str(etc / "hostname"),
-        "HostsPath": str(etc / "hosts"),
-        "ResolvConfPath": str(etc / "resolv.conf"),
-        "HostConfig": host_config(
-            config, engine.default_runtime, _network_mode(config, sandbox), _port_map(sandbox)
-        ),
-        "GraphDriver": {"Name": "overlay2", "Data": {"MergedDir": str(engine.runtime.rootfs(config.id))}},
-        "Mounts": [_mount(mount) for mount in config.mounts],
-        "Config": {
-            "Hostname": config.hostname,
-            "Domainname": config.domainname,
-            "User": config.user,
-            "AttachStdin": False,
-            "AttachStdout": True,
-            "AttachStderr": True,
-            "Tty": config.tty,
-            "OpenStdin": config.open_stdin,
-            "StdinOnce": config.stdin_once,
-            "Env": list(config.env),
-            "Cmd": list(config.args),
-            "Image": config.image_name,
-            "Volumes": None,
-            "WorkingDir": config.cwd,
-            "Entrypoint": None,
-            "OnBuild": None,
-            "Labels": config.labels,
-            "StopSignal": config.stop_signal,
-            "StopTimeout": config.stop_grace_ns // SECOND,
-            **_health_check(config.healthcheck),
+        "ExecIDs": list(execs) or None,
+        "HostConfig": _host_config(engine, config, sandbox, record),
+        "GraphDriver": {
+            "Name": "overlay2",
+            "Data": {
+                "ID": config.id,
+                "LowerDir": ":".join(str(layer) for layer in reversed(config.layers)),
+                "MergedDir": str(engine.runtime.rootfs(config.id)),
+                "UpperDir": str(engine.runtime.upper(config.id)),
+                "WorkDir": str(engine.runtime.upper(config.id).with_name("work")),
+            },
         },
+        "Mounts": [_mount(mount) for mount in config.mounts],
+        "Config": asked_settings(record) if record else _task_settings(config),
         "NetworkSettings": {
             "Bridge": "",
             "SandboxID": config.id if sandbox else "",
             "SandboxKey": str(sandbox.netns or "") if sandbox else "",
-            "Ports": _port_map(sandbox),
+            "Ports": _port_map(sandbox, record if state.running else None),
             "HairpinMode": False,
             "LinkLocalIPv6Address": "",
             "LinkLocalIPv6PrefixLen": 0,
             "SecondaryIPAddresses": None,
             "SecondaryIPv6Addresses": None,
             "EndpointID": first.get("EndpointID", ""),
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "IPv6Gateway": "",
+            "GlobalIPv6Address": first.get("GlobalIPv6Address", ""),
+            "GlobalIPv6PrefixLen": first.get("GlobalIPv6PrefixLen", 0),
+            "IPv6Gateway": first.get("IPv6Gateway", ""),
             "Gateway": first.get("Gateway", ""),
             "IPAddress": first.get("IPAddress", ""),
             "IPPrefixLen": first.get("IPPrefixLen", 0),
@@ -118,8 +118,42 @@ def inspect_json(engine: Engine, config: ContainerConfig, state: ContainerState)
     }
 
 
-def status_text(state: ContainerState, now: int) -> str:
+def _host_config(
+    engine: Engine, config: ContainerConfig, sandbox: Sandbox | None, record: Record | None
+) -> dict[str, Any]:
+    if record is not None:
+        return asked_host_config(record, engine.default_runtime)
+    mode = _network_mode(config, sandbox)
+    return host_config(config, engine.default_runtime, mode, _port_map(sandbox, None))
+
+
+def _task_settings(config: ContainerConfig) -> dict[str, Any]:
+    return {
+        "Hostname": config.hostname,
+        "Domainname": config.domainname,
+        "User": config.user,
+        "AttachStdin": False,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Tty": config.tty,
+        "OpenStdin": config.open_stdin,
+        "StdinOnce": config.stdin_once,
+        "Env": list(config.env),
+        "Cmd": list(config.args),
+        "Image": config.image_name,
+        "Volumes": None,
+        "WorkingDir": config.cwd,
+        "Entrypoint": None,
+        "OnBuild": None,
+        "Labels": config.labels,
+        "StopSignal": config.stop_signal,
+    }
+
+
+def status_text(state: ContainerState, now: int, *, restarting: bool = False) -> str:
     """The human text of `docker ps`."""
+    if restarting:
+        return f"Restarting ({state.exit_code}) {duration(now - state.finished_at)} ago"
     match state.status:
         case ContainerStatus.RUNNING | ContainerStatus.PAUSED:
             text = f"Up {duration(now - state.started_at)}"
@@ -171,12 +205,12 @@ def _health_check(check: HealthCheck | None) -> dict[str, Any]:
     return {"Healthcheck": {name: value for name, value in found.items() if value}}
 
 
-def _state(state: ContainerState) -> dict[str, Any]:
+def _state(state: ContainerState, *, restarting: bool) -> dict[str, Any]:
     result: dict[str, Any] = {
-        "Status": state.status.value,
-        "Running": state.running,
+        "Status": "restarting" if restarting else state.status.value,
+        "Running": state.running or restarting,
         "Paused": state.status is ContainerStatus.PAUSED,
-        "Restarting": False,
+        "Restarting": restarting,
         "OOMKilled": state.oom_killed,
         "Dead": state.status is ContainerStatus.DEAD,
         "Pid": state.pid if state.running else 0,
@@ -210,38 +244,63 @@ def _network_mode(config: ContainerConfig, sandbox: Sandbox | None) -> str:
     return next(iter(sandbox.addresses))
 
 
-def _networks(engine: Engine, sandbox: Sandbox | None) -> dict[str, dict[str, Any]]:
-    if sandbox is None:
-        return {}
+def container_networks(
+    engine: Engine, config: ContainerConfig, sandbox: Sandbox | None
+) -> dict[str, dict[str, Any]]:
+    """A container's networks by name: those that it is in, or will be in when it starts."""
+    record = record_of(config)
+    asked = {engine.network_id(name): wanted for name, wanted in record.endpoints.items()} if record else {}
+    found = {}
+    joined = sandbox.addresses if sandbox else {}
+    for network_id in dict.fromkeys((*asked, *joined)):
+        wanted = asked.get(network_id, EndpointSettings())
+        place = _place(sandbox, network_id) if sandbox and network_id in joined else {}
+        found[engine.network_name(network_id)] = _endpoint(config, network_id, wanted, place)
+    if record is not None and not found and record.host.network_mode in ("host", "none"):
+        network_id = engine.network_id(record.host.network_mode)
+        found[record.host.network_mode] = _endpoint(config, network_id, EndpointSettings(), {})
+    return found
+
+
+def _place(sandbox: Sandbox, network_id: str) -> dict[str, Any]:
+    address, _, length = sandbox.addresses[network_id].partition("/")
     return {
-        engine.network_name(network_id): _attachment(network_id, address)
-        for network_id, address in sandbox.addresses.items()
+        "EndpointID": endpoint_id(sandbox.id, network_id),
+        "Gateway": sandbox.gateways.get(network_id, ""),
+        "IPAddress": address,
+        "IPPrefixLen": int(length or 0),
+        "MacAddress": sandbox.macs.get(network_id) or mac_for(address),
     }
 
 
-def _attachment(network_id: str, address: str) -> dict[str, Any]:
-    ip, _, length = address.partition("/")
+def _endpoint(
+    config: ContainerConfig, network_id: str, wanted: EndpointSettings, place: Mapping[str, Any]
+) -> dict[str, Any]:
+    aliases = list(wanted.aliases or ())
+    names = dict.fromkeys((config.name, *aliases, config.id[:12])) if place else {}
+    ipam = wanted.ipam_config
     return {
-        "IPAMConfig": None,
-        "Links": None,
-        "Aliases": None,
-        "MacAddress": mac_for(address),
-        "DriverOpts": None,
-        "GwPriority": 0,
-        "NetworkID": network_id,
+        "IPAMConfig": msgspec.to_builtins(ipam) if ipam is not None else None,
+        "Links": list(wanted.links) if wanted.links else None,
+        "Aliases": aliases or None,
+        "MacAddress": wanted.mac_address or "",
+        "DriverOpts": wanted.driver_opts,
+        "GwPriority": wanted.gw_priority,
+        "NetworkID": network_id if place else "",
         "EndpointID": "",
         "Gateway": "",
-        "IPAddress": ip,
-        "IPPrefixLen": int(length or 0),
+        "IPAddress": "",
+        "IPPrefixLen": 0,
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
+        "DNSNames": list(names) or None,
+        **place,
     }
 
 
-def _ports(sandbox: Sandbox | None) -> list[dict[str, Any]]:
-    return [
+def _ports(sandbox: Sandbox | None, record: Record | None) -> list[dict[str, Any]]:
+    published = [
         {
             "IP": port.host_ip or "0.0.0.0",
             "PrivatePort": port.target,
@@ -250,13 +309,23 @@ def _ports(sandbox: Sandbox | None) -> list[dict[str, Any]]:
         }
         for port in (sandbox.ports if sandbox else ())
     ]
+    taken = {(port["PrivatePort"], port["Type"]) for port in published}
+    if sandbox is not None and record is not None:
+        for text in record.settings.exposed_ports or {}:
+            number, _, protocol = text.partition("/")
+            if number.isdigit() and (int(number), protocol or "tcp") not in taken:
+                published.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
+    return published
 
 
-def _port_map(sandbox: Sandbox | None) -> Mapping[str, Any]:
-    result: dict[str, list[dict[str, str]]] = {}
+def _port_map(sandbox: Sandbox | None, record: Record | None) -> Mapping[str, Any]:
+    result: dict[str, list[dict[str, str]] | None] = {}
+    for text in (record.settings.exposed_ports or {}) if record else ():
+        result[text if "/" in text else f"{text}/tcp"] = None
     for port in sandbox.ports if sandbox else ():
         binding = {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.published)}
-        result.setdefault(f"{port.target}/{port.protocol}", []).append(binding)
+        bindings = result.get(f"{port.target}/{port.protocol}") or []
+        result[f"{port.target}/{port.protocol}"] = [*bindings, binding]
     return result
 
 

@@ -115,13 +115,14 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
         annotations[bpf.ANNOTATION] = bpf.compiled(bytes(seccomp))
     spec: dict[str, Any] = {
         "ociVersion": "1.0.2",
-        "hostname": config.hostname or config.id[:12],
         "process": process,
         "root": {"path": str(sources.rootfs), "readonly": config.read_only},
         "mounts": _mounts(config, host, sources),
         "linux": linux,
         "annotations": {name: value for name, value in annotations.items() if value},
     }
+    if "uts" not in config.namespaces:
+        spec["hostname"] = config.hostname or config.id[:12]
     return msgspec.json.encode(spec)
 
 

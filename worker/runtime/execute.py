@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-import msgspec
-
 from cluster.seams import Clock
-from worker.runtime import rootfs
 from worker.runtime.directory import Layout
+from worker.runtime.exec_process import exec_process
 from worker.runtime.model import ExecResult
 from worker.runtime.process import send_signal
 from worker.runtime.spawn import Programs
-from worker.runtime.users import resolve_user
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _KILL = 9
@@ -22,10 +19,7 @@ _REAP_SECONDS = 1.0
 
 
 class Executor:
-    """Runs commands without a terminal or input and collects their output (health checks).
-
-    An interactive exec belongs here too, through conmon's `--exec-attach`.
-    """
+    """Runs commands without a terminal or input and collects their output (health checks)."""
 
     def __init__(self, programs: Programs, layout: Layout) -> None:
         self._programs, self._layout = programs, layout
@@ -53,7 +47,8 @@ class Executor:
         bundle = self._layout.of(id).bundle
         name = f"exec-{next(self._numbers)}"
         spec, pid_file = bundle / f"{name}.json", bundle / f"{name}.pid"
-        spec.write_bytes(self._process(id, argv, env, user, cwd))
+        process = exec_process(self._layout.of(id), argv, env=env, user=user, cwd=cwd)
+        spec.write_bytes(process)
         command = self._programs.command("exec", "--process", str(spec), "--pid-file", str(pid_file), id)
         running = _Exec(command, pid_file, output_limit)
         self._running.add(running)
@@ -64,25 +59,6 @@ class Executor:
             self._running.discard(running)
             spec.unlink(missing_ok=True)
             pid_file.unlink(missing_ok=True)
-
-    def _process(self, id: str, argv: Sequence[str], env: Sequence[str], user: str, cwd: str) -> bytes:
-        """The container's own process, with other arguments."""
-        paths = self._layout.of(id)
-        process = msgspec.json.decode((paths.bundle / "config.json").read_bytes())["process"]
-        process["terminal"] = False
-        process["args"] = list(argv)
-        merged = {item.partition("=")[0]: item for item in [*process["env"], *env]}
-        process["env"] = list(merged.values())
-        if cwd:
-            process["cwd"] = cwd
-        if user:
-            with rootfs.opened(paths.rootfs) as root:
-                who = resolve_user(user, (), root.read_text("/etc/passwd"), root.read_text("/etc/group"))
-            process["user"] = {"uid": who.uid, "gid": who.gid, "additionalGids": list(who.groups)}
-            capabilities = process["capabilities"]
-            granted = capabilities["bounding"] if who.uid == 0 else []
-            capabilities["effective"] = capabilities["permitted"] = granted
-        return msgspec.json.encode(process)
 
 
 class _Exec:

@@ -6,6 +6,7 @@ restarted daemon misses nothing.
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +22,7 @@ from worker.runtime import directory, launch
 from worker.runtime.cgroups import Cgroups, detect
 from worker.runtime.directory import Layout
 from worker.runtime.ends import UNKNOWN_EXIT_CODE, Ends
+from worker.runtime.exec_process import exec_process
 from worker.runtime.execute import Executor
 from worker.runtime.exits import read_exit_code, watch_exits
 from worker.runtime.inotify import Inotify
@@ -37,6 +39,7 @@ from worker.runtime.model import (
 )
 from worker.runtime.process import open_process, send_signal, signal_number
 from worker.runtime.runtime import Change
+from worker.runtime.session import Session
 from worker.runtime.spawn import Programs, RuntimeFailed, find_program, must_run, thread_pool
 from worker.runtime.table import ContainerTable, Entry, Observer
 
@@ -82,6 +85,7 @@ class OCIRuntime:
         self._acted: Acted = _not_told
         self._ends = Ends(self._table, self._launcher, clock, self._set, self._clear)
         self._inotify: Inotify | None = None
+        self._sessions = 0
         self._policies: dict[str, RotationPolicy] = {}
         self._rotating: asyncio.Task[None] | None = None
 
@@ -356,6 +360,38 @@ class OCIRuntime:
             clock=self._clock,
         )
 
+    def open_exec(
+        self,
+        id: str,
+        argv: Sequence[str],
+        *,
+        env: Sequence[str] = (),
+        user: str = "",
+        cwd: str = "",
+        tty: bool = False,
+        stdin: bool = False,
+        privileged: bool = False,
+    ) -> Session:
+        """Run a command in a running container, with somebody at its streams."""
+        entry = self._table.find(id)
+        if entry.state.status is not ContainerStatus.RUNNING:
+            raise Conflict(f"container {id} is not running")
+        paths = self._layout.of(id)
+        process = exec_process(
+            paths,
+            argv,
+            env=env,
+            user=user,
+            cwd=cwd,
+            tty=tty,
+            privileged=privileged,
+            fixed_env=entry.config.env,
+        )
+        self._sessions += 1
+        name = f"session-{self._sessions}"
+        programs = self._launcher.programs
+        return Session(programs, id, paths.bundle, name, process, tty=tty, stdin=stdin)
+
     def set_health(self, id: str, health: Health) -> None:
         """Record what the health checks found."""
         entry = self._table.find(id)
@@ -380,6 +416,22 @@ class OCIRuntime:
     def control_path(self, id: str) -> Path:
         """conmon's control FIFO: `1 HEIGHT WIDTH` resizes the terminal, `2 0 0` reopens the log."""
         return self._layout.of(id).bundle / "ctl"
+
+    def resize(self, id: str, height: int, width: int) -> None:
+        """Set the size of a container's terminal; may block for a moment."""
+        control = os.open(self.control_path(id), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(control, f"1 {height} {width}\n".encode())
+        finally:
+            os.close(control)
+
+    def upper(self, id: str) -> Path:
+        """The writable layer."""
+        return self._layout.of(id).home / "upper"
+
+    def cgroup(self, id: str) -> tuple[Cgroups, str]:
+        """The control groups, and a container's path in them."""
+        return self._launcher.cgroups, self._launcher.cgroup(id)
 
     def attach_path(self, id: str) -> Path:
         """conmon's SEQPACKET socket for standard streams."""

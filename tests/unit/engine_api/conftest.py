@@ -14,6 +14,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.runtime import FakeRuntime
 from worker.api import containers, system, volumes
 from worker.api.http import add_common_headers, errors_middleware
+from worker.containers.containers import Containers
 from worker.engine import Engine
 from worker.node import Machine
 from worker.runtime.model import ContainerConfig
@@ -45,6 +46,9 @@ class Runtime(FakeRuntime):
 
     def etc(self, id: str) -> Path:
         return Path("/bundles") / id / "etc"
+
+    def upper(self, id: str) -> Path:
+        return Path("/containers") / id / "upper"
 
     def rootfs(self, id: str) -> Path:
         return Path("/bundles") / id / "rootfs"
@@ -106,7 +110,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     app = web.Application(middlewares=[errors_middleware])
     app.on_response_prepare.append(add_common_headers)
     system.routes(app, engine, swarm, lambda: "inactive")
-    containers.routes(app, engine)
+    containers.routes(app, engine, Containers(engine, clock, random.Random(2)))
     volumes.routes(app, engine)
     async with TestClient(TestServer(app)) as client:
         yield Api(client, runtime)

@@ -1,0 +1,96 @@
+"""Carries bytes between a client and a process with standard streams: the same for attach and exec."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Protocol
+
+from cluster.errors import InvalidArgument
+from worker.api.hijack import Hijacked
+from worker.api.http import frame
+
+DETACH = b"\x10\x11"
+"""Control-P, Control-Q: docker's keys to leave a terminal."""
+
+
+class Streams(Protocol):
+    """A process's standard streams."""
+
+    def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """What it writes: stream and data, to its end."""
+
+    async def write(self, data: bytes) -> None:
+        """Input for it."""
+
+    async def close_input(self) -> None:
+        """There will be no more input."""
+
+
+def detach_keys(text: str) -> bytes:
+    """The bytes of `ctrl-p,ctrl-q`, `ctrl-a,d`, …. InvalidArgument for what is no key."""
+    if not text:
+        return DETACH
+    keys = bytearray()
+    for key in text.split(","):
+        name = key.lower()
+        if len(key) == 1 and key.isascii():
+            keys += key.encode()
+        elif len(name) == 6 and name.startswith("ctrl-") and "@" <= name[5].upper() <= "_":
+            keys.append(ord(name[5].upper()) & 0x1F)
+        else:
+            raise InvalidArgument(f"invalid detach keys ({text}) provided: unknown character '{key}'")
+    return bytes(keys)
+
+
+class _Detached(Exception):
+    """The user typed the keys."""
+
+
+class _Escape:
+    """Finds the keys in what is typed; holds back what may be their beginning."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys, self._held = keys, b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What the process is to get."""
+        data = self._held + data
+        if self._keys in data:
+            raise _Detached
+        held = next(
+            (n for n in range(min(len(self._keys) - 1, len(data)), 0, -1) if data.endswith(self._keys[:n])), 0
+        )
+        self._held = data[len(data) - held :] if held else b""
+        return data[: len(data) - held] if held else data
+
+
+async def carry(
+    client: Hijacked, process: Streams, *, tty: bool, stdin: bool, wanted: frozenset[int], keys: bytes
+) -> None:
+    """Until the process's output ends, the client goes, or the user detaches."""
+
+    async def down() -> None:
+        async for stream, data in process.output():
+            if tty:
+                await client.write(data)
+            elif stream in wanted:
+                await client.write(frame(stream, data))
+
+    async def up() -> None:
+        escape = _Escape(keys)
+        while data := await client.read():
+            if stdin:
+                await process.write(escape.feed(data) if tty else data)
+        if stdin:
+            await process.close_input()
+
+    downward, upward = asyncio.create_task(down()), asyncio.create_task(up())
+    try:
+        await asyncio.wait((downward, upward), return_when=asyncio.FIRST_COMPLETED)
+        if upward.done() and not isinstance(upward.exception(), _Detached):
+            await asyncio.wait((downward,))
+    finally:
+        for task in (downward, upward):
+            task.cancel()
+            with suppress(asyncio.CancelledError, OSError, _Detached):
+                await task
