@@ -6,13 +6,16 @@ they are read, and how a running container is put into a network or taken out.
 """
 
 import hashlib
+import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
-from netplane.model import Attachment, Sandbox
+from cluster.errors import InvalidArgument
+from netplane.model import Attachment, LocalNetwork, Sandbox
 from worker.engine import Engine
+from worker.runtime.model import ContainerConfig, ContainerState
 
 
 class EndpointIPAMConfig(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,6 +39,9 @@ class EndpointSettings(msgspec.Struct, frozen=True, rename="pascal", omit_defaul
 
 class NetworkMembers(Protocol):
     """Who knows the containers that are in networks, running or not. Ids are whole ids."""
+
+    def find(self, name: str) -> tuple[ContainerConfig, ContainerState]:
+        """A container by id, name, or a unique prefix of its id. NotFound, InvalidArgument."""
 
     def members(self, network_id: str) -> Sequence[str]:
         """The containers that are configured to be in a network, running or not."""
@@ -92,3 +98,31 @@ def _write_files(engine: Engine, sandbox: Sandbox) -> None:
         path = engine.runtime.etc(sandbox.id) / name
         if path.exists() and path.read_text() != text:
             path.write_text(text)
+
+
+def check_endpoint(network: LocalNetwork, settings: EndpointSettings) -> None:
+    """Refuse what a local network can't give, in dockerd's words. Raises InvalidArgument."""
+    wanted = settings.ipam_config or EndpointIPAMConfig()
+    if network.predefined:
+        if wanted.ipv4_address or wanted.ipv6_address:
+            raise InvalidArgument("user specified IP address is supported on user defined networks only")
+        if settings.aliases:
+            raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
+    subnets = [config.subnet for config in (network.spec.ipam.config if network.spec.ipam else None) or ()]
+    for address, family in ((wanted.ipv4_address, "."), (wanted.ipv6_address, ":")):
+        if not address:
+            continue
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            raise InvalidArgument(f"invalid endpoint settings: invalid IP address {address}") from None
+        asked = [ipaddress.ip_network(subnet) for subnet in subnets if subnet and family in subnet]
+        if not asked:
+            raise InvalidArgument(
+                "user specified IP address is supported only when connecting to networks with user "
+                "configured subnets"
+            )
+        if not any(parsed in subnet for subnet in asked):
+            raise InvalidArgument(
+                f"invalid endpoint settings:\nno configured subnet contains IP address {address}"
+            )
