@@ -29,7 +29,7 @@ from shoal.daemon.networks_api import NetworksAPI
 from shoal.daemon.proxy import ManagerProxy
 from shoal.daemon.swarm_node import SwarmNode
 from shoal.daemon.systemd import Systemd
-from worker.api import auth, containers, images, system, volumes
+from worker.api import auth, containers, disk_usage, images, system, volumes
 from worker.api.http import Handler, add_common_headers, errors_middleware, split_version
 from worker.container_logs import ContainerLogs
 from worker.containers.containers import Containers
@@ -182,9 +182,10 @@ class Daemon:
         system.routes(app, engine, lambda: cluster_api.swarm_info(node, proxy), lambda: node.ping_state)
         containers.routes(app, engine, standalone)
         images.routes(app, engine)
-        volumes.routes(app, engine)
+        volumes.routes(app, engine, lambda: proxy.attached)
+        disk_usage.routes(app, engine, self._clock)
         auth.routes(app, engine)
-        NetworksAPI(engine, proxy).routes(app)
+        NetworksAPI(engine, proxy, standalone, self._clock).routes(app)
         sources: list[Source] = [
             ClusterEvents(proxy, engine.id, self._clock),
             LocalEvents(engine.events, engine.id, self._clock),

@@ -1,128 +1,254 @@
 """`/networks`: this node's own networks and the cluster's, as one list."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
+import msgspec
 from aiohttp import web
 
 from cluster.consistency import CONSISTENCY, READ
-from cluster.engine_json import rfc3339
-from cluster.errors import NotFound
+from cluster.errors import Forbidden, InvalidArgument, NotFound, ShoalError
+from cluster.seams import Clock
 from cluster.spec import NetworkSpec
+from netplane.errors import NetworkNotFound
 from netplane.model import LocalNetwork
-from shoal.daemon.proxy import ManagerProxy
-from worker.api.http import add_route, answer, body, filters, matches_labels
+from shoal.daemon.network_filters import FILTERS, PRUNE_FILTERS, check_filters, kept, listed
+from shoal.daemon.networks_json import containers_json, network_json, record_json
+from shoal.daemon.proxy import ManagerProxy, RemoteError
+from worker.api.http import add_route, answer, body, filters, flag
+from worker.api.prune_filters import until
+from worker.api.timestamps import parse_timestamp
+from worker.endpoints import EndpointSettings, NetworkMembers, check_endpoint
 from worker.engine import Engine
 
-_FILTERS = {"dangling", "driver", "id", "label", "name", "scope", "type", "node"}
 _SWARM_DRIVERS = {"overlay"}
+_ALONE = {
+    "host": "cannot connect container to host network - container must be created in host network mode",
+    "none": (
+        "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+    ),
+}
+
+
+class ConnectRequest(msgspec.Struct, frozen=True, rename="pascal"):
+    """POST /networks/{id}/connect."""
+
+    container: str = ""
+    endpoint_config: EndpointSettings | None = None
+
+
+class DisconnectRequest(msgspec.Struct, frozen=True, rename="pascal"):
+    """POST /networks/{id}/disconnect."""
+
+    container: str = ""
+    force: bool = False
 
 
 class NetworksAPI:
     """Local networks are answered here, swarm-scoped ones by the manager."""
 
-    def __init__(self, engine: Engine, proxy: ManagerProxy) -> None:
+    def __init__(self, engine: Engine, proxy: ManagerProxy, members: NetworkMembers, clock: Clock) -> None:
         self._engine = engine
         self._proxy = proxy
+        self._members = members
+        self._clock = clock
 
     def routes(self, app: web.Application) -> None:
         """Add the handlers."""
         add_route(app, "GET", "/networks", self.index)
         add_route(app, "POST", "/networks/create", self.create)
-        add_route(app, "GET", "/networks/{id}", self.inspect)
-        add_route(app, "DELETE", "/networks/{id}", self.remove)
+        add_route(app, "POST", "/networks/prune", self.prune)
+        add_route(app, "GET", "/networks/{id:.+}", self.inspect)
+        add_route(app, "DELETE", "/networks/{id:.+}", self.remove)
+        add_route(app, "POST", "/networks/{id:.+}/connect", self.connect)
+        add_route(app, "POST", "/networks/{id:.+}/disconnect", self.disconnect)
 
     async def index(self, request: web.Request) -> web.Response:
         """GET /networks."""
-        wanted = filters(request, _FILTERS)
+        wanted = filters(request, FILTERS)
+        check_filters(wanted)
         found = [
-            network_json(self._engine, n)
-            for n in self._engine.network.networks().values()
-            if _matches(n, wanted)
+            network_json(network)
+            for network in self._engine.network.networks().values()
+            if listed(network, wanted, in_use=bool(self._engine.network.residents(network.id)))
         ]
-        response = answer(found)
-        if self._proxy.attached:
-            wanted_read = request.headers.get(CONSISTENCY)
-            passed_on = {CONSISTENCY: wanted_read} if wanted_read else None
-            clusters, headers = await self._proxy.ask("GET", request.raw_path, headers=passed_on)
-            response = answer(found + clusters)
-            if READ in headers:
-                response.headers[READ] = headers[READ]
+        if not self._proxy.attached:
+            for record in self._engine.cluster_networks().values():
+                shown = record_json(record)
+                if kept(shown, wanted, in_use=True):
+                    found.append(shown)
+            return answer(found)
+        clusters, headers = await self._ask(request, request.raw_path)
+        response = answer(found + clusters)
+        if READ in headers:
+            response.headers[READ] = headers[READ]
         return response
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST /networks/create."""
         spec = await body(request, NetworkSpec)
         if spec.driver in _SWARM_DRIVERS or spec.scope == "swarm" or spec.ingress:
+            if spec.driver in _SWARM_DRIVERS and spec.scope not in ("", "swarm"):
+                raise InvalidArgument(
+                    f"networks of driver {spec.driver} are of scope swarm, not {spec.scope}"
+                )
             return await self._proxy.forward(request)
+        if spec.scope not in ("", "local"):
+            raise InvalidArgument(f"invalid network scope {spec.scope!r}: local or swarm")
         network = await self._engine.network.create_network(spec)
         return answer({"Id": network.id, "Warning": ""}, status=201)
 
     async def inspect(self, request: web.Request) -> web.StreamResponse:
         """GET /networks/{id}: a local network first, unless the scope says otherwise."""
-        scope = request.query.get("scope", "")
-        try:
-            if scope in ("", "local"):
-                network = self._engine.network.network(request.match_info["id"])
-                return answer(network_json(self._engine, network))
-        except NotFound:
-            if not self._proxy.attached:
-                raise
-        return await self._proxy.forward(request)
+        name, scope = request.match_info["id"], request.query.get("scope", "")
+        flag(request, "verbose")
+        local = self._local(name) if scope in ("", "local") else None
+        if local is None and scope in ("", "swarm"):
+            found, headers = await self._cluster_network(request, name)
+            if found is not None:
+                found["Containers"] = containers_json(self._engine, found["Id"])
+                response = answer(found)
+                if READ in headers:
+                    response.headers[READ] = headers[READ]
+                return response
+        if local is None and scope in ("", "local"):
+            local = self._local(name, prefix=True)
+        if local is None:
+            raise NetworkNotFound(name)
+        return answer({**network_json(local), "Containers": containers_json(self._engine, local.id)})
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
         """DELETE /networks/{id}."""
-        try:
-            self._engine.network.network(request.match_info["id"])
-        except NotFound:
-            if not self._proxy.attached:
-                raise
-            return await self._proxy.forward(request)
-        await self._engine.network.remove_network(request.match_info["id"])
+        name = request.match_info["id"]
+        local = self._local(name)
+        if local is None and self._proxy.attached:
+            try:
+                await self._proxy.call("DELETE", f"/networks/{quote(name, safe='')}")
+                return web.Response(status=204)
+            except RemoteError as error:
+                if error.status != 404:
+                    raise
+        local = local or self._local(name, prefix=True)
+        if local is None:
+            raise NetworkNotFound(name)
+        await self._engine.network.remove_network(local.id)
         return web.Response(status=204)
 
+    async def prune(self, request: web.Request) -> web.Response:
+        """POST /networks/prune: the networks that nothing uses."""
+        wanted = filters(request, PRUNE_FILTERS)
+        before = until(wanted, self._clock.now())
+        removed: list[str] = []
+        for network in list(self._engine.network.networks().values()):
+            free = not network.predefined and not self._engine.network.residents(network.id)
+            young = before is not None and network.created_at >= before
+            if not free or young or not kept(network_json(network), wanted, in_use=False):
+                continue
+            try:
+                await self._engine.network.remove_network(network.id)
+            except ShoalError:  # somebody uses it now, or takes settings from it
+                continue
+            removed.append(network.name)
+        if self._proxy.attached:
+            removed += await self._prune_cluster(wanted, before)
+        if removed:
+            self._engine.events.tell("network", "prune", "", {"reclaimed": "0"})
+        return answer({"NetworksDeleted": removed or None})
 
-def network_json(engine: Engine, network: LocalNetwork) -> dict[str, Any]:
-    """A local network in the Engine API's JSON."""
-    spec = network.spec
-    config = [{"Subnet": network.subnet, "Gateway": network.gateway}] if network.subnet else []
-    containers = {}
-    for sandbox_id, address in engine.network.residents(network.id).items():
-        containers[sandbox_id] = {
-            "Name": sandbox_id[:12],
-            "EndpointID": "",
-            "MacAddress": "",
-            "IPv4Address": address,
-            "IPv6Address": "",
-        }
-    return {
-        "Name": network.name,
-        "Id": network.id,
-        "Created": rfc3339(network.created_at),
-        "Scope": "local",
-        "Driver": network.driver,
-        "EnableIPv4": True,
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": config},
-        "Internal": network.internal,
-        "Attachable": spec.attachable,
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": containers,
-        "Options": spec.options or {},
-        "Labels": spec.labels or {},
-    }
+    async def _prune_cluster(self, wanted: Mapping[str, list[str]], before: int | None) -> list[str]:
+        query = quote(json.dumps({"dangling": ["true"]}))
+        removed: list[str] = []
+        for found in await self._proxy.call("GET", f"/networks?filters={query}"):
+            young = before is not None and parse_timestamp(found["Created"]) >= before
+            if found["Ingress"] or young or not kept(found, wanted, in_use=False):
+                continue
+            try:
+                await self._proxy.call("DELETE", f"/networks/{found['Id']}")
+            except RemoteError:  # used meanwhile, or gone
+                continue
+            removed.append(found["Name"])
+        return removed
 
+    async def connect(self, request: web.Request) -> web.Response:
+        """POST /networks/{id}/connect."""
+        asked = await body(request, ConnectRequest)
+        settings = asked.endpoint_config or EndpointSettings()
+        network_id, local = await self._resolved(request)
+        config, _ = self._members.find(asked.container)
+        if local is not None:
+            if local.name in _ALONE and local.predefined:
+                raise Forbidden(_ALONE[local.name])
+            if local.spec.config_only:
+                raise Forbidden(
+                    f"network {local.name} only holds settings for others: it takes no containers"
+                )
+            check_endpoint(local, settings)
+        await self._members.connect(config.id, network_id, settings)
+        return web.Response()
 
-def _matches(network: LocalNetwork, wanted: dict[str, list[str]]) -> bool:
-    tests: dict[str, Callable[[str], bool]] = {
-        "driver": lambda v: network.driver == v,
-        "id": lambda v: network.id.startswith(v),
-        "name": lambda v: v in network.name,
-        "scope": lambda v: v == "local",
-        "type": lambda v: v == ("builtin" if network.predefined else "custom"),
-    }
-    if not matches_labels(network.spec.labels, wanted.get("label", [])):
-        return False
-    return all(any(test(value) for value in wanted[key]) for key, test in tests.items() if key in wanted)
+    async def disconnect(self, request: web.Request) -> web.Response:
+        """POST /networks/{id}/disconnect."""
+        asked = await body(request, DisconnectRequest)
+        network_id, local = await self._resolved(request)
+        config, _ = self._members.find(asked.container)
+        if local is not None and local.predefined and local.name in _ALONE:
+            raise Forbidden(f"container cannot be disconnected from {local.name} network")
+        if config.id not in {*self._members.members(network_id), *self._engine.network.residents(network_id)}:
+            name = self._engine.network_name(network_id)
+            raise Forbidden(f"container {config.id} is not connected to network {name}")
+        await self._members.disconnect(config.id, network_id, force=asked.force)
+        return web.Response()
+
+    async def _resolved(self, request: web.Request) -> tuple[str, LocalNetwork | None]:
+        """The network that a request names: its id, and it itself if it is local."""
+        name = request.match_info["id"]
+        local = self._local(name)
+        if local is None:
+            found, _ = await self._cluster_network(request, name, f"/networks/{quote(name, safe='')}")
+            if found is not None:
+                return found["Id"], None
+            local = self._local(name, prefix=True)
+        if local is None:
+            raise NetworkNotFound(name)
+        return local.id, local
+
+    def _local(self, name: str, *, prefix: bool = False) -> LocalNetwork | None:
+        if not prefix:
+            try:
+                return self._engine.network.network(name)
+            except NotFound:
+                return None
+        found = [
+            each for each in self._engine.network.networks().values() if name and each.id.startswith(name)
+        ]
+        if len(found) > 1:
+            raise InvalidArgument(
+                f"network {name} is ambiguous ({len(found)} matches found based on ID prefix)"
+            )
+        return found[0] if found else None
+
+    async def _cluster_network(
+        self, request: web.Request, name: str, path: str = ""
+    ) -> tuple[dict[str, Any] | None, Mapping[str, str]]:
+        """A network of the cluster's; as far as this node knows it if it has no manager."""
+        if not self._proxy.attached:
+            records = self._engine.cluster_networks().values()
+            for matches in (
+                [each for each in records if name in (each.id, each.name)],
+                [each for each in records if name and each.id.startswith(name)],
+            ):
+                if len(matches) == 1:
+                    return record_json(matches[0]), {}
+            return None, {}
+        try:
+            return await self._ask(request, path or request.raw_path)
+        except RemoteError as error:
+            if error.status != 404:
+                raise
+            return None, {}
+
+    async def _ask(self, request: web.Request, path: str) -> tuple[Any, Mapping[str, str]]:
+        wanted_read = request.headers.get(CONSISTENCY)
+        return await self._proxy.ask("GET", path, headers={CONSISTENCY: wanted_read} if wanted_read else None)
