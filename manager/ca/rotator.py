@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from cluster.objects import Cluster, Node
+from cluster.objects import Cluster, Node, NodeTLSInfo
 from cluster.seams import SECOND, Clock, Random
 from manager.ca.root import wanted_tls
 from manager.ca.rotation import finish
@@ -29,6 +29,7 @@ class Rotator:
         self._rng = rng
         self._renew = renew
         self._told: dict[str, int] = {}
+        self._wanted = NodeTLSInfo()
 
     async def run(self) -> None:
         """Follow the nodes and the root CA until cancelled."""
@@ -57,6 +58,8 @@ class Rotator:
             if await self._store.update_retrying(lambda tx: finish(tx, self._rng)):
                 log.warning("a new root CA is in force", extra={"nodes": view.count(Node)})
             return 1  # and now the nodes may forget the old one
+        if wanted != self._wanted:  # those who were told had something else to get
+            self._wanted, self._told = wanted, {}
         now = self._clock.monotonic()
         outdated = set(behind)
         self._told = {id: at for id, at in self._told.items() if id in outdated and now - at < AGAIN}

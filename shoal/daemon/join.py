@@ -74,8 +74,8 @@ async def join(
     `address` is the IP at which other nodes reach this one; empty: the one that the manager is reached from.
     `former`: what this node held until it expired, to come back as the node that it was.
 
-    Raises InvalidArgument (no token), Unauthorized (wrong token or foreign CA), JoinFailed, Unavailable (no manager answered; the
-    message has the reason of each).
+    Raises InvalidArgument (no token), Unauthorized (wrong token or foreign CA), JoinFailed, Unavailable (no
+    manager answered; the message has the reason of each).
     """
     parsed = parse_join_token(token)
     request = JoinRequest(
