@@ -11,6 +11,7 @@ import msgspec
 from cluster.spec import (
     ClusterSpec,
     ConfigSpec,
+    DriverConfig,
     EndpointSpec,
     GenericResource,
     NetworkSpec,
@@ -219,11 +220,13 @@ class Task(StoreObject, frozen=True):
     endpoint: Endpoint | None = None  # the service's endpoint when the task was made
     job_iteration: int | None = None
     generic_resources: tuple[GenericResource, ...] = ()
+    log_driver: DriverConfig | None = None  # the cluster's for tasks whose spec names none, when it was made
     registry_auth: str = ""
     running_at: int = 0  # leader's clock when it was first known to run; 0: not yet
     not_before: int = 0  # a replacement's desired state rises from ready to running no sooner (restart delay)
     restarts: RestartHistory = RestartHistory()
-    created_because: str = ""  # the orchestrator's words, for those who ask
+    created_because: str = ""  # the orchestrator's and the scheduler's words, for those who ask
+    placed_because: str = ""
     stopped_because: str = ""
 
     @property

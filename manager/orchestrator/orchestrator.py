@@ -57,7 +57,7 @@ class ServiceOrchestrator(Controller):
             nodes={node.id: node for node in view.all(Node)},
             version=view.index,
             now=self.now(subject),
-            factory=self._factory,
+            factory=self._factory.of(view.cluster()),
         )
         return self.reconcile(situation)
 

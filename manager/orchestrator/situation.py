@@ -7,9 +7,9 @@ from functools import cached_property
 import msgspec
 
 from cluster.ids import new_id
-from cluster.objects import Endpoint, Node, RestartHistory, Service, Task, TaskStatus
+from cluster.objects import Cluster, Endpoint, Node, RestartHistory, Service, Task, TaskStatus
 from cluster.seams import Random
-from cluster.spec import EndpointSpec, PortConfig, TaskSpec
+from cluster.spec import DriverConfig, EndpointSpec, PortConfig, TaskSpec
 from cluster.states import Availability, NodeState, TaskState, UpdateState
 from manager.orchestrator.constraint_enforcer import unfit, violation
 
@@ -37,9 +37,15 @@ def goal(service: Service) -> TaskState:
 
 @dataclass(frozen=True)
 class TaskFactory:
-    """Makes tasks; `rng` gives their ids."""
+    """Makes tasks; `rng` gives their ids. `log_driver` is the cluster's, for specs that name none."""
 
     rng: Random
+    log_driver: DriverConfig | None = None
+
+    def of(self, cluster: Cluster | None) -> "TaskFactory":
+        """The factory with the cluster's defaults for tasks."""
+        defaults = cluster.spec.task_defaults if cluster else None
+        return TaskFactory(self.rng, defaults.log_driver if defaults else None)
 
     def new_task(
         self,
@@ -70,6 +76,7 @@ class TaskFactory:
             desired_state=TaskState.READY if wait else goal(service),
             endpoint=endpoint,
             job_iteration=iteration(service),
+            log_driver=None if service.spec.task_template.log_driver else self.log_driver,
             registry_auth=service.registry_auth,
             not_before=not_before,
             restarts=restarts or RestartHistory(),

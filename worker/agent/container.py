@@ -2,18 +2,22 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from cluster.defaults import stop_grace_period
 from cluster.generic_resources import environment as resource_variables
-from cluster.objects import Config, Record, Secret, Task
-from cluster.spec import ContainerSpec, FileTarget
+from cluster.linux import MAX_HOSTNAME
+from cluster.objects import Record, Task
+from cluster.spec import ContainerSpec, Mount, Privileges
 from worker.agent.executor import TaskRejected
 from worker.agent.template import Template
 from worker.health import effective_check
 from worker.images.config import ImageConfig
 from worker.images.model import Image
+from worker.runtime.apparmor import UNCONFINED
 from worker.runtime.model import (
     ContainerConfig,
     InMemoryFile,
@@ -56,12 +60,14 @@ def container_config(
     files: Sequence[InMemoryFile],
     template: Template,
     created_at: int,
+    default_log: LogConfig = LogConfig(),  # noqa: B008 (frozen)
 ) -> ContainerConfig:
     """The container of a task. Raises TaskRejected when the spec can't be run."""
     spec = task.spec.container_spec or ContainerSpec()
     identifier = container_id(task.id)
     privileges = spec.privileges
     seccomp = privileges.seccomp if privileges else None
+    armor = privileges.app_armor if privileges else None
     args = arguments(spec, image.config)
     if not args:
         raise TaskRejected(f"no command specified: neither the service nor image {spec.image} names one")
@@ -95,12 +101,14 @@ def container_config(
         no_new_privileges=bool(privileges and privileges.no_new_privileges),
         seccomp=SeccompMode(seccomp.mode) if seccomp and seccomp.mode else SeccompMode.DEFAULT,
         seccomp_profile=_decoded(seccomp.profile) if seccomp and seccomp.profile else "",
+        apparmor_profile=UNCONFINED if armor and armor.mode == "disabled" else "",
+        selinux=_selinux(privileges),
         sysctls=spec.sysctls or {},
         ulimits=tuple(Rlimit(name=u.name, soft=u.soft, hard=u.hard) for u in spec.ulimits or ()),
         init=bool(spec.init),
         resources=resources(task),
         oom_score_adj=spec.oom_score_adj,
-        log=_log(task),
+        log=log_config(task, default_log),
         files=tuple(files),
         healthcheck=effective_check(image.config.healthcheck, spec.healthcheck),
         created_at=created_at,
@@ -114,24 +122,52 @@ def arguments(spec: ContainerSpec, image: ImageConfig) -> tuple[str, ...]:
     return (*image.entrypoint, *(spec.args or image.cmd))
 
 
+def own_environment(spec: ContainerSpec, template: Template) -> dict[str, str | None]:
+    """The spec's variables with their templates filled in; None for a bare name, which removes a variable."""
+    variables: dict[str, str | None] = {}
+    for text in spec.env or ():
+        name, separator, value = text.partition("=")
+        variables[name] = template.expand(value) if separator else None
+    return variables
+
+
 def environment(spec: ContainerSpec, image: ImageConfig, template: Template) -> tuple[str, ...]:
-    """The image's variables, overridden by the spec's; a bare name removes a variable."""
-    variables: dict[str, str] = {}
+    """The image's variables, overridden by the spec's."""
+    variables: dict[str, str | None] = {}
     for text in (DEFAULT_PATH, *image.env):
         name, _, value = text.partition("=")
         variables[name] = value
-    for text in spec.env or ():
-        name, separator, value = text.partition("=")
-        if separator:
-            variables[name] = template.expand(value)
-        else:
-            variables.pop(name, None)
-    return tuple(f"{name}={value}" for name, value in variables.items())
+    variables |= own_environment(spec, template)
+    return tuple(f"{name}={value}" for name, value in variables.items() if value is not None)
 
 
 def hostname(spec: ContainerSpec, template: Template, identifier: str) -> str:
-    """The container's host name: the spec's, or the short container id."""
-    return template.expand(spec.hostname) if spec.hostname else identifier[:12]
+    """The container's host name: the spec's, or the short container id. Raises TaskRejected."""
+    name = template.expand(spec.hostname) if spec.hostname else identifier[:12]
+    if len(name.encode()) > MAX_HOSTNAME:
+        raise TaskRejected(f"invalid hostname {name!r}: it may have {MAX_HOSTNAME} bytes at most")
+    return name
+
+
+def filled_mount(mount: Mount, template: Template) -> Mount:
+    """The mount with its templates filled in: source, target, labels and driver options of a volume."""
+    volume = mount.volume_options
+    if volume is not None:
+        driver = volume.driver_config
+        if driver is not None:
+            driver = replace(driver, options=template.expand_all(driver.options))
+        volume = replace(volume, labels=template.expand_all(volume.labels), driver_config=driver)
+    source, target = template.expand(mount.source), template.expand(mount.target)
+    return replace(mount, source=source, target=target, volume_options=volume)
+
+
+def extra_hosts(spec: ContainerSpec) -> tuple[str, ...]:
+    """The spec's hosts, in the form of /etc/hosts ("ADDRESS NAME ALIAS"), one "NAME:ADDRESS" a name."""
+    found = []
+    for entry in spec.hosts or ():
+        address, *names = entry.split()
+        found += [f"{name}:{address}" for name in names]
+    return tuple(found)
 
 
 def task_labels(task: Task) -> dict[str, str]:
@@ -163,42 +199,20 @@ def resources(task: Task) -> ResourceLimits:
     )
 
 
-def in_memory_files(
-    task: Task, secrets: Mapping[str, Secret], configs: Mapping[str, Config]
-) -> list[InMemoryFile]:
-    """The secrets and configs that the task uses. Raises TaskRejected when one has not arrived."""
-    spec = task.spec.container_spec or ContainerSpec()
-    files = []
-    for secret in spec.secrets or ():
-        stored = secrets.get(secret.secret_id)
-        if stored is None:
-            raise TaskRejected(f"secret {secret.secret_name} is not available on this node")
-        target = secret.file or FileTarget(name=secret.secret_name)
-        files.append(_file(target, "/run/secrets/", stored.spec.data))
-    for config in spec.configs or ():
-        held = configs.get(config.config_id)
-        if held is None:
-            raise TaskRejected(f"config {config.config_name} is not available on this node")
-        if config.file is not None:
-            files.append(_file(config.file, "/", held.spec.data))
-    return files
-
-
-def _file(target: FileTarget, directory: str, data: str) -> InMemoryFile:
-    return InMemoryFile(
-        target=target.name if target.name.startswith("/") else directory + target.name,
-        data=base64.b64decode(data),
-        uid=int(target.uid or 0),
-        gid=int(target.gid or 0),
-        mode=target.mode or 0o444,
-    )
-
-
-def _log(task: Task) -> LogConfig:
-    driver = task.spec.log_driver
+def log_config(task: Task, default: LogConfig) -> LogConfig:
+    """The task's log driver, or the cluster's for tasks that name none, or else the node's."""
+    driver = task.spec.log_driver or task.log_driver
     if driver is None or not driver.name:
-        return LogConfig()
+        return default
     return LogConfig(driver=driver.name, options=driver.options or {})
+
+
+def _selinux(privileges: Privileges | None) -> dict[str, str]:
+    context = privileges.selinux_context if privileges else None
+    if context is None or context.disable:
+        return {}
+    parts = {"user": context.user, "role": context.role, "type": context.type, "level": context.level}
+    return {part: value for part, value in parts.items() if value}
 
 
 def _decoded(profile: str) -> str:

@@ -16,17 +16,20 @@ from worker.agent.container import (
     NetworkFiles,
     container_config,
     container_id,
+    extra_hosts,
+    filled_mount,
     hostname,
-    in_memory_files,
+    own_environment,
     task_id_of,
 )
 from worker.agent.executor import Ended, Found, Started, TaskFailed, TaskRejected
+from worker.agent.files import TaskFiles
 from worker.agent.template import Template
 from worker.images.auth import RegistryAuth
 from worker.images.model import Image
 from worker.images.reference import Reference
 from worker.images.store import ImageStore
-from worker.runtime.model import ContainerState, HealthStatus, MountPoint
+from worker.runtime.model import ContainerState, HealthStatus, LogConfig, MountPoint
 from worker.runtime.model import ContainerStatus as RuntimeStatus
 from worker.runtime.runtime import Change, Runtime
 from worker.volumes.mounts import resolve_mounts
@@ -50,8 +53,10 @@ class TaskExecutor:
         configs: Callable[[], Mapping[str, Config]],
         describe: Callable[[], NodeDescription],
         clock: Clock,
+        default_log: LogConfig = LogConfig(),  # noqa: B008 (frozen)
     ) -> None:
         self._images = images
+        self._default_log = default_log
         self._runtime = runtime
         self._network = network
         self._volumes = volumes
@@ -68,13 +73,16 @@ class TaskExecutor:
         if spec is None:
             raise TaskRejected("the task has no container to run")
         template = Template(task, self._describe())
-        image = await self._image(task, spec)
+        image = await self._image(task, spec.image)
         try:
             await self._clear(container_id(task.id))
-            files = in_memory_files(task, self._secrets(), self._configs())
-            mounts = self._resolve_mounts(task, spec, image, template)
+            variables = {k: v for k, v in own_environment(spec, template).items() if v is not None}
+            files = TaskFiles(task, self._secrets(), self._configs(), variables, template).in_memory()
+            mounts = await self._resolve_mounts(task, spec, image, template)
             network = await self._sandbox(task, spec, template)
-            config = container_config(task, image, network, mounts, files, template, self._clock.now())
+            config = container_config(
+                task, image, network, mounts, files, template, self._clock.now(), self._default_log
+            )
             await self._runtime.create(config)
         except OSError as error:
             await self._discard(task)
@@ -169,19 +177,19 @@ class TaskExecutor:
 
     # --- parts --------------------------------------------------------------------------------------------
 
-    async def _image(self, task: Task, spec: ContainerSpec) -> Image:
+    async def _image(self, task: Task, name: str) -> Image:
         """The image, pulled unless it is here.
 
         A service's image is pinned to a digest by the client when the registry answers, so a plain tag that
         is here already was meant as it is here; a registry that is away must not stop a failover.
         """
-        reference = Reference.parse(spec.image)
+        reference = Reference.parse(name)
         try:
-            return self._images.get(spec.image)
+            return self._images.get(name)
         except NotFound:
             pass
         try:
-            return await self._images.pull(spec.image, auth=RegistryAuth.decode(task.registry_auth))
+            return await self._images.pull(name, auth=RegistryAuth.decode(task.registry_auth))
         except (ShoalError, OSError) as error:
             raise TaskRejected(f"No such image: {reference.familiar}: {error}") from error
 
@@ -231,7 +239,7 @@ class TaskExecutor:
                 ),
                 task_id=task.id,
                 service_id=task.service_id,
-                extra_hosts=tuple(spec.hosts or ()),
+                extra_hosts=extra_hosts(spec),
             )
         )
         self._ports[task.id] = tuple(
@@ -245,15 +253,15 @@ class TaskExecutor:
             hostname=self._describe().hostname,
         )
 
-    def _resolve_mounts(
+    async def _resolve_mounts(
         self, task: Task, spec: ContainerSpec, image: Image, template: Template
     ) -> tuple[MountPoint, ...]:
-        mounts = [
-            replace(mount, source=template.expand(mount.source), target=template.expand(mount.target))
-            for mount in spec.mounts or ()
-        ]
+        mounts = [filled_mount(mount, template) for mount in spec.mounts or ()]
+        images = {
+            mount.source: await self._image(task, mount.source) for mount in mounts if mount.type == "image"
+        }
         try:
-            return resolve_mounts(container_id(task.id), mounts, image.config.volumes, self._volumes)
+            return resolve_mounts(container_id(task.id), mounts, image.config.volumes, self._volumes, images)
         except ShoalError as error:
             raise TaskRejected(str(error)) from error
 

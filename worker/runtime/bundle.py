@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from cluster.errors import InvalidArgument
-from worker.runtime import bpf, capabilities, devices
+from cluster.linux import RLIMITS
+from worker.runtime import apparmor, bpf, capabilities, devices, selinux
 from worker.runtime.model import ContainerConfig, MountKind, MountPoint, SeccompMode
 from worker.runtime.seccomp import seccomp_section
 from worker.runtime.users import User
@@ -59,6 +60,8 @@ class Host:
     swap_accounting: bool
     init: Path | None
     open_files: int | None = None  # soft limit of containers that ask for none
+    apparmor: bool = False
+    selinux: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,10 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
     score = _oom_score_adj(config, host)
     if score:
         process["oomScoreAdj"] = score
-    if config.apparmor_profile:
-        process["apparmorProfile"] = config.apparmor_profile
+    if profile := apparmor_profile(config, host):
+        process["apparmorProfile"] = profile
+    if label := selinux.process_label(config.selinux, available=host.selinux):
+        process["selinuxLabel"] = label
     linux: dict[str, Any] = {
         "cgroupsPath": cgroup,
         "namespaces": _namespaces(config, host),
@@ -102,6 +107,8 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
         "maskedPaths": list(masked_paths(config)),
         "readonlyPaths": list(readonly_paths(config)),
     }
+    if propagation := _root_propagation(config):
+        linux["rootfsPropagation"] = propagation
     if device_nodes := devices.nodes(config):
         linux["devices"] = device_nodes
     annotations: dict[str, str] = {}
@@ -124,6 +131,15 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
     if "uts" not in config.namespaces:
         spec["hostname"] = config.hostname or config.id[:12]
     return msgspec.json.encode(spec)
+
+
+def apparmor_profile(config: ContainerConfig, host: Host) -> str:
+    """The container's AppArmor profile; "" for none, as on nodes without AppArmor."""
+    if not host.apparmor:
+        return ""
+    if config.privileged:
+        return apparmor.UNCONFINED
+    return config.apparmor_profile or apparmor.PROFILE
 
 
 def _arguments(config: ContainerConfig, host: Host) -> list[str]:
@@ -188,7 +204,7 @@ def changed_resources(config: ContainerConfig, host: Host) -> bytes:
 def _rlimits(config: ContainerConfig, host: Host) -> list[dict[str, object]]:
     limits = []
     for limit in config.ulimits:
-        number = getattr(resource, f"RLIMIT_{limit.name.upper()}", None)
+        number = RLIMITS.get(limit.name)
         if number is None:
             raise InvalidArgument(f"invalid ulimit type: {limit.name}")
         soft, hard = _unlimited(limit.soft), _unlimited(limit.hard)
@@ -305,6 +321,14 @@ def _mounts(config: ContainerConfig, host: Host, sources: Sources) -> list[dict[
     return found
 
 
+def _root_propagation(config: ContainerConfig) -> str:
+    """How mounts pass between the container and the node: as far as the mounts that ask for most need it."""
+    wanted = {point.propagation for point in config.mounts}
+    if wanted & {"shared", "rshared"}:
+        return "shared"
+    return "rslave" if wanted & {"slave", "rslave"} else ""
+
+
 def _mount_point(point: MountPoint) -> dict[str, object]:
     options: list[str]
     if point.kind is MountKind.TMPFS:
@@ -315,8 +339,11 @@ def _mount_point(point: MountPoint) -> dict[str, object]:
         if point.read_only:
             options.append("ro")
         return {"destination": point.target, "type": "tmpfs", "source": "tmpfs", "options": options}
-    options = ["rbind" if point.recursive else "bind", point.propagation or "rprivate"]
-    if point.read_only:
+    propagation = point.propagation or "rprivate"
+    if not point.recursive:
+        propagation = propagation.removeprefix("r")  # crun takes "rprivate" for a wish to bind all
+    options = ["rbind" if point.recursive else "bind", propagation, *point.options]
+    if point.read_only or point.kind is MountKind.IMAGE:
         options.append("ro")
         if point.recursive and point.read_only_recursive:
             options.append("rro")

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from cluster.errors import InvalidArgument
+from cluster.linux import CAPABILITIES, capability
 
 DEFAULT = [
     "CAP_AUDIT_WRITE",
@@ -23,51 +24,7 @@ DEFAULT = [
     "CAP_SYS_CHROOT",
 ]
 
-_NAMES = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-]
-ALL = tuple(f"CAP_{name}" for name in _NAMES)
-"""All capabilities, in the kernel's order (linux/capability.h)."""
+ALL = CAPABILITIES
 
 
 @cache
@@ -81,13 +38,10 @@ def own() -> frozenset[str]:
 
 
 def _normal(name: str) -> str:
-    upper = name.upper()
-    if upper == "ALL":
-        return upper
-    full = upper if upper.startswith("CAP_") else f"CAP_{upper}"
-    if full not in ALL:
+    found = capability(name)
+    if found is None:
         raise InvalidArgument(f"invalid capability: {name!r}")
-    return full
+    return found
 
 
 def effective(add: Sequence[str], drop: Sequence[str], available: frozenset[str]) -> list[str]:

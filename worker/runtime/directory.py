@@ -58,6 +58,11 @@ class ContainerPaths:
         return self.bundle / "rootfs"
 
     @property
+    def mounts(self) -> Path:
+        """Where images and directories inside volumes are mounted, to be bound into the container."""
+        return self.bundle / "mounts"
+
+    @property
     def log(self) -> Path:
         """The log that conmon writes."""
         return self.home / "container.log"

@@ -5,8 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from cluster.errors import InvalidArgument, ShoalError
-from worker.runtime import bundle, capabilities, directory, rootfs, spawn, syscalls
+from worker.runtime import (
+    apparmor,
+    bundle,
+    capabilities,
+    directory,
+    mounting,
+    rootfs,
+    selinux,
+    spawn,
+    syscalls,
+)
 from worker.runtime.cgroups import ROOT, Cgroups
 from worker.runtime.directory import ContainerPaths, Layout
 from worker.runtime.model import ContainerConfig, MountKind, ProcessIdentity
@@ -14,7 +26,12 @@ from worker.runtime.process import identify, send_signal
 from worker.runtime.spawn import Programs, RuntimeFailed
 from worker.runtime.users import resolve_user
 
-INIT_CANDIDATES = ("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static")
+INIT_CANDIDATES = (
+    "/usr/bin/docker-init",
+    "/usr/libexec/docker/docker-init",
+    "/usr/bin/tini-static",
+    "/usr/bin/catatonit",
+)
 
 
 class ContainerStartFailed(ShoalError):
@@ -51,6 +68,8 @@ def inspect_host(cgroups: Cgroups, open_files: int | None = None) -> bundle.Host
         swap_accounting=swap,
         init=find_init(),
         open_files=open_files,
+        apparmor=apparmor.supported(),
+        selinux=selinux.supported(),
     )
 
 
@@ -72,11 +91,13 @@ class Launcher:
         """Mount, create, start; `created` is called before the start. On failure everything is undone."""
         paths = self.layout.of(config.id)
         check_mounts(config)
+        if bundle.apparmor_profile(config, self.host) == apparmor.PROFILE:
+            apparmor.ensure_loaded()
         try:
             directory.create_bundle(paths, config)
             paths.exit_file.unlink(missing_ok=True)
             rootfs.mount_overlay(config.layers, paths.home / "upper", paths.home / "work", paths.rootfs)
-            self._write_bundle(config, paths)
+            self._write_bundle(replace(config, mounts=mounting.prepare(config, paths)), paths)
             pid = spawn.start_conmon(self.programs, paths.bundle, self._conmon_options(config, paths))
             pidfd = os.pidfd_open(pid)  # it waits for `start`: the pid can't be another's yet
             try:
@@ -128,7 +149,7 @@ class Launcher:
             options.append("-t")
         if config.open_stdin:
             options.append("-i")
-            if not config.stdin_once:
+            if config.tty or not config.stdin_once:
                 options.append("--leave-stdin-open")
         return options
 
@@ -150,6 +171,7 @@ class Launcher:
             spawn.run(self.programs.command("delete", "--force", id))
             rootfs.remove_tree(self.layout.run / "oci" / id)
         self.cgroups.remove(self.cgroup(id))
+        mounting.undo(paths)
         while syscalls.unmount(str(paths.rootfs)):
             pass
         if paths.rootfs.exists():
@@ -180,7 +202,7 @@ def check_mounts(config: ContainerConfig) -> None:
         if target in seen:
             raise InvalidArgument(f"Duplicate mount point: {point.target}")
         seen.add(target)
-        if point.kind is MountKind.TMPFS:
+        if point.kind in (MountKind.TMPFS, MountKind.IMAGE):
             continue
         if point.source is None or not point.source.is_absolute():
             raise InvalidArgument(f"invalid mount config for {point.target}: its source must be absolute")
@@ -191,8 +213,4 @@ def check_mounts(config: ContainerConfig) -> None:
 
 
 def _start_error(message: str) -> ContainerStartFailed:
-    if "executable file" in message or ("No such file or directory" in message and "exec" in message):
-        return ContainerStartFailed(f"failed to start container: {message}", 127)
-    if "Permission denied" in message or "permission denied" in message or "Is a directory" in message:
-        return ContainerStartFailed(f"failed to start container: {message}", 126)
-    return ContainerStartFailed(f"failed to start container: {message}", 128)
+    return ContainerStartFailed(f"failed to start container: {message}", spawn.start_exit_code(message))

@@ -21,10 +21,15 @@ class MountKind(StrEnum):
     BIND = "bind"
     VOLUME = "volume"
     TMPFS = "tmpfs"
+    IMAGE = "image"
 
 
 class MountPoint(Struct, frozen=True):
-    """A mount, resolved: for bind and volume `source` is a path on this node."""
+    """A mount, resolved: for bind and volume `source` is a path on this node.
+
+    `subpath` is what of the volume or image is mounted. `options_of_volume` are those of the driver `local`:
+    the file system to mount on the volume's directory first. For images: their id and layers, lowest first.
+    """
 
     kind: MountKind
     target: str
@@ -38,7 +43,11 @@ class MountPoint(Struct, frozen=True):
     copy_up: bool = False  # fill an empty volume from what the image has at `target`
     size_bytes: int = 0  # tmpfs: 0 for no limit
     mode: int = 0  # tmpfs: permission bits, 0 for 1777
-    options: tuple[str, ...] = ()  # tmpfs: more options, such as "noexec"
+    options: tuple[str, ...] = ()  # more options, such as "noexec"
+    subpath: str = ""
+    options_of_volume: dict[str, str] = {}
+    image_id: str = ""
+    layers: tuple[Path, ...] = ()
 
 
 class InMemoryFile(Struct, frozen=True):
@@ -148,7 +157,8 @@ class ContainerConfig(Struct, frozen=True):
     no_new_privileges: bool = False
     seccomp: SeccompMode = SeccompMode.DEFAULT
     seccomp_profile: str = ""  # JSON, with SeccompMode.CUSTOM
-    apparmor_profile: str = ""  # empty: none
+    apparmor_profile: str = ""  # empty: Docker's default where the node has AppArmor; or "unconfined"
+    selinux: dict[str, str] = {}  # user, role, type, level: what is asked for
     sysctls: dict[str, str] = {}
     ulimits: tuple[Rlimit, ...] = ()
     init: bool = False

@@ -37,6 +37,25 @@ def mount_overlay(layers: Sequence[Path], upper: Path, work: Path, target: Path)
         syscalls.mount_with_options("overlay", [("lowerdir", lower), *rest], str(target))
 
 
+def mount_read_only(layers: Sequence[Path], target: Path) -> None:
+    """Mount `layers` (lowest first) with nothing to write to: overlayfs wants two directories at least."""
+    if len(layers) == 1:
+        syscalls.mount(str(layers[0]), str(target), "", syscalls.MS_BIND)
+        syscalls.mount("", str(target), "", syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
+        return
+    lower = ":".join(_escape(str(path)) for path in reversed(layers))
+    if len(lower.encode()) < _PAGE - 16:
+        syscalls.mount("overlay", str(target), "overlay", syscalls.MS_RDONLY, f"lowerdir={lower}")
+        return
+    try:
+        single = [("lowerdir+", str(path)) for path in reversed(layers)]
+        syscalls.mount_with_options("overlay", single, str(target))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        syscalls.mount_with_options("overlay", [("lowerdir", lower)], str(target))
+
+
 def _escape(path: str) -> str:
     """overlayfs reads `:`, `,` and backslash in its options specially."""
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
@@ -51,6 +70,10 @@ class Root:
     def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         """Open a file; the caller closes the descriptor."""
         return syscalls.open_in_root(self._root, path, flags)
+
+    def open_beneath(self, path: str, flags: int) -> int:
+        """Open what is below the root; a symlink that leads out of it is OSError (EXDEV), not followed."""
+        return syscalls.open_beneath(self._root, path, flags)
 
     def read_text(self, path: str, limit: int = 1 << 20) -> str:
         """A regular file's text up to `limit` bytes; empty when there is no such file."""

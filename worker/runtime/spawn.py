@@ -118,6 +118,18 @@ def explain(message: str) -> str:
     return text.strip()
 
 
+def start_exit_code(message: str) -> int:
+    """Docker's exit code for a command that could not be run: 127 not found, 126 not executable, else 128."""
+    if "executable file" in message or ("No such file or directory" in message and "exec" in message):
+        return 127
+    if any(
+        words in message
+        for words in ("Permission denied", "permission denied", "Is a directory", "open executable")
+    ):
+        return 126
+    return 128
+
+
 class _Started(msgspec.Struct):
     data: int
     message: str = ""

@@ -6,6 +6,7 @@ import os
 import platform
 
 MS_RDONLY = 0x1
+MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
@@ -16,6 +17,7 @@ CLONE_FS = 0x200
 CLONE_NEWNS = 0x20000
 
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 # The numbers of system calls since Linux 5.1 are the same on every architecture.
@@ -89,6 +91,13 @@ def mount_with_options(kind: str, options: list[tuple[str, str]], target: str) -
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
     """openat2(2): open `path` as if directory descriptor `root` were `/`; no symlink can lead out of it."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    result = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    return _check(result, path)
+
+
+def open_beneath(root: int, path: str, flags: int) -> int:
+    """openat2(2): open `path` below directory descriptor `root`; what would lead out of it is EXDEV."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
     result = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
     return _check(result, path)
 

@@ -1,25 +1,35 @@
 """From the mounts that a user asks for to mount points on this node."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from cluster.errors import InvalidArgument
 from cluster.spec import Mount
+from worker.images.model import Image
 from worker.runtime.model import MountKind, MountPoint
+from worker.runtime.mountinfo import mount_of
 from worker.volumes.store import VolumeStore
 
 _PROPAGATIONS = {"", "private", "rprivate", "shared", "rshared", "slave", "rslave"}
 
 
 def resolve_mounts(
-    container: str, mounts: Sequence[Mount], image_volumes: Iterable[str], volumes: VolumeStore
+    container: str,
+    mounts: Sequence[Mount],
+    image_volumes: Iterable[str],
+    volumes: VolumeStore,
+    images: Mapping[str, Image] | None = None,
 ) -> tuple[MountPoint, ...]:
     """Mount points for a container: what its spec asks for, an anonymous volume for each other image VOLUME.
 
-    Named volumes are made when missing. On an error nothing stays noted as in use.
+    Named volumes are made when missing. On an error nothing stays noted as in use. `images` are those that
+    mounts name, by the names that they use.
     """
     try:
-        found = [_resolve(container, mount, volumes) for mount in mounts]
+        found = [
+            _image(mount, images or {}) if mount.type == "image" else _resolve(container, mount, volumes)
+            for mount in mounts
+        ]
         taken = {_normal(point.target) for point in found}
         for target in sorted(set(image_volumes)):
             if _normal(target) not in taken:
@@ -44,7 +54,7 @@ def _resolve(container: str, mount: Mount, volumes: VolumeStore) -> MountPoint:
             return _volume(container, mount, volumes)
         case "tmpfs":
             return _tmpfs(mount)
-    raise InvalidArgument(f"mount type unknown: {mount.type!r} (bind, volume and tmpfs are supported)")
+    raise InvalidArgument(f"mount type unknown: {mount.type!r} (there are bind, volume, tmpfs and image)")
 
 
 def _bind(mount: Mount) -> MountPoint:
@@ -64,12 +74,14 @@ def _bind(mount: Mount) -> MountPoint:
                 f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
             )
         source.mkdir(parents=True)
+    propagation = options.propagation if options else ""
+    _check_propagation(source, propagation)
     return MountPoint(
         kind=MountKind.BIND,
         target=mount.target,
         source=source,
         read_only=mount.read_only,
-        propagation=options.propagation if options else "",
+        propagation=propagation,
         recursive=not (options and options.non_recursive),
         read_only_recursive=not (options and options.read_only_non_recursive),
     )
@@ -85,28 +97,44 @@ def _volume(container: str, mount: Mount, volumes: VolumeStore) -> MountPoint:
         options=driver.options if driver else None,
     )
     volumes.acquire(volume.name, container)
-    source = volume.path
-    if options and options.subpath:
-        source = _subpath(volume.path, options.subpath)
     return MountPoint(
         kind=MountKind.VOLUME,
         target=mount.target,
-        source=source,
+        source=volume.path,
         volume_name=volume.name,
         driver=volume.driver,
         read_only=mount.read_only,
         copy_up=not (options and (options.no_copy or options.subpath)),
+        subpath=options.subpath if options else "",
+        options_of_volume=volume.options,
     )
 
 
-def _subpath(base: Path, subpath: str) -> Path:
-    """A directory inside a volume; what leads out of it by `..` or symlinks is refused."""
-    found = (base / subpath).resolve()
-    if not found.is_relative_to(base.resolve()) or PurePosixPath(subpath).is_absolute():
-        raise InvalidArgument(f"subpath {subpath!r} leads out of the volume")
-    if not found.exists():
-        raise InvalidArgument(f"cannot access path {base / subpath}: no such file or directory")
-    return found
+def _image(mount: Mount, images: Mapping[str, Image]) -> MountPoint:
+    image = images.get(mount.source)
+    if image is None:
+        raise InvalidArgument(f'invalid mount config for type "image": no such image: {mount.source}')
+    return MountPoint(
+        kind=MountKind.IMAGE,
+        target=mount.target,
+        read_only=True,
+        subpath=mount.image_options.subpath if mount.image_options else "",
+        image_id=image.id,
+        layers=image.layers,
+    )
+
+
+def _check_propagation(source: Path, propagation: str) -> None:
+    """Mounts pass from and to the node only where the node's own mount lets them; Docker's words."""
+    if not propagation or "private" in propagation:
+        return
+    mount = mount_of(source.resolve())
+    if propagation in ("shared", "rshared") and not mount.shared:
+        raise InvalidArgument(f"path {source} is mounted on {mount.point} but it is not a shared mount")
+    if not mount.shared and not mount.slave:
+        raise InvalidArgument(
+            f"path {source} is mounted on {mount.point} but it is not a shared or slave mount"
+        )
 
 
 def _tmpfs(mount: Mount) -> MountPoint:

@@ -1,5 +1,6 @@
 """Local volumes: a directory each, `<root>/<name>/_data`, with its record beside it."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,11 @@ import msgspec
 from cluster.codec import UNREADABLE
 from cluster.errors import Conflict, InvalidArgument, NotFound
 from cluster.seams import Clock, Random
+from cluster.volume_options import check_local_options
 from worker.runtime.rootfs import remove_tree
+from worker.volumes.filesystems import unmount_volume
+
+log = logging.getLogger("shoal.volumes")
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 """Docker's label for volumes without a name of their own; prune removes only these by default."""
@@ -55,9 +60,15 @@ class VolumeStore:
     """
 
     def __init__(
-        self, root: Path, clock: Clock, rng: Random, *, sweep: Callable[[Path], None] = remove_tree
+        self,
+        root: Path,
+        clock: Clock,
+        rng: Random,
+        *,
+        sweep: Callable[[Path], None] = remove_tree,
+        unmount: Callable[[Path], None] = unmount_volume,
     ) -> None:
-        self._root, self._clock, self._rng, self._sweep = root, clock, rng, sweep
+        self._root, self._clock, self._rng, self._sweep, self._unmount = root, clock, rng, sweep, unmount
         self._volumes: dict[str, Volume] = {}
         self._users: dict[str, set[str]] = {}
         self.notice: Notice = _untold
@@ -93,10 +104,8 @@ class VolumeStore:
         """Make a volume, or return the one of that name. Without a name it is anonymous."""
         if driver not in ("", "local"):
             raise NotFound(f'Error looking up volume plugin {driver}: plugin "{driver}" not found')
-        if options:
-            raise InvalidArgument(
-                f"the local volume driver takes no options here: {', '.join(sorted(options))}"
-            )
+        if name not in self._volumes:
+            check_local_options(options or {})
         kept = dict(labels or {})
         if not name:
             name = f"{self._rng.getrandbits(256):064x}"
@@ -112,7 +121,13 @@ class VolumeStore:
         if name in self._volumes:
             return self._volumes[name]
         home = self._root / name
-        volume = Volume(name=name, created_at=self._clock.now(), labels=kept, path=home / "_data")
+        volume = Volume(
+            name=name,
+            created_at=self._clock.now(),
+            labels=kept,
+            options=dict(options or {}),
+            path=home / "_data",
+        )
         try:
             self._make(home, volume)
         except OSError:
@@ -162,6 +177,7 @@ class VolumeStore:
             if users:
                 continue
             del self._users[name]
+            self._let_go(name)
             if remove_anonymous and name in self._volumes and self._volumes[name].anonymous:
                 self.remove(name)
                 removed.append(name)
@@ -176,10 +192,23 @@ class VolumeStore:
         users = self._users.get(name)
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(users))}]")
+        self._let_go(name, must=True)
         doomed = self._root / f".removed-{self._rng.getrandbits(64):016x}"
         (self._root / name).rename(doomed)
         self.notice("destroy", self._volumes.pop(name))
         self._sweep(doomed)
+
+    def _let_go(self, name: str, *, must: bool = False) -> None:
+        """Unmount the file system behind a volume that nobody uses any more; its files stay."""
+        volume = self._volumes.get(name)
+        if volume is None or not volume.options:
+            return
+        try:
+            self._unmount(volume.path)
+        except OSError as error:
+            if must:
+                raise Conflict(f"remove {name}: its file system can't be unmounted: {error}") from error
+            log.warning("can't unmount a volume", extra={"volume": name, "error": str(error)})
 
     def prune(self, *, named: bool = False, keep: Iterable[str] = ()) -> tuple[list[str], int]:
         """Remove unused volumes, the anonymous only unless `named`; their names and the bytes set free."""

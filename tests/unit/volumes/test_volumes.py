@@ -6,11 +6,20 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import Conflict, InvalidArgument, NotFound
-from cluster.spec import BindOptions, Mount, TmpfsOptions, VolumeOptions
+from cluster.spec import BindOptions, DriverConfig, ImageOptions, Mount, TmpfsOptions, VolumeOptions
 from tests.fakes.clock import ManualClock
+from worker.images.config import ImageConfig
+from worker.images.model import Image
 from worker.runtime.model import MountKind
+from worker.runtime.mountinfo import MountEntry, mount_of
+from worker.volumes.filesystems import parse_options
 from worker.volumes.mounts import resolve_mounts
 from worker.volumes.store import ANONYMOUS_LABEL, VolumeStore
+
+
+def make_image() -> Image:
+    layers = (Path("/l/1"), Path("/l/2"))
+    return Image("sha256:1", ("tools:1",), (), ImageConfig(), 0, ("d1", "d2"), layers, ("1", "2"), 0)
 
 
 def store(path: Path) -> VolumeStore:
@@ -107,21 +116,64 @@ def test_refusals(tmp_path: Path) -> None:
             resolve_mounts("c1", [mount], [], volumes)
 
 
-def test_subpaths_stay_inside(tmp_path: Path) -> None:
-    volumes = store(tmp_path)
-    data = volumes.create("data").path
-    (data / "sub").mkdir()
-    (data / "out").symlink_to(tmp_path)
+def test_options_of_a_volume_go_with_its_mounts(tmp_path: Path) -> None:
+    unmounted: list[Path] = []
+    volumes = VolumeStore(tmp_path / "v", ManualClock(), random.Random(1), unmount=unmounted.append)
+    nfs = {"type": "nfs", "o": "addr=192.0.2.1", "device": ":/exports"}
+    options = VolumeOptions(subpath="sub", driver_config=DriverConfig(name="local", options=nfs))
+    mount = Mount(type="volume", source="data", target="/x", volume_options=options)
+    (point,) = resolve_mounts("c1", [mount], [], volumes)
+    assert (point.subpath, point.options_of_volume, point.copy_up) == ("sub", nfs, False)
+    (again,) = resolve_mounts("c2", [Mount(type="volume", source="data", target="/y")], [], volumes)
+    assert again.options_of_volume == nfs
+    volumes.release("c1", remove_anonymous=True)
+    assert unmounted == []
+    volumes.release("c2", remove_anonymous=True)
+    assert unmounted == [volumes.get("data").path]
+    for bad in ({"type": "nfs"}, {"size": "1g"}, {"o": "bind"}):
+        with pytest.raises(InvalidArgument):
+            volumes.create("other", options=bad)
 
-    def resolve(subpath: str) -> Path | None:
-        options = VolumeOptions(subpath=subpath)
-        mount = Mount(type="volume", source="data", target="/x", volume_options=options)
-        return resolve_mounts("c1", [mount], [], volumes)[0].source
 
-    assert resolve("sub") == data / "sub"
-    for bad in ("../..", "out", "/etc"):
-        with pytest.raises(InvalidArgument, match="leads out"):
-            resolve(bad)
+def test_a_volume_whose_files_are_elsewhere_is_not_swept_while_mounted(tmp_path: Path) -> None:
+    def busy(path: Path) -> None:
+        raise OSError(16, "busy")
+
+    volumes = VolumeStore(tmp_path / "v", ManualClock(), random.Random(1), unmount=busy)
+    volumes.create("data", options={"type": "tmpfs", "device": "tmpfs"})
+    with pytest.raises(Conflict, match="can't be unmounted"):
+        volumes.remove("data")
+    assert volumes.get("data").path.is_dir()
+
+
+def test_mount_options_as_mount_8_takes_them() -> None:
+    assert parse_options("addr=192.0.2.1,ro,nosuid,vers=4") == (0x3, "addr=192.0.2.1,vers=4", 0)
+    assert parse_options("bind,ro,rw") == (0x1000, "", 0)
+    assert parse_options("rbind,rslave") == (0x5000, "", 1 << 19 | 0x4000)
+
+
+def test_images_are_mounts(tmp_path: Path) -> None:
+    mount = Mount(type="image", source="tools:1", target="/x", image_options=ImageOptions(subpath="bin"))
+    image = make_image()
+    (point,) = resolve_mounts("c1", [mount], [], store(tmp_path), {"tools:1": image})
+    assert (point.kind, point.layers, point.subpath) == (MountKind.IMAGE, image.layers, "bin")
+    with pytest.raises(InvalidArgument, match="no such image"):
+        resolve_mounts("c1", [mount], [], store(tmp_path))
+
+
+MOUNTINFO = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+30 22 0:26 / /run rw master:7 - tmpfs tmpfs rw
+31 22 0:27 / /mnt/a\\040b rw - tmpfs tmpfs rw
+32 31 0:28 / /mnt/a\\040b/inner rw shared:9 - tmpfs tmpfs rw
+"""
+
+
+def test_the_mount_of_a_path() -> None:
+    assert mount_of(Path("/srv/x"), MOUNTINFO) == MountEntry("/", True, False, ("rw", "relatime"))
+    assert mount_of(Path("/run/x"), MOUNTINFO) == MountEntry("/run", False, True, ("rw",))
+    assert mount_of(Path("/mnt/a b/c"), MOUNTINFO) == MountEntry("/mnt/a b", False, False, ("rw",))
+    assert mount_of(Path("/mnt/a b/inner"), MOUNTINFO).shared
 
 
 def test_tmpfs(tmp_path: Path) -> None:
