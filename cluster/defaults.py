@@ -115,7 +115,7 @@ def stored_service(spec: ServiceSpec) -> ServiceSpec:
         template = msgspec.structs.replace(template, networks=spec.networks)  # the old place, API < 1.25
     endpoint = spec.endpoint_spec
     if endpoint is not None:
-        ports = None if endpoint.ports is None else [_stored_port(port) for port in endpoint.ports]
+        ports = [_stored_port(port) for port in endpoint.ports or ()] or None
         endpoint = EndpointSpec(mode=endpoint.mode or "vip", ports=ports)
     return msgspec.structs.replace(
         spec,
