@@ -8,7 +8,7 @@ from aiohttp import web
 from cluster.errors import Conflict, InvalidArgument
 from worker.api.hijack import Done, Hijacked
 from worker.api.http import add_route, flag, frame, integer
-from worker.api.interactive import carry, detach_keys
+from worker.api.interactive import Pair, carry, detach_keys
 from worker.containers.containers import Containers
 from worker.engine import Engine
 from worker.logs.reader import LogQuery
@@ -42,7 +42,8 @@ class _Handlers:
                 if flag(request, "logs"):
                     await self._replay(client, config, streams)
                 if attached is not None:
-                    await carry(client, attached, tty=config.tty, stdin=stdin, wanted=streams, keys=keys)
+                    pair = Pair(attached, raw=config.tty, stdin=stdin, streams=streams)
+                    await carry(client, pair, keys=keys if config.tty else None)
         except (ConnectionError, asyncio.CancelledError):
             pass  # the client has gone
         finally:

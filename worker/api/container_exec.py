@@ -9,12 +9,13 @@ from aiohttp import web
 from cluster.errors import InvalidArgument
 from worker.api.container_attach import size
 from worker.api.hijack import Done, Hijacked
-from worker.api.http import add_route, answer, body
-from worker.api.interactive import carry, detach_keys
+from worker.api.http import add_route, answer, body, frame
+from worker.api.interactive import Pair, carry, detach_keys
 from worker.containers.containers import Containers
 from worker.containers.execs import Exec, ExecRequest
 from worker.containers.request import words
 from worker.engine import Engine
+from worker.runtime.session import Session
 
 
 class StartRequest(msgspec.Struct, frozen=True, rename="pascal"):
@@ -67,13 +68,20 @@ class _Handlers:
         if wanted.detach:
             await session.started()
             session.drain()
+            if session.failure:
+                raise InvalidArgument(_refusal(session))
             return web.Response(status=200)
         streams = frozenset(n for n, on in ((1, asked.attach_stdout), (2, asked.attach_stderr)) if on)
-        kind = "raw-stream" if asked.tty else "multiplexed-stream"
+        # As in dockerd, it is the start that says how the client reads.
+        kind = "raw-stream" if wanted.tty else "multiplexed-stream"
         try:
             async with Hijacked(request, {"Content-Type": f"application/vnd.docker.{kind}"}) as client:
                 keys = detach_keys(asked.detach_keys)
-                await carry(client, session, tty=asked.tty, stdin=stdin, wanted=streams, keys=keys)
+                pair = Pair(session, raw=wanted.tty, stdin=stdin, streams=streams)
+                await carry(client, pair, keys=keys if asked.tty else None)
+                if session.failure:
+                    said = f"{_refusal(session)}\r\n".encode()
+                    await client.write(said if wanted.tty else frame(1, said))
         except (ConnectionError, asyncio.CancelledError):
             pass  # the client has gone
         finally:
@@ -86,6 +94,13 @@ class _Handlers:
 
     async def inspect(self, request: web.Request) -> web.Response:
         return answer(exec_json(self._execs.find(request.match_info["id"])))
+
+
+def _refusal(session: Session) -> str:
+    """Why a command did not run, in the words that clients look for."""
+    words = {127: ": executable file not found in $PATH", 126: ": permission denied"}
+    why = words.get(session.exit_code.result(), "")
+    return f"OCI runtime exec failed: exec failed: {session.failure}{why}: unknown"
 
 
 def exec_json(found: Exec) -> dict[str, Any]:

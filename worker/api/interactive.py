@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from cluster.errors import InvalidArgument
@@ -64,24 +65,31 @@ class _Escape:
         return data[: len(data) - held] if held else data
 
 
-async def carry(
-    client: Hijacked, process: Streams, *, tty: bool, stdin: bool, wanted: frozenset[int], keys: bytes
-) -> None:
-    """Until the process's output ends, the client goes, or the user detaches."""
+@dataclass(frozen=True)
+class Pair:
+    """A process's streams, and what a client wants of them: `raw` without frames, which `streams` (1, 2)."""
+
+    process: Streams
+    raw: bool
+    stdin: bool
+    streams: frozenset[int]
+
+
+async def carry(client: Hijacked, pair: Pair, *, keys: bytes | None) -> None:
+    """Until the process's output ends, the client goes, or the user types `keys` (of a terminal)."""
+    process = pair.process
 
     async def down() -> None:
         async for stream, data in process.output():
-            if tty:
-                await client.write(data)
-            elif stream in wanted:
-                await client.write(frame(stream, data))
+            if stream in pair.streams:
+                await client.write(data if pair.raw else frame(stream, data))
 
     async def up() -> None:
-        escape = _Escape(keys)
+        escape = _Escape(keys) if keys else None
         while data := await client.read():
-            if stdin:
-                await process.write(escape.feed(data) if tty else data)
-        if stdin:
+            if pair.stdin:
+                await process.write(escape.feed(data) if escape else data)
+        if pair.stdin:
             await process.close_input()
 
     downward, upward = asyncio.create_task(down()), asyncio.create_task(up())

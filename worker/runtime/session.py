@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from worker.runtime.process import send_signal
-from worker.runtime.spawn import Programs, explain
+from worker.runtime.spawn import Programs, explain, start_exit_code
 
 STDOUT, STDERR = 1, 2
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -27,17 +27,23 @@ _KILL = 9
 
 
 class Session:
-    """One exec. `exit_code` is a future; read `output` to its end, or let go with `close`."""
+    """One exec. `exit_code` is a future; read `output` to its end, or let go with `close`.
+
+    When that is done, `failure` says why the command could not be run, if so.
+    """
 
     def __init__(
         self, programs: Programs, id: str, bundle: Path, name: str, process: bytes, *, tty: bool, stdin: bool
     ) -> None:
         """Start it; `process` is OCI JSON, `name` one that no other exec of the container has."""
         self._loop = asyncio.get_running_loop()
-        self._files = (bundle / f"{name}.json", bundle / f"{name}.pid", bundle / f"{name}.tty")
-        spec, self._pid_file, console = self._files
+        self._files = tuple(bundle / f"{name}.{kind}" for kind in ("json", "pid", "tty", "log"))
+        spec, self._pid_file, console, self._log = self._files
         spec.write_bytes(process)
-        command = programs.command("exec", "--process", str(spec), "--pid-file", str(self._pid_file))
+        command = programs.command(
+            "--log", str(self._log), "exec", "--process", str(spec), "--pid-file", str(self._pid_file)
+        )
+        self.failure = ""
         self.exit_code: asyncio.Future[int] = self._loop.create_future()
         self._tty = tty
         self._console: socket.socket | None = None
@@ -71,8 +77,8 @@ class Session:
             else:
                 actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
             for stream in (STDOUT, STDERR):
-                if self._tty and stream == STDOUT:
-                    actions.append((os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0))
+                if self._tty:
+                    actions.append((os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0))
                     continue
                 read_end, write_end = os.pipe()
                 ours.append(read_end)
@@ -140,8 +146,9 @@ class Session:
 
     async def _pass_on(self, stream: int, descriptor: int, queue: "asyncio.Queue[tuple[int, bytes]]") -> None:
         while data := await self._read(descriptor):
-            if stream == STDERR and self._tty:  # the runtime's own words: the command writes to its terminal
-                data = explain(data.decode(errors="replace")).encode() + b"\r\n"
+            await self.started()
+            if self.failure:
+                return  # these are the OCI runtime's words, which `failure` holds
             await queue.put((stream, data))
 
     async def _read(self, descriptor: int) -> bytes:
@@ -245,9 +252,20 @@ class Session:
         os.close(self._pidfd)
         _, status = os.waitpid(self._pid, 0)
         code = os.waitstatus_to_exitcode(status)
+        if code and not self._pid_file.exists():
+            code = self._explain_failure()
         self.exit_code.set_result(128 - code if code < 0 else code)
         for path in self._files:
             path.unlink(missing_ok=True)
+
+    def _explain_failure(self) -> int:
+        """Why there never was a process; dockerd's exit code for it."""
+        try:
+            said = explain(self._log.read_text(errors="replace"))
+        except OSError:
+            said = ""
+        self.failure = said or "the OCI runtime gave no reason"
+        return start_exit_code(self.failure)
 
 
 def _settle(ready: "asyncio.Future[None]") -> None:
