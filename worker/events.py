@@ -17,6 +17,8 @@ class EngineEvents(EventRing):
     def __init__(self, clock: Clock, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
         super().__init__(clock.now(), _LOST, max_events, max_bytes)
         self._clock = clock
+        self.listeners = 0
+        """Streams that are open now."""
 
     def tell(self, kind: str, action: str, id: str, attributes: Mapping[str, str]) -> None:
         """Something happened to the object of this id. `attributes` may hold its `name` and its labels."""

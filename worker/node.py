@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,13 @@ LOG_DRIVERS = ("json-file", "local", "none")
 def shoal_version() -> str:
     """Shoal's own version."""
     return version("shoal")
+
+
+@functools.cache
+def build_time() -> str:
+    """When this copy of Shoal was put here, in RFC 3339."""
+    moment = datetime.fromtimestamp(int(Path(__file__).stat().st_mtime), UTC)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def architecture() -> str:

@@ -205,11 +205,22 @@ class Daemon:
         return {
             "AllowNondistributableArtifactsCIDRs": None,
             "AllowNondistributableArtifactsHostnames": None,
-            "InsecureRegistryCIDRs": [name for name in config.insecure_registries if "/" in name],
+            "InsecureRegistryCIDRs": [
+                *(name for name in config.insecure_registries if "/" in name),
+                "127.0.0.0/8",  # which always are
+            ],
             "IndexConfigs": {
-                name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
-                for name in config.insecure_registries
-                if "/" not in name
+                "docker.io": {
+                    "Name": "docker.io",
+                    "Mirrors": list(config.registry_mirrors),
+                    "Secure": True,
+                    "Official": True,
+                },
+                **{
+                    name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+                    for name in config.insecure_registries
+                    if "/" not in name
+                },
             },
             "Mirrors": list(config.registry_mirrors),
         }

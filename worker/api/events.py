@@ -27,6 +27,7 @@ async def local_events(
     if since and events.dropped and since < events.complete_from:
         why = f"events before {events.complete_from / SECOND:.3f} are not all kept by this node"
         yield lost_line(engine_id, why, SCOPE, events.complete_from)
+    events.listeners += 1
     try:
         async for event in events.read(position, follow=not 0 < until <= clock.now()):
             if (not until or event.at <= until) and passes(event):
@@ -34,6 +35,8 @@ async def local_events(
     except EventsLost as error:
         yield lost_line(engine_id, str(error), SCOPE, clock.now())
         raise
+    finally:
+        events.listeners -= 1
 
 
 def event_filter(wanted: Mapping[str, list[str]]) -> Callable[[Logged], bool]:

@@ -37,7 +37,7 @@ class CreateRequest(msgspec.Struct, frozen=True, rename="pascal"):
     driver: str = ""
     labels: dict[str, str] | None = None
     driver_opts: dict[str, str] | None = None
-    cluster_volume_spec: msgspec.Raw | None = None
+    cluster_volume_spec: dict[str, Any] | None = None
 
 
 def routes(app: web.Application, engine: Engine, is_manager: Callable[[], bool]) -> None:
@@ -73,7 +73,7 @@ class _Handlers:
 
     async def create(self, request: web.Request) -> web.Response:
         asked = await body(request, CreateRequest)
-        if asked.cluster_volume_spec is not None and bytes(asked.cluster_volume_spec) != b"null":
+        if asked.cluster_volume_spec is not None:
             raise NotImplementedHere(
                 "cluster volumes (CSI) are not supported: leave ClusterVolumeSpec out for a local volume"
             )

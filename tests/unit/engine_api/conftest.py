@@ -12,10 +12,12 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from tests.fakes.clock import ManualClock
 from tests.fakes.runtime import FakeRuntime
-from worker.api import containers, system, volumes
+from worker.api import containers, disk_usage, system, volumes
 from worker.api.http import add_common_headers, errors_middleware
 from worker.containers.containers import Containers
 from worker.engine import Engine
+from worker.images.errors import NoSuchImage
+from worker.images.model import Image
 from worker.node import Machine
 from worker.runtime.model import ContainerConfig
 from worker.volumes.store import VolumeStore
@@ -37,6 +39,12 @@ class NoImages:
     def list(self) -> tuple[()]:
         return ()
 
+    def disk_usage(self) -> int:
+        return 0
+
+    def get(self, name: str) -> Image:
+        raise NoSuchImage(name)
+
 
 class Runtime(FakeRuntime):
     """With the paths that `inspect` shows."""
@@ -57,9 +65,12 @@ class Runtime(FakeRuntime):
 class Api:
     """Calls the API, decodes what it answers."""
 
-    def __init__(self, client: "TestClient[web.Request, web.Application]", runtime: Runtime) -> None:
+    def __init__(
+        self, client: "TestClient[web.Request, web.Application]", runtime: Runtime, engine: Engine
+    ) -> None:
         self.client = client
         self.runtime = runtime
+        self.engine = engine
 
     async def __call__(self, method: str, path: str, body: object = None, **query: str) -> tuple[int, Any]:
         data = body if isinstance(body, bytes | None) else json.dumps(body)
@@ -111,7 +122,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     app.on_response_prepare.append(add_common_headers)
     system.routes(app, engine, swarm, lambda: "inactive")
     containers.routes(app, engine, Containers(engine, clock, random.Random(2)))
-    volumes.routes(app, engine)
+    volumes.routes(app, engine, lambda: False)
+    disk_usage.routes(app, engine, clock)
     async with TestClient(TestServer(app)) as client:
-        yield Api(client, runtime)
+        yield Api(client, runtime, engine)
     await runtime.close()
