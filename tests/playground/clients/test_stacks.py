@@ -1,6 +1,5 @@
 """`docker stack`, every subcommand and flag."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,12 +47,12 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def deployed(cluster: Cluster, files: Path) -> Iterator[Cluster]:
+def deployed(cluster: Cluster, files: Path) -> Cluster:
     words = ("--compose-file", str(files / "base.yml"), "--compose-file", str(files / "more.yml"))
     cluster.docker("stack", "deploy", "--detach=true", "--resolve-image", "never", *words, "shop")
     cluster.running("shop_web", 2)
     cluster.running("shop_spare", 1)
-    yield cluster
+    return cluster
 
 
 @covers("stack deploy", "--compose-file", "--detach", "--resolve-image", "--prune", "--quiet")
