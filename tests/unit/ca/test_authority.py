@@ -1,7 +1,6 @@
 """Founding, admitting, renewing; and roles that follow their spec."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,50 +9,20 @@ from msgspec.structs import replace
 from cluster.errors import Forbidden, InvalidArgument, Unauthorized, Unavailable
 from cluster.identity import Identity, check_identity, create_csr, new_join_token
 from cluster.joining import JoinRequest
-from cluster.objects import Cluster, ManagerStatus, Node
-from cluster.seams import SECOND, SystemClock
-from cluster.spec import CAConfig, ClusterSpec, EncryptionConfig, NodeSpec
+from cluster.objects import ManagerStatus, Node
+from cluster.seams import SECOND
+from cluster.spec import ClusterSpec, EncryptionConfig, NodeSpec
 from cluster.states import Availability, Role
-from manager.ca.authority import Authority, first_identity, found_cluster, founding_objects, manager_addresses
+from manager.ca.authority import first_identity, found_cluster, founding_objects, manager_addresses
 from manager.ca.roles import RoleManager
 from manager.keys.locks import with_autolock
-from manager.store import Store, Transaction
-from tests.fakes.proposer import LocalProposer
-
-HOUR = 3600 * SECOND
-
-
-class Founded:
-    """A cluster with its first manager, in a store without Raft."""
-
-    def __init__(self) -> None:
-        self.clock = SystemClock()
-        self.rng = random.Random(3)
-        self.store = Store(self.clock, self.rng)
-        self.proposer = LocalProposer(self.store)
-        self.authority = Authority(self.store, self.clock, self.rng)
-        spec = ClusterSpec(ca_config=CAConfig(node_cert_expiry=2 * HOUR))
-        self.founded = found_cluster(spec, clock=self.clock, rng=self.rng, subnet_size=25)
-
-    @property
-    def cluster(self) -> Cluster:
-        cluster = self.store.view().cluster()
-        assert cluster is not None
-        return cluster
-
-    def node(self, id: str) -> Node:
-        node = self.store.view().get(Node, id)
-        assert node is not None
-        return node
+from manager.store import Transaction
+from tests.unit.ca.founded import HOUR, Founded
 
 
 @pytest.fixture
 async def founded() -> Founded:
-    founded = Founded()
-    await founded.store.update(
-        lambda tx: founding_objects(tx, founded.founded, "m1", "10.0.0.1:2377", data_path_address="10.9.0.1")
-    )
-    return founded
+    return await Founded().begin()
 
 
 def request(token: str, **changes: object) -> tuple[bytes, JoinRequest]:
