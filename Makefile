@@ -1,7 +1,7 @@
 # sudo make demo   sets up what it needs, then runs the main job
 # sudo make test   sets up what it needs, then runs every test
 # make check       ruff, mypy, import rules, audit of code and dependencies
-# make fuzz        parsers of strangers' bytes, led by coverage: make fuzz MINUTES=60
+# make fuzz        parsers of strangers' bytes, led by coverage, and the API: make fuzz MINUTES=60
 # make chaos       a real cluster under traffic and faults, its history checked: make chaos MINUTES=60 SEED=…
 # make simulate SEEDS=1000 START=1   the whole cluster in virtual time, from seeds
 # make bench       benchmarks against peers and raw limits (bench/RESULTS.md)
@@ -39,6 +39,7 @@ fuzz: MINUTES ?= 20
 fuzz: $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --disable-pip-version-check atheris 2>/dev/null || true
 	@$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+	@SHOAL_FUZZ_EXAMPLES=$$(($(MINUTES) * 200)) $(BIN)/python -m pytest -q --timeout=0 tests/unit/api/test_fuzz.py tests/compatibility/test_fuzz.py
 
 simulate: SEEDS ?= 1000
 simulate: START ?= 1

@@ -81,12 +81,13 @@ def undescribed(operation: str, status: int, answer: Any) -> list[str]:
     return [what for what in found if not _NOT_AS_DESCRIBED.search(what)]
 
 
-def _resolved(schema: Json) -> Json:
+def resolved(schema: Json) -> Json:
+    """A schema without references."""
     while "$ref" in schema:
         schema = description()["definitions"][schema["$ref"].rsplit("/", 1)[1]]
     if "allOf" in schema:
         merged: Json = {"type": "object", "properties": {}}
-        for part in map(_resolved, schema["allOf"]):
+        for part in map(resolved, schema["allOf"]):
             merged["properties"] |= part.get("properties", {})
             merged |= {key: value for key, value in part.items() if key not in ("properties", "allOf")}
         return merged
@@ -94,7 +95,7 @@ def _resolved(schema: Json) -> Json:
 
 
 def _off(value: Any, schema: Json, path: str, answer: str) -> Iterator[str]:
-    schema = _resolved(schema)
+    schema = resolved(schema)
     if value is None:
         known = recorded().get(answer, {}).get("keys", {}).get(path)
         if not (schema.get("x-nullable") or not schema.get("type") or (known and "null" in known[1])):

@@ -26,8 +26,8 @@ from cluster.spec import PortConfig
 from cluster.states import TaskState, UpdateState
 from manager.store import Transaction
 from tests.compatibility.shapes import Seen, recorded, undescribed
+from tests.unit.api.fuzzing import FULL_NETWORK, FULL_SERVICE, SECRET
 from tests.unit.api.manager import Api, service_body, start
-from tests.unit.api.test_fuzz import FULL_NETWORK, FULL_SERVICE, SECRET
 
 SERVICE = copy.deepcopy(FULL_SERVICE)
 """With all that was in the services that dockerd told of."""
