@@ -10,6 +10,7 @@ from cluster.seams import MILLISECOND
 from manager.api import (
     backup,
     events,
+    explain,
     health,
     logs,
     networks,
@@ -45,6 +46,8 @@ _READS: list[tuple[str, str, Handler]] = [
     ("GET", "/services/{id}", services.inspect_service),
     ("GET", "/tasks", tasks.list_tasks),
     ("GET", "/tasks/{id}", tasks.inspect_task),
+    ("GET", "/shoal/services/{id}/explain", explain.service_explanation),
+    ("GET", "/shoal/tasks/{id}/explain", explain.task_explanation),
     ("GET", "/networks", networks.list_networks),
     ("GET", "/networks/{id}", networks.inspect_network),
     ("GET", "/secrets", payloads.list_secrets),

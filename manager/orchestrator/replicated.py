@@ -41,7 +41,7 @@ def reconcile(situation: Situation) -> Plan:
         while number in slots:
             number += 1
         wait = situation.holder(number) is not None
-        because = f"the service should have {wanted} replicas and had {len(slots)}"
+        because = f"the service had {len(slots)} of its {wanted} replicas"
         new = situation.factory.new_task(
             situation.service, situation.now, slot=number, wait=wait, because=because
         )

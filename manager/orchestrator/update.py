@@ -19,7 +19,7 @@ from manager.orchestrator.situation import Situation, Slot, stopped, update_paus
 
 DEFAULT_MONITOR = 5 * SECOND
 _ROLLING_BACK = {UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED}
-_UNDER_WAY = {UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED}
+UNDER_WAY = {UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED}
 
 
 def config_of(situation: Situation) -> UpdateConfig:
@@ -48,7 +48,7 @@ def progress(situation: Situation, slots: Sequence[Slot], busy: Collection[str])
         if todo:
             plan.notes["update"] = status.message or "the update is paused"
         return plan
-    if status is None or status.state not in _UNDER_WAY:
+    if status is None or status.state not in UNDER_WAY:
         if todo:
             started = UpdateStatus(
                 state=UpdateState.UPDATING,

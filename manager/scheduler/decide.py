@@ -20,6 +20,7 @@ class Placement:
     task: Task
     node_id: str
     generic_resources: tuple[GenericResource, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,25 @@ def decide(table: NodeTable, group: Sequence[Task], now: int) -> Decision:
         failures = info.recent_failures((first.service_id, first.spec_version), now)
         tree.add(values, _Candidate(info, needs, failures if failures >= FAULTY else 0))
     placements: list[Placement] = []
+    looked_at, fitting = len(table), len(table) - refusals.total()
     for task in group:
         candidate = tree.take(refusals)
         if candidate is None:
             unplaced = tuple(group[len(placements) :])
             return Decision(tuple(placements), unplaced, filters.explain(refusals), refusals)
-        placements.append(Placement(task, candidate.info.node.id, candidate.claim()))
+        reason = _why_there(candidate, preferences, fitting, looked_at)
+        placements.append(Placement(task, candidate.info.node.id, candidate.claim(), reason))
     return Decision(tuple(placements))
+
+
+def _why_there(candidate: "_Candidate", preferences: Sequence[str], fitting: int, looked_at: int) -> str:
+    """In a sentence: what the node was chosen from, and by what."""
+    info, others = candidate.info, candidate.service_tasks - 1
+    order = "where fewest tasks of the service run comes first"
+    if preferences:
+        values = (f"{key}={constraint.attribute(info.node, key) or '(not set)'}" for key in preferences)
+        order = f"spread over {', '.join(preferences)}, then {order}; this one has {', '.join(values)}"
+    return f"{fitting} of {looked_at} nodes fitted; {order}; {others} others ran here"
 
 
 def confirm(table: NodeTable, task: Task) -> Decision:
@@ -78,7 +91,8 @@ def confirm(table: NodeTable, task: Task) -> Decision:
     refused = filters.refusal(info, needs)
     if refused is not None:
         return Decision((), (task,), filters.explain({refused: 1}), {refused: 1})
-    return Decision((Placement(task, task.node_id, _Candidate(info, needs, 0).claim()),))
+    reason = "the service runs one task on each node that may run it"
+    return Decision((Placement(task, task.node_id, _Candidate(info, needs, 0).claim(), reason),))
 
 
 def _spread_keys(task: Task) -> list[str]:

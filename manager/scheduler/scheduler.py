@@ -218,5 +218,6 @@ def _assigned(task: Task, placement: Placement, now: int) -> Task:
         task,
         node_id=placement.node_id,
         generic_resources=placement.generic_resources,
+        placed_because=placement.reason,
         status=TaskStatus(state=TaskState.ASSIGNED, timestamp=now, message=message),
     )

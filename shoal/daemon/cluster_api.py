@@ -16,6 +16,8 @@ from worker.api.http import add_route, answer, body, flag
 FORWARDED = (
     ("GET", "/shoal/cluster/health"),
     ("POST", "/shoal/cluster/backup"),
+    ("GET", "/shoal/services/{id}/explain"),
+    ("GET", "/shoal/tasks/{id}/explain"),
     ("GET", "/swarm"),
     ("POST", "/swarm/update"),
     ("GET", "/swarm/unlockkey"),
