@@ -24,6 +24,7 @@ _COMMANDS = {
     "ps": ("shoal.cli.system", "ps", "List the containers on this node."),
     "service": ("shoal.cli.service", "service", "Services: containers that the cluster keeps running."),
     "swarm": ("shoal.cli.swarm", "swarm", "The cluster itself."),
+    "task": ("shoal.cli.explain", "task", "Tasks: single runs of a service's container."),
     "version": ("shoal.cli.system", "version", "Show the versions of this command and of the engine."),
 }
 

@@ -8,6 +8,7 @@ import click
 from cluster.errors import InvalidArgument
 from shoal.cli import service_spec
 from shoal.cli.client import EngineError, Json
+from shoal.cli.explain import service_explain
 from shoal.cli.logs import log_options, stream_service_logs
 from shoal.cli.output import print_json, say, table
 from shoal.cli.progress import wait_for_service
@@ -54,6 +55,9 @@ _wait_options = _options(
 @click.group()
 def service() -> None:
     """Services: containers that the cluster keeps running."""
+
+
+service.add_command(service_explain)
 
 
 @service.command(context_settings={"allow_interspersed_args": False})
