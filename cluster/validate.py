@@ -5,7 +5,6 @@ Messages follow SwarmKit's controlapi; where it says nothing, they say what is w
 """
 
 import re
-from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
@@ -17,10 +16,12 @@ from cluster.defaults import MAX_CONFIG_SIZE, MAX_SECRET_SIZE, MIN_NODE_CERT_EXP
 from cluster.errors import Conflict, Forbidden, InvalidArgument, NotImplementedHere
 from cluster.log_options import check_log_options
 from cluster.objects import Network, Service
+from cluster.payload import GO_TEMPLATE, is_template, payload_bytes
 from cluster.spec import (
     IPAM,
     ClusterSpec,
     ConfigSpec,
+    DriverConfig,
     EndpointSpec,
     Labels,
     Limits,
@@ -33,6 +34,7 @@ from cluster.spec import (
     TaskSpec,
     UpdateConfig,
 )
+from cluster.template import check_payload
 from cluster.validate_container import check_container
 
 MAX_REPLICAS = 100_000  # bounds what one request can make the managers hold
@@ -319,7 +321,7 @@ def check_secret(spec: SecretSpec) -> None:
     check_labels(spec.labels)
     if spec.driver is not None:
         raise NotImplementedHere("secret drivers are not supported: give the data itself")
-    _check_data("secret", spec.data, MAX_SECRET_SIZE)
+    _check_data("secret", spec.data, MAX_SECRET_SIZE, spec.templating)
 
 
 def check_config(spec: ConfigSpec) -> None:
@@ -327,7 +329,7 @@ def check_config(spec: ConfigSpec) -> None:
     check_values(spec)
     _check_resource_name(spec.name)
     check_labels(spec.labels)
-    _check_data("config", spec.data, MAX_CONFIG_SIZE)
+    _check_data("config", spec.data, MAX_CONFIG_SIZE, spec.templating)
 
 
 def _check_resource_name(name: str) -> None:
@@ -338,13 +340,17 @@ def _check_resource_name(name: str) -> None:
         )
 
 
-def _check_data(what: str, data: str, limit: int) -> None:
+def _check_data(what: str, data: str, limit: int, templating: DriverConfig | None) -> None:
     try:
-        size = len(b64decode(data, altchars=b"-_" if "-" in data or "_" in data else None, validate=True))
+        decoded = payload_bytes(data)
     except (Base64Error, ValueError) as error:
         raise InvalidArgument(f"{what} data must be base64: {error}") from error
-    if not 0 < size < limit:
+    if not 0 < len(decoded) < limit:
         raise InvalidArgument(f"{what} data must be larger than 0 and less than {limit} bytes")
+    if templating is not None and templating.name not in ("", GO_TEMPLATE):
+        raise InvalidArgument(f"unrecognized templating driver {templating.name!r}: use {GO_TEMPLATE}")
+    if is_template(templating):
+        check_payload(decoded.decode(errors="surrogateescape"))
 
 
 def check_cluster(spec: ClusterSpec) -> None:

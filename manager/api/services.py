@@ -13,15 +13,16 @@ from cluster.defaults import stored_service, with_defaults
 from cluster.engine_json import service_json
 from cluster.errors import InvalidArgument, OutOfSequence
 from cluster.ids import new_id
-from cluster.objects import Config, Network, Node, Secret, Service, Task, UpdateStatus
-from cluster.spec import NetworkAttachmentConfig, Placement, ServiceSpec
+from cluster.objects import Node, Service, Task, UpdateStatus
+from cluster.spec import Placement, ServiceSpec
 from cluster.states import TaskState, UpdateState
 from cluster.validate import check_service, check_service_update, mode_word
 from manager.allocator import check_conflicts
 from manager.api.access import ACCESS
 from manager.api.filters import parse_filters
-from manager.api.lookup import find_network, find_service
+from manager.api.lookup import find_service
 from manager.api.reads import state
+from manager.api.references import resolve
 from manager.api.request import answer, api_version, body, strict_flag, version
 from manager.api.versions import STATUS, understood
 from manager.orchestrator.job import executed, is_job, of_iteration
@@ -208,33 +209,6 @@ def rolled_back(service: Service, version: int, now: int) -> Service:
             message="manually requested rollback",
         ),
     )
-
-
-def resolve(view: View, spec: ServiceSpec) -> ServiceSpec:
-    """The spec with networks named by id; refuses references to what doesn't exist."""
-    template = spec.task_template
-    container = template.container_spec
-    for secret in (container.secrets if container else None) or ():
-        if view.get(Secret, secret.secret_id) is None:
-            raise InvalidArgument(f"secret {secret.secret_name or secret.secret_id} not found")
-    for config in (container.configs if container else None) or ():
-        if view.get(Config, config.config_id) is None:
-            raise InvalidArgument(f"config {config.config_name or config.config_id} not found")
-    if template.networks is None:
-        return spec
-    networks = [_resolve_network(view, attachment) for attachment in template.networks]
-    if len({network.target for network in networks}) != len(networks):
-        raise InvalidArgument("a network is given twice: each may be attached once")
-    return replace(spec, task_template=replace(template, networks=networks))
-
-
-def _resolve_network(view: View, attachment: NetworkAttachmentConfig) -> NetworkAttachmentConfig:
-    network: Network = find_network(view, attachment.target)
-    if network.spec.ingress:
-        raise InvalidArgument(
-            f'Service cannot be explicitly attached to the ingress network "{network.spec.name}"'
-        )
-    return replace(attachment, target=network.id)
 
 
 def registry_auth(request: web.Request) -> str:

@@ -1,18 +1,17 @@
 """The secrets and configs of a task, as the files that its container sees: their templates filled in."""
 
-from base64 import b64decode
 from collections.abc import Mapping
 
 from cluster.defaults import MAX_CONFIG_SIZE
 from cluster.objects import Config, Secret, Task
-from cluster.spec import ContainerSpec, DriverConfig, FileTarget
+from cluster.payload import is_template, payload_bytes
+from cluster.spec import ContainerSpec, FileTarget
 from cluster.template import TemplateError
 from cluster.validate_container import CONFIGS_DIRECTORY, SECRETS_DIRECTORY
 from worker.agent.executor import TaskRejected
 from worker.agent.template import Template
 from worker.runtime.model import InMemoryFile
 
-_GO = "golang"
 _MODE = 0o444
 _MAX_EXPANDED = 4 * MAX_CONFIG_SIZE
 
@@ -58,8 +57,8 @@ class TaskFiles:
         return found
 
     def _file(self, target: FileTarget, directory: str, stored: Secret | Config) -> InMemoryFile:
-        data = b64decode(stored.spec.data)
-        if _is_template(stored.spec.templating):
+        data = payload_bytes(stored.spec.data)
+        if is_template(stored.spec.templating):
             data = self._filled(data)
             if len(data) > _MAX_EXPANDED:
                 raise TaskRejected(f"{stored.kind} {stored.spec.name}: its template makes {len(data)} bytes")
@@ -86,13 +85,9 @@ class TaskFiles:
         return self._environment.get(name, "")
 
 
-def _is_template(templating: DriverConfig | None) -> bool:
-    return templating is not None and templating.name == _GO
-
-
 def _named(kind: str, target: str, files: list[tuple[FileTarget, Secret | Config]]) -> str:
     """What is stored for a target. Not filled in itself: one template does not run another."""
     for file, stored in files:
         if file.name == target:
-            return b64decode(stored.spec.data).decode(errors="surrogateescape")
+            return payload_bytes(stored.spec.data).decode(errors="surrogateescape")
     raise TemplateError(f"the task has no {kind} with target {target!r}")

@@ -132,8 +132,11 @@ class _Handlers:
 
     def _users(self) -> Sequence[ImageUser]:
         return [
-            ImageUser(container_id=config.id, image_id=config.image_id, running=state.running)
+            ImageUser(container_id=config.id, image_id=image_id, running=state.running)
             for config, state in self._engine.runtime.list()
+            for image_id in dict.fromkeys(
+                (config.image_id, *(m.image_id for m in config.mounts if m.image_id))
+            )
         ]
 
 

@@ -186,7 +186,7 @@ async def test_secret_references_must_exist(api: Api) -> None:
     status, problem = await api(
         "POST", "/services/create", service_body(TaskTemplate={"ContainerSpec": container})
     )
-    assert (status, problem["message"]) == (400, "secret key not found")
+    assert (status, problem["message"]) == (400, "secret not found: key")
     await api.put(Secret(id="s1", spec=SecretSpec(name="key", data="eA==")))
     await api.service(TaskTemplate={"ContainerSpec": container})
     status, problem = await api("DELETE", "/secrets/key")

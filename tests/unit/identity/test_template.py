@@ -126,7 +126,7 @@ def test_what_would_never_end_is_refused_soon(text: str) -> None:
 _WORDS = st.sampled_from(
     ["{{", "}}", "{{- ", " -}}", ".Service", ".Labels", ".Name", "$x", ":=", "=", "|", "(", ")", '"a"', "`",
      "'", "range ", "if ", "with ", "else ", "{{end}}", "{{else}}", "index ", "printf ", "eq ", "len ", "1",
-     "-1.5e3", "%d", "%v", " ", "\n", "\\", ",", "and ", "slice ", "join ", "break", "continue", "nil", "true",
+     "-1.5e3", "%d", "%v", " ", "\n", "\\", ",", "and ", "slice ", "join ", "break", "continue", "nil",
      "true", "/*", "*/", "é"]
 )  # fmt: skip
 _TEXTS = st.lists(_WORDS, max_size=30).map("".join) | st.text().map(lambda text: "{{" + text + "}}")

@@ -91,7 +91,6 @@ def test_bad_containers(container: dict[str, Any], message: str) -> None:
         ({"RestartPolicy": {"Condition": "sometimes"}}, "invalid RestartCondition"),
         ({"RestartPolicy": {"Delay": -1}}, "negative"),
         ({"Placement": {"Constraints": ["node.role=manager"]}}, "expected one operator from ==, !="),
-        ({"Placement": {"Preferences": [{"Spread": {"SpreadDescriptor": "zone"}}]}}, "placement preference"),
         ({"ContainerSpec": None}, "missing runtime"),
         ({"Networks": [{}]}, "target network"),
     ],
