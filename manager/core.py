@@ -18,6 +18,7 @@ from manager.allocator import Allocator
 from manager.api.access import Managers, Read, SelfLeads
 from manager.ca.authority import Authority, founding_objects
 from manager.ca.roles import RoleManager
+from manager.ca.rotator import Rotator
 from manager.dispatcher import Dispatcher
 from manager.guidance import no_leader, warnings
 from manager.leader import Leadership, Runnable
@@ -35,6 +36,7 @@ from manager.rpc.session import Sessions
 from manager.rpc.vote import VoteKeeper
 from manager.scheduler import Scheduler
 from manager.settings import Founding
+from manager.snapshot_settings import SnapshotSettings
 from manager.store import Store, View
 from manager.versions import VersionKeeper
 
@@ -139,7 +141,9 @@ class Core:
         keeper = AddressKeeper(self._moved, lambda: self._tell_address(post), self.clock)
         address = asyncio.create_task(keeper.run())
         stopping = asyncio.create_task(stop.wait())
-        running = (leadership, votes, locking, address, stopping)
+        settings = SnapshotSettings(self.store, self.raft, self.clock)
+        snapshots = asyncio.create_task(settings.run())
+        running = (leadership, votes, locking, address, snapshots, stopping)
         try:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -194,6 +198,7 @@ class Core:
             VersionKeeper(store, clock),
             Scheduler(store, clock),
             self._dispatcher,
+            Rotator(store, clock, rng, self._dispatcher.renew),
             RoleManager(
                 store, self.members, self.raft.remove_member, clock, lambda: self.raft.status().generation
             ),

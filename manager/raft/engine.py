@@ -262,6 +262,15 @@ class Raft:
         """
         await self._thread.ask(lambda node, waiter: node.change_lock(lock, waiter))
 
+    # -- snapshots
+
+    async def change_snapshots(self, interval: int, keep_entries: int, keep_old: int) -> None:
+        """Take a snapshot after so many entries; keep so many entries for slow followers, and so many former
+        snapshots on the disk. Raises NotLeader before the start."""
+        await self._thread.ask(
+            lambda node, waiter: node.change_snapshots(interval, keep_entries, keep_old, waiter)
+        )
+
     # -- members
 
     async def add_member(self, node_id: str, address: str) -> None:

@@ -10,6 +10,7 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
@@ -312,6 +313,22 @@ class RaftNode(Reporting):
         else:
             self._reads.ask(answer)
             self.kick()
+
+    # -- snapshots
+
+    def change_snapshots(self, interval: int, keep_entries: int, keep_old: int, waiter: Waiter) -> None:
+        """How often one is taken, in entries, and what is kept; what is there counts already."""
+
+        def change() -> None:
+            self._limits = replace(
+                self._limits, compact_entries=interval + keep_entries, keep_entries=keep_entries
+            )
+            self._SyncObj__conf.logCompactionMinEntries = self._limits.compact_entries
+            self._snapshots.former.keep(keep_old)
+            self._delivery.resolve(waiter, None)
+
+        self._guarded(change)
+        self.kick()
 
     # -- keys
 

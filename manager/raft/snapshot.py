@@ -21,6 +21,7 @@ from cluster.seams import SECOND, Clock
 from manager.raft.delivery import Capture, Delivery
 from manager.raft.disk import Disk, ReadFile
 from manager.raft.errors import RaftCorrupt
+from manager.raft.former import FormerSnapshots
 from manager.raft.journal import Entry
 from manager.raft.keyring import CLEAR, DataKey, Keyring
 from manager.raft.sealed import SealedWriter, open_sealed
@@ -128,6 +129,7 @@ class Snapshots:
         """Index of the newest durable snapshot; 0 without one."""
         self.generation = 0
         """Of forced new clusters, as committed; set by the node."""
+        self.former = FormerSnapshots(disk, path)
         disk.remove(self._written)
         disk.remove(self._received)
         if not self.exists():
@@ -218,7 +220,8 @@ class Snapshots:
                 self._disk.remove(self._written)
                 self._writing_key = None
                 return SERIALIZER_STATE.NOT_SERIALIZING, None
-            self._disk.rename(self._written, self._path)
+            changed = self._key_id not in (None, self._writing_key)
+            self.former.replace(self._written, self.index, key_changed=changed)
             self.index = self._writing.index
             self._key_id, self._writing_key = self._writing_key, None
             self._tell_keyring()
@@ -306,7 +309,7 @@ class Snapshots:
 
     def install_received(self) -> tuple[SnapshotMeta, Iterator[bytes]]:
         """Put the received snapshot in place of the present one, durably, and open it."""
-        self._disk.rename(self._received, self._path)
+        self.former.replace(self._received, self.index, key_changed=self.stale)
         meta, chunks = self._open()
         self.index = meta.index
         for node_id in list(self._outgoing):
