@@ -154,7 +154,8 @@ class AgentState:
         while offset + _FRAME.size <= len(content):
             length, checksum = _FRAME.unpack_from(content, offset)
             record = content[offset + _FRAME.size : offset + _FRAME.size + length]
-            if len(record) < length or zlib.crc32(record) != checksum:
+            # Zeros, as a loss of power leaves them at the end, would be a whole record of no bytes.
+            if not record or len(record) < length or zlib.crc32(record) != checksum:
                 log.warning("dropping the torn end of the task journal", extra={"offset": offset})
                 return
             self._apply(_entries.decode(record))

@@ -70,6 +70,15 @@ def test_the_journal_does_not_grow_for_ever(tmp_path: Path) -> None:
     assert (tmp_path / "tasks.journal").stat().st_size < 3 << 20
 
 
+def test_zeros_at_the_end_as_a_loss_of_power_leaves_them_are_no_record(tmp_path: Path) -> None:
+    state = opened(tmp_path)
+    state.save(Task(id="t"), TaskStatus())
+    state.close()
+    with (tmp_path / "tasks.journal").open("ab") as journal:
+        journal.write(bytes(100))
+    assert [held.task.id for held in opened(tmp_path).load()] == ["t"]
+
+
 def test_a_node_that_left_remembers_nothing(tmp_path: Path) -> None:
     state = opened(tmp_path)
     state.save(Task(id="t"), TaskStatus())
