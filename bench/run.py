@@ -27,6 +27,7 @@ from bench import (
     peer,
     power_cycles,
     returning,
+    rolling_update,
     scale_under_load,
     worker_loss,
 )
@@ -48,6 +49,7 @@ BARS: dict[str, Callable[[Options], Bar]] = {
         big_state,
         returning,
         power_cycles,
+        rolling_update,
     )
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
