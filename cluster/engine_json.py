@@ -89,8 +89,14 @@ def rfc3339(nanoseconds: int) -> str:
     if nanoseconds == 0:
         return "0001-01-01T00:00:00Z"
     seconds, fraction = divmod(nanoseconds, SECOND)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    text = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
     return text + (f".{fraction:09d}".rstrip("0") if fraction else "") + "Z"
+
+
+def log_time(nanoseconds: int) -> str:
+    """The time of a log line: all nine digits, so that columns line up."""
+    seconds, fraction = divmod(nanoseconds, SECOND)
+    return f"{rfc3339(seconds * SECOND)[:-1]}.{fraction:09d}Z"
 
 
 @cache

@@ -17,12 +17,14 @@ from manager.api import (
     nodes,
     payload_versions,
     payloads,
+    plan,
     reads,
     services,
     swarm,
     tasks,
 )
 from manager.api.access import ACCESS, Access, SelfLeads
+from manager.api.encoded import ENCODED, Encoded
 from manager.api.request import answer, check_api_version
 from manager.raft.errors import NotLeader
 
@@ -81,6 +83,7 @@ def engine_app(access: Access, *extra: web.RouteDef) -> web.Application:
     """The Engine API's cluster part, with and without a version prefix; `extra` routes have no prefix."""
     app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
     app[ACCESS] = access
+    app[ENCODED] = Encoded()
     app.cleanup_ctx.append(events.event_log)
     app.on_response_prepare.append(reads.label)
     for method, path, handler in _READS:
@@ -89,6 +92,7 @@ def engine_app(access: Access, *extra: web.RouteDef) -> web.Application:
         _route(app, method, path, on_the_leader(handler))
     _route(app, "GET", "/shoal/cluster/health", health.cluster_health)
     _route(app, "POST", "/shoal/cluster/backup", backup.take_backup)
+    _route(app, "POST", "/shoal/plan", where_it_is_known(plan.make_plan))
     app.router.add_get("/internal/info", swarm.swarm_info)
     _route(app, "GET", "/_ping", _ping)
     app.add_routes(extra)

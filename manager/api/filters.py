@@ -18,6 +18,9 @@ class Filters:
     def __contains__(self, key: str) -> bool:
         return bool(self._values.get(key))
 
+    def __bool__(self) -> bool:
+        return any(self._values.values())
+
     def get(self, key: str) -> tuple[str, ...]:
         """All values given for a key."""
         return self._values.get(key, ())

@@ -19,7 +19,12 @@ _encoder = msgspec.json.Encoder()
 
 def answer(value: Any, status: int = 200) -> web.Response:
     """A JSON answer."""
-    return web.Response(body=_encoder.encode(value), status=status, content_type="application/json")
+    return encoded_answer(_encoder.encode(value), status)
+
+
+def encoded_answer(value: bytes, status: int = 200) -> web.Response:
+    """An answer that is JSON already."""
+    return web.Response(body=value, status=status, content_type="application/json")
 
 
 async def body(request: web.Request, cls: type[T]) -> T:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -19,11 +20,12 @@ from cluster.states import TaskState, UpdateState
 from cluster.validate import check_service, check_service_update, mode_word
 from manager.allocator import check_conflicts
 from manager.api.access import ACCESS
-from manager.api.filters import parse_filters
+from manager.api.encoded import ENCODED, OF_SERVICES
+from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_service
 from manager.api.reads import state
 from manager.api.references import resolve
-from manager.api.request import answer, api_version, body, strict_flag, version
+from manager.api.request import answer, api_version, body, encoded_answer, strict_flag, version
 from manager.api.versions import STATUS, understood
 from manager.orchestrator.job import executed, is_job, of_iteration
 from manager.orchestrator.replicated_job import is_replicated_job, max_concurrent
@@ -36,19 +38,25 @@ _FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
 async def list_services(request: web.Request) -> web.Response:
     """GET /services."""
     filters = parse_filters(request, _FILTERS)
+    with_status = api_version(request) >= STATUS and strict_flag(request, "status")
     view = await state(request)
-    services = [
-        service
-        for service in view.all(Service)
-        if filters.prefix("id", service.id)
+    encoded = request.app[ENCODED]
+
+    def made() -> bytes:
+        services = [service for service in view.all(Service) if not filters or _listed(service, filters)]
+        return encoded.services(view, services, partial(_status, view) if with_status else None)
+
+    what = ("services", request.query.get("filters", ""), with_status)
+    return encoded_answer(encoded.answer(what, view, OF_SERVICES, made))
+
+
+def _listed(service: Service, filters: Filters) -> bool:
+    return (
+        filters.prefix("id", service.id)
         and filters.prefix("name", service.spec.name)
         and filters.labels(service.spec.labels)
         and filters.exact("runtime", service.spec.task_template.runtime or "container")
         and filters.exact("mode", mode_word(service.spec))
-    ]
-    with_status = api_version(request) >= STATUS and strict_flag(request, "status")
-    return answer(
-        [service_json(s, status=_status(view, s) if with_status else None) for s in services],
     )
 
 

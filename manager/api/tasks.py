@@ -1,17 +1,19 @@
 """/tasks: list and inspect."""
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from aiohttp import web
 
-from cluster.engine_json import task_json, tasks_json
+from cluster.engine_json import task_json
 from cluster.errors import InvalidArgument, NotFound
 from cluster.objects import Network, Task
 from cluster.states import TaskState
+from manager.api.encoded import ENCODED, OF_TASKS
 from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_node, find_service, find_task
 from manager.api.reads import state
-from manager.api.request import answer
+from manager.api.request import answer, encoded_answer
 from manager.api.services import up_to_date
 from manager.store import View
 
@@ -25,17 +27,28 @@ async def list_tasks(request: web.Request) -> web.Response:
     desired = {_DESIRED[word] for word in filters.words("desired-state", _DESIRED)}
     fresh = filters.boolean("_up-to-date")
     view = await state(request)
-    tasks = [
-        task
-        for task in _candidates(view, filters)
-        if filters.prefix("id", task.id)
+    encoded = request.app[ENCODED]
+
+    def made() -> bytes:
+        tasks = _candidates(view, filters)
+        if filters:
+            tasks = [task for task in tasks if _listed(view, task, filters, desired, fresh)]
+        return encoded.tasks(view, tasks)
+
+    return encoded_answer(encoded.answer(("tasks", request.query.get("filters", "")), view, OF_TASKS, made))
+
+
+def _listed(
+    view: View, task: Task, filters: Filters, desired: AbstractSet[TaskState], fresh: bool | None
+) -> bool:
+    return (
+        filters.prefix("id", task.id)
         and filters.prefix("name", task.name, task.service_name)
         and filters.labels(task.service_labels)
         and filters.exact("runtime", task.spec.runtime or "container", task.spec.runtime)
         and (not desired or task.desired_state in desired)
         and (fresh is None or up_to_date(view, task) == fresh)
-    ]
-    return answer(tasks_json(tasks, lambda id: view.get(Network, id)))
+    )
 
 
 async def inspect_task(request: web.Request) -> web.Response:
