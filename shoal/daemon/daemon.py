@@ -38,6 +38,7 @@ from worker.health import HealthSupervisor
 from worker.images.store import ImageStore
 from worker.images.transport import HttpTransport
 from worker.node import Machine, shoal_version
+from worker.runtime.model import LogConfig
 from worker.runtime.oci import OCIRuntime
 from worker.runtime.rootfs import remove_tree
 from worker.telling import tell_events
@@ -140,6 +141,8 @@ class Daemon:
             clock=self._clock,
             runtime=config.default_runtime,
             open_files=self._open_files,
+            default_log=LogConfig(driver=config.log_driver, options=config.log_opts),
+            default_init=config.init,
         )
         await runtime.start()
         stack.push_async_callback(runtime.close)
@@ -171,7 +174,8 @@ class Daemon:
     ) -> web.Application:
         @web.middleware
         async def bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if split_version(request.path)[1] in STREAMS:
+            path = split_version(request.path)[1]
+            if path in STREAMS or (request.method == "PUT" and path.endswith("/archive")):
                 return await handler(request)
             return await guard.with_body(request, handler)
 

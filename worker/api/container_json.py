@@ -20,6 +20,7 @@ from worker.runtime.model import (
     ContainerStatus,
     HealthCheck,
     HealthStatus,
+    MountKind,
     MountPoint,
 )
 
@@ -336,7 +337,7 @@ def _mount(mount: MountPoint) -> dict[str, Any]:
         "Destination": mount.target,
         "Mode": "",
         "RW": not mount.read_only,
-        "Propagation": mount.propagation,
+        "Propagation": mount.propagation or ("rprivate" if mount.kind is MountKind.BIND else ""),
     }
     if mount.volume_name:
         result |= {"Name": mount.volume_name, "Driver": mount.driver or "local"}

@@ -7,7 +7,13 @@ from aiohttp import web
 from cluster.engine_json import rfc3339
 from cluster.errors import InvalidArgument
 from cluster.seams import SystemClock
-from worker.api import container_attach, container_exec, container_lifecycle
+from worker.api import (
+    container_attach,
+    container_exec,
+    container_files,
+    container_lifecycle,
+    container_stats,
+)
 from worker.api.container_filters import KNOWN_FILTERS, Found, matcher
 from worker.api.container_json import container_summary, inspect_json
 from worker.api.http import add_route, answer, filters, flag, frame, integer
@@ -22,6 +28,8 @@ def routes(app: web.Application, engine: Engine, containers: Containers) -> None
     container_lifecycle.routes(app, engine, containers)
     container_attach.routes(app, engine, containers)
     container_exec.routes(app, engine, containers)
+    container_files.routes(app, engine, containers)
+    container_stats.routes(app, engine, containers, SystemClock())
     handlers = _Handlers(engine, containers)
     for method, path, handler in (
         ("GET", "/containers/json", handlers.index),

@@ -5,7 +5,7 @@ import functools
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from msgspec.structs import replace
@@ -55,6 +55,15 @@ class Containers:
     def find(self, name: str) -> Found:
         """A container by id, name, or a unique prefix of its id."""
         return find(self._runtime, name)
+
+    @asynccontextmanager
+    async def still(self, id: str) -> AsyncIterator[None]:
+        """A container that does not run is not started meanwhile."""
+        if self._runtime.get(id)[1].running:
+            yield
+            return
+        async with self._locks[id]:
+            yield
 
     def restarting(self, id: str) -> bool:
         """True while an ended container waits for its restart."""
@@ -301,26 +310,10 @@ class Containers:
                 return last
             if condition == "next-exit" and now.finished_at != first.finished_at:
                 return now
-            if condition == "not-running" and not now.running and not self._goes_on(id, now):
+            if condition == "not-running" and not now.running:
                 return now
             last = now
         return last
-
-    def _goes_on(self, id: str, state: ContainerState) -> bool:
-        """Whether a restart follows this end."""
-        record = record_of(self._runtime.get(id)[0]) if self._known(id) else None
-        if record is None:
-            return False
-        return id in self._held or restarts(
-            record.host.restart_policy, state, stopped_by_user=record.stopped_by_user
-        )
-
-    def _known(self, id: str) -> bool:
-        try:
-            self._runtime.get(id)
-        except NotFound:
-            return False
-        return True
 
     # --- networks --------------------------------------------------------------------------------------
 

@@ -199,7 +199,7 @@ def container_config(
         image_name=settings.image,
         layers=image.layers,
         args=(*words(settings.entrypoint), *words(settings.cmd)),
-        env=tuple(settings.env or ()),
+        env=tuple(text for text in settings.env or () if "=" in text),
         cwd=settings.working_dir or "/",
         user=settings.user,
         groups=tuple(host.group_add or ()),
@@ -282,11 +282,10 @@ class _Security:
 def _environment(own: list[str], image: ImageConfig) -> list[str]:
     """The user's variables, then those of the image that the user leaves alone; a bare name removes one."""
     named = {text.partition("=")[0] for text in own}
-    inherited = [text for text in (*image.env,) if text.partition("=")[0] not in named]
-    kept = [text for text in own if "=" in text]
-    if not any(text.startswith("PATH=") for text in (*kept, *inherited)) and "PATH" not in named:
+    inherited = [text for text in image.env if text.partition("=")[0] not in named]
+    if "PATH" not in named and not any(text.startswith("PATH=") for text in inherited):
         inherited.append(DEFAULT_PATH)
-    return kept + inherited
+    return own + inherited
 
 
 def with_network(

@@ -65,15 +65,20 @@ class Cgroups:
                 continue
         return found
 
-    def kill(self, path: str) -> None:
-        """SIGKILL every process in a cgroup (a container whose monitor is gone)."""
+    def processes(self, path: str) -> set[int]:
+        """Every process in a cgroup and below."""
         seen: set[int] = set()
         for directory in self.directories(path):
-            try:
-                seen.update(int(pid) for pid in (directory / "cgroup.procs").read_text().split())
-            except OSError:
-                continue
-        for pid in seen - {0, os.getpid()}:
+            for procs in (directory, *directory.rglob("*/")) if directory.exists() else ():
+                try:
+                    seen.update(int(pid) for pid in (procs / "cgroup.procs").read_text().split())
+                except OSError:
+                    continue
+        return seen
+
+    def kill(self, path: str) -> None:
+        """SIGKILL every process in a cgroup (a container whose monitor is gone)."""
+        for pid in self.processes(path) - {0, os.getpid()}:
             try:
                 os.kill(pid, 9)
             except ProcessLookupError:

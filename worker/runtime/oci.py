@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,10 +39,12 @@ from worker.runtime.model import (
     without_data,
 )
 from worker.runtime.process import open_process, send_signal, signal_number
+from worker.runtime.rootfs import Root
 from worker.runtime.runtime import Change
 from worker.runtime.session import Session
 from worker.runtime.spawn import Programs, RuntimeFailed, find_program, must_run, thread_pool
 from worker.runtime.table import ContainerTable, Entry, Observer
+from worker.runtime.view import clear_views, opened_root
 
 log = logging.getLogger("shoal.runtime")
 
@@ -94,6 +97,7 @@ class OCIRuntime:
     async def start(self) -> None:
         """Adopt the containers on disk."""
         self._layout.make()
+        clear_views(self._layout)
         self._inotify = Inotify()
         watch_exits(self._inotify, self._layout.exits, self._ends.exit_written, self._ends.look)
         ids: set[str] = set()
@@ -321,6 +325,10 @@ class OCIRuntime:
         entry = self._table.find(id)
         return entry.config, entry.state
 
+    def known(self, id: str) -> bool:
+        """True when there is such a container."""
+        return self._table.known(id)
+
     def list(self) -> Sequence[tuple[ContainerConfig, ContainerState]]:
         """All containers, oldest first."""
         return [(entry.config, entry.state) for entry in self._table]
@@ -424,6 +432,11 @@ class OCIRuntime:
             os.write(control, f"1 {height} {width}\n".encode())
         finally:
             os.close(control)
+
+    def opened_root(self, id: str, *, mounts: bool = True) -> AbstractContextManager[Root]:
+        """A container's files, with volumes unless `mounts` is False; blocks. It must not start meanwhile."""
+        entry = self._table.find(id)
+        return opened_root(self._layout, entry.config, entry.state, mounts=mounts)
 
     def upper(self, id: str) -> Path:
         """The writable layer."""
