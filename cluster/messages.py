@@ -72,13 +72,17 @@ class Applied(Message, frozen=True, tag="applied"):
 
 
 class LogChunk(Message, frozen=True, tag="log_chunk"):
-    """A piece of the logs that were asked for. `stream`: 1 stdout, 2 stderr. `timestamp` in ns."""
+    """A piece of the logs that were asked for. `stream`: 1 stdout, 2 stderr. `timestamp` in ns.
+
+    `attributes` are those of the container's log options, when details were asked for.
+    """
 
     request: int
     task_id: str
     timestamp: int
     stream: int
     data: bytes
+    attributes: dict[str, str] = {}
 
 
 class LogEnd(Message, frozen=True, tag="log_end"):
@@ -136,7 +140,12 @@ class Assignments(Message, frozen=True, tag="assignments"):
 
 
 class HeartbeatAck(Message, frozen=True, tag="heartbeat_ack"):
-    """The manager still leads: answers each heartbeat, so that an agent notices a silent leader."""
+    """The manager still leads: answers each heartbeat, so that an agent notices a silent leader.
+
+    `period`: the heartbeat period from now on, in ns; 0 from an older version, which never changes it.
+    """
+
+    period: int = 0
 
 
 class StatusAck(Message, frozen=True, tag="status_ack"):
@@ -156,6 +165,7 @@ class LogRequest(Message, frozen=True, tag="log_request"):
     tail: int = -1
     stdout: bool = True
     stderr: bool = True
+    details: bool = False
 
 
 class LogCancel(Message, frozen=True, tag="log_cancel"):

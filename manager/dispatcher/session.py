@@ -29,6 +29,8 @@ class Session:
         self.peer = peer
         self.told = Told(peer.node_id)
         self.applied = 0
+        self.period = 0
+        """The heartbeat period that the agent was told last, in ns."""
         self.touched = Delta()
         self.tasks_touched = True  # a new session knows nothing
         self._channel = channel

@@ -92,7 +92,8 @@ class Term:
             self.closed(older)
             older.close()
         self.sessions[session.node_id] = session
-        self._liveness.opened(session.node_id, self.period(), self._clock.monotonic())
+        session.period = self.period()
+        self._liveness.opened(session.node_id, session.period, self._clock.monotonic())
         self._withdrawals.opened(session.node_id, session.id)
         self._catch_up()
         self._flush()
@@ -112,7 +113,7 @@ class Term:
         self._liveness.heard(session.node_id, self._clock.monotonic())
         match message:
             case Heartbeat():
-                session.send(HeartbeatAck())
+                self._beat(session)
             case StatusReport():
                 self.statuses.take(session, message)
             case Applied(sequence=sequence):
@@ -125,6 +126,16 @@ class Term:
                 self.logs.chunk(session, message)
             case LogEnd():
                 self.logs.ended(session, message)
+
+    def _beat(self, session: Session) -> None:
+        """Answer a heartbeat, with the period as the operator wants it by now."""
+        view = self._store.view()
+        period = heartbeat_period(view.cluster(), view.count(Node))
+        session.send(HeartbeatAck(period=period))
+        # Until its next heartbeat the agent waits as it was told before.
+        longer = max(period, session.period)
+        self._liveness.opened(session.node_id, longer, self._clock.monotonic())
+        session.period = period
 
     def drained(self) -> None:
         """A congested session caught up."""

@@ -68,6 +68,8 @@ class Session:
         self._found: Found | None = None  # the next session, already open
         self._longest_pause = RETRY_MAX
         self._heard = 0  # monotonic, ns
+        self._period = 0  # of the heartbeat that is waited for, ns
+        self._next_period = 0
         self._handling = False
 
     def reconnect(self) -> None:
@@ -121,10 +123,11 @@ class Session:
     async def _converse(self, found: Found, period: int) -> None:
         channel = found.channel
         self._longest_pause = max(RETRY_MAX, period)
+        self._period = self._next_period = period
         await self._handler.opened(channel)
         self._heard = self._clock.monotonic()
-        beating = asyncio.ensure_future(self._beat(channel, period))
-        looking = asyncio.ensure_future(self._look_elsewhere(found.address, period))
+        beating = asyncio.ensure_future(self._beat(channel))
+        looking = asyncio.ensure_future(self._look_elsewhere(found.address))
         try:
             while True:
                 receiving = asyncio.ensure_future(channel.receive())
@@ -143,6 +146,7 @@ class Session:
                     await _ended(receiving)
                 self._heard = self._clock.monotonic()
                 if isinstance(message, HeartbeatAck):
+                    self._next_period = message.period or self._next_period
                     continue
                 if isinstance(message, SessionRedirect):
                     self.leader = message.leader
@@ -159,21 +163,23 @@ class Session:
                 task.cancel()
             await _ended(beating, looking)
 
-    async def _beat(self, channel: Channel, period: int) -> None:
+    async def _beat(self, channel: Channel) -> None:
         while True:
-            await self._clock.sleep(period)
+            self._period = self._next_period
+            self._longest_pause = max(RETRY_MAX, self._period)
+            await self._clock.sleep(self._period)
             await channel.send(Heartbeat())
 
-    async def _look_elsewhere(self, address: str, period: int) -> None:
+    async def _look_elsewhere(self, address: str) -> None:
         """Return when the manager at `address` is silent and another one leads: its session is `_found`.
 
         A leader that lost power closes nothing. One that is only slow keeps its session: the others name it.
         """
         while True:
             silent = self._clock.monotonic() - self._heard
-            await self._clock.sleep(max(LOOK_EVERY, period + ANSWER_WITHIN - silent))
+            await self._clock.sleep(max(LOOK_EVERY, self._period + ANSWER_WITHIN - silent))
             silent = self._clock.monotonic() - self._heard
-            if self._handling or silent <= period + ANSWER_WITHIN:
+            if self._handling or silent <= self._period + ANSWER_WITHIN:
                 continue
             try:
                 self._found = await self._seeker.seek(self._addresses(), but=address)

@@ -42,7 +42,8 @@ class FakeChannel:
         if self.address in self.world.dark:
             return
         if isinstance(message, Heartbeat):
-            self.frames.put_nowait(HeartbeatAck())
+            self.world.beats.append(self.world.clock.monotonic())
+            self.frames.put_nowait(HeartbeatAck(period=self.world.period))
         if isinstance(message, Hello):
             if self.world.removed:
                 self.frames.put_nowait(Removed(message="removed"))
@@ -72,6 +73,8 @@ class World:
         self.leader = "a"
         self.dark: set[str] = set()  # without power
         self.removed = False
+        self.period = 0  # as heartbeats are answered
+        self.beats: list[int] = []
         self.named = MANAGERS  # by those that do not lead
         self.channels: list[FakeChannel] = []
         self.sessions: list[tuple[str, int]] = []
@@ -131,6 +134,21 @@ async def test_managers_without_power_do_not_hold_up_the_search(world: World) ->
     running = await start(world)
     await world.clock.advance(550 * MILLISECOND)
     assert [address for address, _ in world.sessions] == ["c"]
+    await stop(world, running)
+
+
+async def test_the_leader_may_change_the_heartbeat_of_an_open_session(world: World) -> None:
+    running = await start(world)
+    await world.clock.advance(3 * SECOND)
+    world.period = 4 * SECOND
+    await world.clock.advance(12 * SECOND)
+    world.period = SECOND // 2
+    await world.clock.advance(9 * SECOND)
+    gaps = [later - earlier for earlier, later in zip(world.beats, world.beats[1:], strict=False)]
+    # What an answer says counts from the beat after the next one on.
+    assert gaps[:6] == [*[SECOND] * 4, *[4 * SECOND] * 2]
+    assert gaps[-3:] == [SECOND // 2] * 3
+    assert len(world.sessions) == 1
     await stop(world, running)
 
 

@@ -10,6 +10,7 @@ from cluster.errors import Unavailable
 from cluster.messages import (
     DescriptionChanged,
     Heartbeat,
+    HeartbeatAck,
     LogChunk,
     LogEnd,
     LogRequest,
@@ -22,6 +23,7 @@ from cluster.messages import (
     TaskStatusUpdate,
     Welcome,
 )
+from cluster.objects import Cluster as StoredCluster
 from cluster.objects import (
     ManagerStatus,
     Node,
@@ -31,6 +33,7 @@ from cluster.objects import (
     TaskStatus,
 )
 from cluster.seams import MILLISECOND, SECOND
+from cluster.spec import ClusterSpec, DispatcherConfig
 from cluster.states import NodeState, Role, TaskState
 from manager.dispatcher.session import MAX_QUEUED, MAX_REPORTS
 from manager.store import Store
@@ -129,6 +132,32 @@ async def test_a_silent_node_is_down_after_three_missed_heartbeats(cluster: Clus
         back = await cluster.agent("n1")
         assert isinstance(back.messages[0], Welcome)
         assert cluster.get(Node, "n1").status.state == NodeState.READY
+
+
+async def test_a_changed_heartbeat_counts_for_open_sessions(cluster: Cluster) -> None:
+    await cluster.nodes("n1")
+    await cluster.web()
+    async with running(cluster):
+        agent = await cluster.agent("n1")
+
+        async def beat(period: int) -> None:
+            spec = ClusterSpec(dispatcher=DispatcherConfig(heartbeat_period=period))
+            here = cluster.store.view().cluster()
+            await cluster.put(replace(here or StoredCluster(id="c"), spec=spec))
+            agent.say(Heartbeat())
+            await cluster.talk()
+            assert agent.messages[-1] == HeartbeatAck(period=period)
+
+        async def state_after(seconds: int) -> NodeState:
+            await cluster.clock.advance(seconds * SECOND)
+            return cluster.get(Node, "n1").status.state
+
+        await beat(20 * SECOND)
+        assert await state_after(59) is NodeState.READY
+        await beat(2 * SECOND)  # it still waits 20 s for its next one
+        assert await state_after(59) is NodeState.READY
+        await beat(2 * SECOND)
+        assert await state_after(8) is NodeState.DOWN
 
 
 async def test_after_a_change_of_leader_nodes_have_a_period_more(cluster: Cluster) -> None:
