@@ -23,6 +23,7 @@ from bench import (
     commit_latency,
     create_hundred,
     leader_kill,
+    list_speed,
     memory,
     peer,
     power_cycles,
@@ -50,6 +51,7 @@ BARS: dict[str, Callable[[Options], Bar]] = {
         returning,
         power_cycles,
         rolling_update,
+        list_speed,
     )
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
