@@ -17,6 +17,10 @@ class Drop:
     kind: type[Secret] | type[Config]
     id: str
 
+    def overtaken(self, tx: Transaction) -> bool:
+        """Never: it is decided again as it is written."""
+        return False
+
     def apply(self, tx: Transaction) -> None:
         """Write it."""
         found = _version(tx, self.id)

@@ -7,7 +7,6 @@ keeps its id, so that tasks and specifications that refer to it stay as they are
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -28,8 +27,6 @@ from manager.store import Transaction, View
 NUMBER = "shoal.version"
 OF = "shoal.version.of"
 MAX_NAME = 64
-
-Payload = TypeVar("Payload", Secret, Config)
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,9 @@ def kept_labels(old: Labels | None, new: Labels | None) -> Labels:
     return {**(new or {}), **mine}
 
 
-def replaced(tx: Transaction, old: Payload, given: SecretSpec | ConfigSpec, new_id: str, now: int) -> Outcome:
+def replaced(
+    tx: Transaction, old: Secret | Config, given: SecretSpec | ConfigSpec, new_id: str, now: int
+) -> Outcome:
     """Give the name of `old` to a new object with the given data, and let the services that use it roll.
 
     Labels and templating that are not given stay as they are. The same content again changes at most the
@@ -76,10 +75,7 @@ def replaced(tx: Transaction, old: Payload, given: SecretSpec | ConfigSpec, new_
             tx.update(replace(old, spec=replace(spec, labels=labels)))
         return Outcome(old.id, before)
     labels[NUMBER] = str(before + 1)
-    new = type(old)(
-        id=new_id,
-        spec=replace(spec, data=given.data, labels=labels, templating=templating),
-    )
+    new = _newer(old, new_id, data=given.data, labels=labels, templating=templating)
     versions = {old.id, *(p.id for p in tx.all(type(old)) if (p.spec.labels or {}).get(OF) == name)}
     users = {service.id: service for id in sorted(versions) for service in tx.services_using(id)}
     if referenced(tx, old):
@@ -90,6 +86,12 @@ def replaced(tx: Transaction, old: Payload, given: SecretSpec | ConfigSpec, new_
     for service in users.values():
         tx.update(respecified(service, _pointed(service.spec, versions, new_id), now))
     return Outcome(new_id, before + 1, tuple(sorted(service.spec.name for service in users.values())))
+
+
+def _newer(old: Secret | Config, id: str, **changes: object) -> Secret | Config:
+    if isinstance(old, Secret):
+        return Secret(id=id, spec=replace(old.spec, **changes))
+    return Config(id=id, spec=replace(old.spec, **changes))
 
 
 def _retire(tx: Transaction, old: Secret | Config, name: str, version: int) -> None:

@@ -46,6 +46,7 @@ FORWARDED = (
     ("DELETE", "/configs/{id}"),
     ("POST", "/shoal/secrets/{id}/versions"),
     ("POST", "/shoal/configs/{id}/versions"),
+    ("POST", "/shoal/plan"),
 )
 
 INFO_TIMEOUT = 2

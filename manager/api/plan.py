@@ -1,0 +1,24 @@
+"""POST /shoal/plan: what a change would do. Any manager answers; nothing is written."""
+
+from aiohttp import web
+
+from manager.api.access import ACCESS
+from manager.api.reads import state
+from manager.api.request import answer, body
+from manager.planning import Proposal, Simulation, outcome, propose
+from manager.planning.proposal import Applied
+from manager.planning.sentences import sentences
+
+
+async def make_plan(request: web.Request) -> web.Response:
+    """The outcome of a proposal: see `manager.planning.proposal` and `outcome`."""
+    access = request.app[ACCESS]
+    proposal = await body(request, Proposal)
+    before = await state(request)
+    simulation = Simulation(before, access.clock.now(), access.rng)
+    applied: list[Applied] = []
+    simulation.write([lambda tx: applied.append(propose(tx, proposal, simulation.now, access.rng))])
+    await simulation.run(set(applied[0].services))
+    found = outcome(before, simulation, applied[0])
+    found.sentences = sentences(found)
+    return answer(found)

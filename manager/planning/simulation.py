@@ -1,0 +1,173 @@
+"""The cluster as it would go on from a view, if every task starts that is told to and every image is there.
+
+The state is a value, so that going on from a copy costs nothing and touches nothing. What orchestrators,
+allocator and scheduler decide comes from their own functions; this stands in for the agents and for time.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from msgspec.structs import replace
+
+from cluster.objects import Network, Node, Service, Task, TaskStatus
+from cluster.seams import Random
+from cluster.spec import UpdateConfig
+from cluster.states import NodeState, TaskState
+from manager.allocator.claims import Allocations
+from manager.allocator.plan import Key, to_allocate
+from manager.allocator.plan import Plan as AllocatorPlan
+from manager.orchestrator.orchestrator import reconcile
+from manager.orchestrator.reaper import reap
+from manager.orchestrator.replicated import replicas
+from manager.orchestrator.situation import Situation, TaskFactory
+from manager.scheduler import Decision, NodeTable, confirm, decide
+from manager.store import Transaction, View
+
+Write = Callable[[Transaction], None]
+MOST_BATCHES = 40
+"""An update is simulated in at most so many batches, so that big services take no longer than small ones."""
+MOST_ROUNDS = 4000
+
+
+class Simulation:
+    """A state that goes its own way. `view` is how it is, `now` its time in ns."""
+
+    def __init__(self, view: View, now: int, rng: Random) -> None:
+        self.view = view
+        self.now = now
+        self.settled = False
+        self.reasons: dict[str, str] = {}
+        """Why the tasks that have no node have none, by task id."""
+        self._factory = TaskFactory(rng).of(view.cluster())
+        self._wakes: list[int] = []
+
+    def write(self, writes: Iterable[Write]) -> bool:
+        """Make these changes; False when they change nothing."""
+        tx = Transaction(self.view)
+        for write in writes:
+            write(tx)
+        if not tx.changes():
+            return False
+        self.view, _ = tx.commit(self.view.index + 1, self.now)
+        return True
+
+    async def run(self, services: Collection[str]) -> None:
+        """Go on until nothing more happens to these services. Other services only take what becomes free."""
+        for _ in range(MOST_ROUNDS):
+            if not self._round(services):
+                if not self._wakes:
+                    self.settled = True
+                    return
+                self.now = max(self.now + 1, min(self._wakes))
+            await asyncio.sleep(0)  # the manager has other things to do
+
+    def _round(self, services: Collection[str]) -> bool:
+        self._wakes = []
+        decided = [self.write(self._orchestrate(id)) for id in sorted(services)]
+        allocated = self.write(self._allocate(services))
+        placed = self.write(self._schedule())
+        acted = self.write(self._agents(services))
+        return any(decided) or allocated or placed or acted
+
+    # --- the managers' part -------------------------------------------------------------------------------
+
+    def _orchestrate(self, id: str) -> Sequence[Write]:
+        service = self.view.get(Service, id)
+        if service is None:
+            return reap(self.view, id).writes()
+        situation = Situation(
+            service=_in_few_batches(service),
+            tasks=tuple(self.view.tasks_of_service(id)),
+            nodes={node.id: node for node in self.view.all(Node)},
+            version=self.view.index,
+            now=self.now,
+            factory=self._factory,
+        )
+        plan = reconcile(situation)
+        self._wakes += [at for at, _ in plan.waits]
+        return plan.writes()
+
+    def _allocate(self, services: Collection[str]) -> Sequence[Write]:
+        tasks = [task.id for id in services for task in self.view.tasks_of_service(id) if to_allocate(task)]
+        if not tasks:
+            return ()
+        blocked: dict[Key, str] = {}
+        plan = AllocatorPlan(self.view, Allocations.of(self.view), blocked, self.now)
+        plan.allocate_networks([network.id for network in self.view.all(Network)])
+        plan.allocate_services([id for id in services if self.view.get(Service, id) is not None])
+        plan.allocate_tasks(tasks)
+        self.reasons.update({id: reason for (kind, id), reason in blocked.items() if kind is Task})
+        return [] if blocked and not _allocates(self.view, plan, blocked) else plan.writes
+
+    def _schedule(self) -> Sequence[Write]:
+        waiting = [task for task in self.view.all(Task) if _to_place(task)]
+        if not waiting:
+            return ()
+        table = NodeTable(self.view.all(Node), self.view.all(Task), self.view.all(Network))
+        groups: dict[tuple[str, int], list[Task]] = {}
+        writes: list[Write] = []
+        for task in waiting:
+            if task.node_id:
+                writes += self._placed(table, confirm(table, task))
+            else:
+                groups.setdefault((task.service_id, task.spec_version), []).append(task)
+        for group in groups.values():
+            writes += self._placed(table, decide(table, group, self.now))
+        return writes
+
+    def _placed(self, table: NodeTable, decision: Decision) -> list[Write]:
+        """The assignments of a decision, which the table knows of at once, as the scheduler's does."""
+        self.reasons.update({task.id: decision.explanation for task in decision.unplaced})
+        writes: list[Write] = []
+        for placement in decision.placements:
+            self.reasons.pop(placement.task.id, None)
+            assigned = replace(
+                placement.task,
+                node_id=placement.node_id,
+                generic_resources=placement.generic_resources,
+                status=TaskStatus(state=TaskState.ASSIGNED, timestamp=self.now),
+            )
+            table.put_task(assigned)
+            writes.append(_update(assigned))
+        return writes
+
+    # --- the agents' part ---------------------------------------------------------------------------------
+
+    def _agents(self, services: Collection[str]) -> list[Write]:
+        """Tasks on nodes that answer do at once what is desired of them."""
+        up = {node.id for node in self.view.all(Node) if node.status.state == NodeState.READY}
+        tasks = [task for id in services for task in self.view.tasks_of_service(id) if task.node_id in up]
+        return [_update(moved) for task in tasks if (moved := self._obeyed(task)) is not task]
+
+    def _obeyed(self, task: Task) -> Task:
+        state, desired = task.status.state, task.desired_state
+        if state.terminal or state < TaskState.ASSIGNED:
+            return task
+        reached = TaskState.SHUTDOWN if desired.stops else desired
+        if reached <= state:
+            return task
+        running = self.now if reached is TaskState.RUNNING else task.running_at
+        status = TaskStatus(state=reached, timestamp=self.now)
+        return replace(task, status=status, running_at=running)
+
+
+def _update(task: Task) -> Write:
+    return lambda tx: tx.update(task)
+
+
+def _to_place(task: Task) -> bool:
+    return task.status.state is TaskState.PENDING and not task.desired_state.stops
+
+
+def _allocates(view: View, plan: AllocatorPlan, blocked: Collection[Key]) -> bool:
+    """Whether the plan does more than tell tasks why they wait."""
+    return len(plan.writes) > sum(1 for kind, _ in blocked if kind is Task)
+
+
+def _in_few_batches(service: Service) -> Service:
+    """The service with an update that takes at most MOST_BATCHES batches."""
+    config = service.spec.update_config or UpdateConfig(parallelism=1)
+    least = -(-replicas(service) // MOST_BATCHES)
+    if not 0 < config.parallelism < least:
+        return service
+    return replace(service, spec=replace(service.spec, update_config=replace(config, parallelism=least)))
