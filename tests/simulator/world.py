@@ -219,7 +219,7 @@ def _has(node: SimNode, cls: Any) -> bool:
 def simulated(story: Story) -> Iterator[None]:
     """What the real code does in ways that would differ from run to run, replaced: keys and certificates."""
     replaced: list[tuple[Any, str, Any]] = [
-        (authority, "create_root_ca", lambda now: (CERTIFICATE, b"")),
+        (authority, "create_root_ca", lambda now: (CERTIFICATE, b"simulated")),
         (authority, "issue_certificate", lambda ca, csr, **who: b"simulated"),
         (peers, "peer_of_der", http.peer_of_der),
     ]
