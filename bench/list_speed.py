@@ -178,7 +178,7 @@ def run(options: Options) -> Bar:
     if not peers:
         bar.check(False, "nothing to compare with: no dockerd could be had here")
     bar.notes.append(
-        f"{SERVICES} services of {REPLICAS} replicas that wait for a place; one host; the client is a socket and "
+        f"{SERVICES} services of {REPLICAS} replicas that wait for a place; one host; client: a socket and "
         f"a parser of HTTP's head in Python, the same for all; {options.rounds(ROUNDS)} rounds in turn."
     )
     return bar
