@@ -7,10 +7,13 @@ import click
 
 from cluster.errors import InvalidArgument
 from shoal.cli import service_spec
-from shoal.cli.client import EngineError, Json
+from shoal.cli.client import Json
+from shoal.cli.credentials import Credentials
 from shoal.cli.explain import service_explain
 from shoal.cli.logs import log_options, stream_service_logs
 from shoal.cli.output import print_json, say, table
+from shoal.cli.pinning import pin
+from shoal.cli.planning import show
 from shoal.cli.progress import wait_for_service
 from shoal.cli.session import ID_WIDTH, Session, format_option, pass_session
 from shoal.cli.tasks import show_tasks
@@ -46,6 +49,9 @@ def _scalar_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_registry_auth = click.option(
+    "--with-registry-auth", is_flag=True, help="Give the nodes your credential for the image's registry."
+)
 _wait_options = _options(
     click.option("-d", "--detach", is_flag=True, help="Don't wait until it is as asked for."),
     click.option("-q", "--quiet", is_flag=True, help="Wait without showing progress."),
@@ -84,6 +90,7 @@ service.add_command(service_explain)
 @click.option("--health-cmd", help="A command that tells whether the container is healthy.")
 @click.option("--no-healthcheck", is_flag=True, help="Ignore the image's health check.")
 @click.option("--no-resolve-image", is_flag=True, help="Don't pin the image to its present digest.")
+@_registry_auth
 @_scalar_options
 @_wait_options
 @pass_session
@@ -92,33 +99,26 @@ def create(
 ) -> None:
     """Create a service that runs IMAGE [ARGUMENTS…]."""
     spec = service_spec.created(image, arguments, flags)
+    auth = _credential(flags["with_registry_auth"], image)
     if not flags["no_resolve_image"]:
-        _pin(session, spec)
-    answer = session.engine.post("/services/create", spec)
+        pin(session.engine, spec, auth)
+    if session.planning:
+        show(session, {"Services": [spec]})
+        return
+    answer = session.engine.request("POST", "/services/create", body=spec, headers=_headers(auth))
     for warning in answer.get("Warnings") or ():
         say(f"warning: {warning}")
     click.echo(answer["ID"])
     _wait(session, answer["ID"], detach, quiet)
 
 
-def _pin(session: Session, spec: Json) -> None:
-    """Pin the image to the digest that the registry has now, so that all nodes run the same."""
-    container = spec["TaskTemplate"]["ContainerSpec"]
-    image = container["Image"]
-    if "@" in image:
-        return
-    try:
-        found = session.engine.get(f"/distribution/{image}/json")
-    except EngineError as error:
-        say(f"warning: image {image} could not be pinned to a digest, nodes may run different ones: {error}")
-        return
-    container["Image"] = f"{image}@{found['Descriptor']['digest']}"
-    platforms = [
-        {"Architecture": p.get("architecture", ""), "OS": p.get("os", "")}
-        for p in found.get("Platforms") or ()
-    ]
-    if platforms:
-        spec["TaskTemplate"].setdefault("Placement", {})["Platforms"] = platforms
+def _credential(wanted: bool, image: str) -> str:
+    """X-Registry-Auth for the image's registry, if it is to be sent along."""
+    return Credentials.usual().header(image) if wanted else ""
+
+
+def _headers(auth: str) -> dict[str, str]:
+    return {"X-Registry-Auth": auth} if auth else {}
 
 
 def _wait(session: Session, service_id: str, detach: bool, quiet: bool) -> None:
@@ -152,6 +152,7 @@ def _wait(session: Session, service_id: str, detach: bool, quiet: bool) -> None:
 @click.option("--health-cmd", help="A command that tells whether the container is healthy.")
 @click.option("--no-healthcheck", is_flag=True, help="Ignore the image's health check.")
 @click.option("--no-resolve-image", is_flag=True, help="Don't pin a new image to its present digest.")
+@_registry_auth
 @_scalar_options
 @_wait_options
 @pass_session
@@ -168,6 +169,7 @@ def update(
     """Change SERVICE."""
     found = session.service(name)
     query: dict[str, object] = {"version": found["Version"]["Index"]}
+    auth = ""
     if rollback:
         if not found.get("PreviousSpec"):
             raise InvalidArgument(
@@ -182,13 +184,37 @@ def update(
         spec = service_spec.updated(
             found["Spec"], arguments.split() if arguments is not None else None, flags
         )
+        auth = _credential(flags["with_registry_auth"], spec["TaskTemplate"]["ContainerSpec"]["Image"])
         if flags["image"] and not flags["no_resolve_image"]:
-            _pin(session, spec)
-    answer = session.engine.post(f"/services/{found['ID']}/update", spec, **query)
+            pin(session.engine, spec, auth)
+    if session.planning:
+        show(session, {"Services": [found["PreviousSpec"] if rollback else spec]})
+        return
+    path = f"/services/{found['ID']}/update"
+    answer = session.engine.request("POST", path, query=query, body=spec, headers=_headers(auth))
     for warning in (answer or {}).get("Warnings") or ():
         say(f"warning: {warning}")
     click.echo(name)
     _wait(session, found["ID"], detach, quiet)
+
+
+@service.command(name="refresh-auth")
+@click.argument("names", metavar="SERVICE…", nargs=-1, required=True)
+@pass_session
+def refresh_auth(session: Session, names: tuple[str, ...]) -> None:
+    """Give SERVICE your present credential for its image's registry.
+
+    Its tasks go on as they are; tasks to come pull with it.
+    """
+    for name in names:
+        found = session.service(name)
+        image = found["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+        auth = Credentials.usual().header(image)
+        if not auth:
+            raise InvalidArgument(f"no credential for the registry of {image}: log in with `docker login`")
+        path, query = f"/services/{found['ID']}/update", {"version": found["Version"]["Index"]}
+        session.engine.request("POST", path, query=query, body=found["Spec"], headers=_headers(auth))
+        click.echo(name)
 
 
 @service.command()
@@ -204,6 +230,10 @@ def scale(session: Session, targets: tuple[str, ...], detach: bool, quiet: bool)
             raise InvalidArgument(f"{target!r}: write SERVICE=REPLICAS, for example web=5")
         wanted.append((name, int(count)))
     scaled = []
+    if session.planning:
+        specs = [service_spec.with_replicas(session.service(name)["Spec"], count) for name, count in wanted]
+        show(session, {"Services": specs})
+        return
     for name, replicas in wanted:
         found = session.service(name)
         spec = service_spec.with_replicas(found["Spec"], replicas)
@@ -227,10 +257,13 @@ def list_services(session: Session, form: str, quiet: bool) -> None:
     elif form == "json":
         print_json(services)
     else:
-        table(["ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS"], [_row(found) for found in services])
+        table(
+            ["ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS"], [service_row(found) for found in services]
+        )
 
 
-def _row(found: Json) -> list[str]:
+def service_row(found: Json) -> list[str]:
+    """A service's line in a list."""
     spec = found["Spec"]
     status = found.get("ServiceStatus") or {}
     image = spec["TaskTemplate"].get("ContainerSpec", {}).get("Image", "").partition("@")[0]
@@ -257,6 +290,9 @@ def inspect(session: Session, names: tuple[str, ...]) -> None:
 @pass_session
 def rm(session: Session, names: tuple[str, ...]) -> None:
     """Remove services and stop their tasks."""
+    if session.planning:
+        show(session, {"Remove": list(names)})
+        return
     for name in names:
         session.engine.delete(f"/services/{name}")
         click.echo(name)

@@ -27,6 +27,8 @@ class Session:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     stale: bool = False
+    planning: bool = False
+    """Commands that change services only say what that would do (`shoal plan service`)."""
     _names: dict[str, str] = field(default_factory=dict)
 
     @cached_property
