@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from cluster.errors import Conflict
+from worker.logs.attributes import attributes
 from worker.logs.format import LogEntry
 from worker.logs.reader import LogQuery, read_log
 from worker.runtime.inotify import Inotify
@@ -19,6 +20,10 @@ class ContainerLogs:
     def close(self) -> None:
         """End all watches."""
         self._inotify.close()
+
+    def attributes(self, container_id: str) -> dict[str, str]:
+        """What `details` shows before each line. Raises NotFound."""
+        return attributes(self._runtime.get(container_id)[0])
 
     def read(self, container_id: str, query: LogQuery) -> AsyncGenerator[LogEntry, None]:
         """The entries. Raises NotFound for an unknown container, Conflict for one that keeps no log."""

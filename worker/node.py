@@ -9,13 +9,19 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from cluster.log_options import DRIVERS
 from cluster.objects import EngineDescription, NodeDescription
 from cluster.spec import GenericResource, Platform, Resources
+from worker.logs import journald
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 NETWORK_DRIVERS = ("bridge", "host", "null", "overlay")
 VOLUME_DRIVERS = ("local",)
-LOG_DRIVERS = ("json-file", "local", "none")
+
+
+def log_drivers() -> tuple[str, ...]:
+    """The log drivers that containers here may have."""
+    return tuple(name for name in DRIVERS if name != "journald" or journald.available())
 
 
 @functools.cache
@@ -70,7 +76,7 @@ class Machine:
         plugins = (
             *(("Network", name) for name in NETWORK_DRIVERS),
             *(("Volume", name) for name in VOLUME_DRIVERS),
-            *(("Log", name) for name in LOG_DRIVERS),
+            *(("Log", name) for name in log_drivers()),
         )
         return NodeDescription(
             hostname=self.hostname,

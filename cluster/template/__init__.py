@@ -19,7 +19,17 @@ from cluster.template.lexer import TemplateError
 from cluster.template.parser import parse
 from cluster.template.values import Record
 
-__all__ = ["PAYLOAD_FUNCTIONS", "Fields", "Function", "TemplateError", "check", "check_payload", "expand"]
+__all__ = [
+    "PAYLOAD_FUNCTIONS",
+    "Fields",
+    "Function",
+    "Record",
+    "TemplateError",
+    "check",
+    "check_payload",
+    "expand",
+    "render",
+]
 
 PAYLOAD_FUNCTIONS = ("secret", "config", "env")
 """What templates in secrets and configs may call besides."""
@@ -54,11 +64,16 @@ class Fields:
 
 def expand(text: str, fields: Fields, functions: Mapping[str, Function] | None = None) -> str:
     """The text with its templates filled in. Raises TemplateError."""
+    return render(text, fields.record(), functions) if "{{" in text else text
+
+
+def render(text: str, record: Record, functions: Mapping[str, Function] | None = None) -> str:
+    """The text with templates about anything filled in. Raises TemplateError."""
     if "{{" not in text:
         return text
     given = functions or {}
     tree = parse(text, lambda name: name in BUILTINS or name in given)
-    return Evaluator(fields.record(), given).fill(tree)
+    return Evaluator(record, given).fill(tree)
 
 
 def check(text: str, fields: Fields) -> None:

@@ -5,11 +5,10 @@ from urllib.parse import quote_plus
 
 from aiohttp import web
 
-from cluster.engine_json import rfc3339
+from cluster.engine_json import log_time
 from cluster.errors import InvalidArgument, ShoalError
 from cluster.messages import LogChunk, LogRequest
 from cluster.objects import Task
-from cluster.seams import SECOND
 from manager.api.access import ACCESS
 from manager.api.log_follow import follow_service
 from manager.api.lookup import find_service, find_task
@@ -69,21 +68,16 @@ async def _stream(
 
 def _line(chunk: LogChunk, task: Task, *, timestamps: bool, details: bool) -> bytes:
     """One line as dockerd writes it: timestamp, then details, then the text."""
-    prefix = _go_time(chunk.timestamp) + " " if timestamps else ""
+    prefix = log_time(chunk.timestamp) + " " if timestamps else ""
     if details:
-        attributes = (
-            ("com.docker.swarm.node.id", task.node_id),
-            ("com.docker.swarm.service.id", task.service_id),
-            ("com.docker.swarm.task.id", task.id),
-        )
-        prefix += ",".join(f"{key}={quote_plus(value)}" for key, value in attributes) + " "
+        attributes = chunk.attributes | {
+            "com.docker.swarm.node.id": task.node_id,
+            "com.docker.swarm.service.id": task.service_id,
+            "com.docker.swarm.task.id": task.id,
+        }
+        named = (f"{quote_plus(key)}={quote_plus(attributes[key])}" for key in sorted(attributes))
+        prefix += ",".join(named) + " "
     return prefix.encode() + chunk.data
-
-
-def _go_time(nanoseconds: int) -> str:
-    """Log timestamps keep all nine digits, so that columns line up."""
-    seconds, fraction = divmod(nanoseconds, SECOND)
-    return f"{rfc3339(seconds * SECOND)[:-1]}.{fraction:09d}Z"
 
 
 def log_query(request: web.Request, task_ids: tuple[str, ...]) -> LogRequest:
@@ -103,4 +97,5 @@ def log_query(request: web.Request, task_ids: tuple[str, ...]) -> LogRequest:
         tail=-1 if tail == "all" else int(tail),
         stdout=stdout,
         stderr=stderr,
+        details=flag(request, "details"),
     )

@@ -15,6 +15,7 @@ import msgspec
 from cluster import generic_resources
 from cluster.codec import UNREADABLE
 from cluster.errors import InvalidArgument
+from cluster.log_options import check_log_options
 from shoal.daemon.manager_account import manager_account
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -47,6 +48,9 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", fo
     default_runtime: str = "crun"
     manager_user: str = ""
     advertise_addr: str = ""
+    log_driver: str = "json-file"
+    log_opts: dict[str, str] = {}
+    init: bool = False
     node_generic_resources: tuple[str, ...] = ()
 
     @property
@@ -125,6 +129,7 @@ def _check(config: DaemonConfig) -> None:
     if config.default_runtime not in ("crun", "runc"):
         raise InvalidArgument(f"unknown runtime {config.default_runtime!r}: use crun or runc")
     manager_account(config.manager_user)
+    check_log_options(config.log_driver, config.log_opts)
     for label in config.labels:
         if not _label(label)[0]:
             raise InvalidArgument(f"invalid label {label!r}: write key=value")

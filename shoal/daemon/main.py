@@ -56,10 +56,15 @@ _FLAGS_TO_FIELDS = {
     help="This node's new address in its cluster: IP, IP:PORT or interface",
 )
 @click.option("--default-runtime", help="OCI runtime: crun (default) or runc")
+@click.option("--log-driver", help="Log driver of containers that name none (json-file)")
+@click.option("--log-opt", "log_opts", multiple=True, help="Option of the default log driver, key=value")
+@click.option("--init", is_flag=True, default=None, help="Run an init in containers that don't say")
 @click.version_option(package_name="shoal", prog_name="shoald")
 def main(config_file: Path | None, **flags: Any) -> None:
     """Shoal's node daemon: runs containers and serves the Docker Engine API."""
     given = {_FLAGS_TO_FIELDS.get(k, k): v for k, v in flags.items() if v is not None and v != ()}
+    if "log_opts" in given:
+        given["log_opts"] = dict(text.partition("=")[::2] for text in given["log_opts"])
     try:
         config = settings.load(given, config_file)
     except ShoalError as error:

@@ -29,6 +29,7 @@ class TaskLogs:
             entries = self._logs.read(container_id(task_id), query)
         except NotFound:
             return
+        attributes = self._logs.attributes(container_id(task_id)) if request.details else {}
         async for entry in entries:
             yield LogChunk(
                 request=request.request,
@@ -36,4 +37,5 @@ class TaskLogs:
                 timestamp=entry.timestamp,
                 stream=entry.stream,
                 data=entry.data,
+                attributes=attributes,
             )

@@ -60,7 +60,6 @@ def container_config(
     files: Sequence[InMemoryFile],
     template: Template,
     created_at: int,
-    default_log: LogConfig = LogConfig(),  # noqa: B008 (frozen)
 ) -> ContainerConfig:
     """The container of a task. Raises TaskRejected when the spec can't be run."""
     spec = task.spec.container_spec or ContainerSpec()
@@ -105,10 +104,10 @@ def container_config(
         selinux=_selinux(privileges),
         sysctls=spec.sysctls or {},
         ulimits=tuple(Rlimit(name=u.name, soft=u.soft, hard=u.hard) for u in spec.ulimits or ()),
-        init=bool(spec.init),
+        init=spec.init,
         resources=resources(task),
         oom_score_adj=spec.oom_score_adj,
-        log=log_config(task, default_log),
+        log=log_config(task),
         files=tuple(files),
         healthcheck=effective_check(image.config.healthcheck, spec.healthcheck),
         created_at=created_at,
@@ -199,11 +198,11 @@ def resources(task: Task) -> ResourceLimits:
     )
 
 
-def log_config(task: Task, default: LogConfig) -> LogConfig:
+def log_config(task: Task) -> LogConfig:
     """The task's log driver, or the cluster's for tasks that name none, or else the node's."""
     driver = task.spec.log_driver or task.log_driver
     if driver is None or not driver.name:
-        return default
+        return LogConfig(driver="")
     return LogConfig(driver=driver.name, options=driver.options or {})
 
 

@@ -29,7 +29,7 @@ from worker.images.auth import RegistryAuth
 from worker.images.model import Image
 from worker.images.reference import Reference
 from worker.images.store import ImageStore
-from worker.runtime.model import ContainerState, HealthStatus, LogConfig, MountPoint
+from worker.runtime.model import ContainerState, HealthStatus, MountPoint
 from worker.runtime.model import ContainerStatus as RuntimeStatus
 from worker.runtime.runtime import Change, Runtime
 from worker.volumes.mounts import resolve_mounts
@@ -53,10 +53,8 @@ class TaskExecutor:
         configs: Callable[[], Mapping[str, Config]],
         describe: Callable[[], NodeDescription],
         clock: Clock,
-        default_log: LogConfig = LogConfig(),  # noqa: B008 (frozen)
     ) -> None:
         self._images = images
-        self._default_log = default_log
         self._runtime = runtime
         self._network = network
         self._volumes = volumes
@@ -80,9 +78,7 @@ class TaskExecutor:
             files = TaskFiles(task, self._secrets(), self._configs(), variables, template).in_memory()
             mounts = await self._resolve_mounts(task, spec, image, template)
             network = await self._sandbox(task, spec, template)
-            config = container_config(
-                task, image, network, mounts, files, template, self._clock.now(), self._default_log
-            )
+            config = container_config(task, image, network, mounts, files, template, self._clock.now())
             await self._runtime.create(config)
         except OSError as error:
             await self._discard(task)

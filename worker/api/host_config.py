@@ -66,7 +66,7 @@ def host_config(
         "CpuShares": limits.cpu_shares,
         "CpusetCpus": limits.cpuset_cpus,
         "GroupAdd": list(config.groups) or None,
-        "Init": config.init,
+        "Init": bool(config.init),
         "LogConfig": {"Type": config.log.driver, "Config": config.log.options},
         "MaskedPaths": list(MASKED_PATHS),
         "Memory": limits.memory,

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
 from cluster.errors import InvalidArgument
+from cluster.log_options import parse_size
 from cluster.spec import BindOptions, DriverConfig, Mount, TmpfsOptions, VolumeOptions
 from worker.containers.request import HostConfig, Settings
-from cluster.log_options import parse_size
 from worker.runtime.model import ContainerConfig, MountKind, MountPoint
 from worker.volumes.mounts import resolve_mounts
 from worker.volumes.store import VolumeStore

@@ -7,24 +7,18 @@ is told to open a new one (`2 0 0` on its control FIFO), as the kubelet does it.
 import errno
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from cluster.errors import InvalidArgument
+from cluster.log_options import check_log_options, parse_size
 from cluster.seams import SECOND, Clock
 from worker.runtime.model import LogConfig
 
 log = logging.getLogger("shoal.logs")
 
 INTERVAL = SECOND
-DRIVERS = ("json-file", "local", "none")
-_OPTIONS = {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode"}
-_OPTIONS |= {"max-buffer-size"}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
 class RotationPolicy(msgspec.Struct, frozen=True):
@@ -34,38 +28,20 @@ class RotationPolicy(msgspec.Struct, frozen=True):
     max_files: int
 
 
-def parse_size(text: str) -> int:
-    """Docker's sizes: `10m`, `1.5g`, `512`, `64KiB`; bytes."""
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise InvalidArgument(f"invalid size: {text!r}")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
-
-
 def rotation_policy(config: LogConfig) -> RotationPolicy | None:
-    """How to rotate this log; None: never. Refuses unknown drivers and options."""
-    if config.driver not in DRIVERS:
-        raise InvalidArgument(
-            f"logger: no log driver named {config.driver!r} is registered (there are {', '.join(DRIVERS)})"
-        )
-    unknown = sorted(set(config.options) - _OPTIONS)
-    if unknown:
-        raise InvalidArgument(f"unknown log opt {unknown[0]!r} for {config.driver} log driver")
-    size, files = config.options.get("max-size", ""), config.options.get("max-file", "")
+    """How to rotate this log; None: never. Refuses unknown drivers and options.
+
+    Logs that go to journald are kept here, too, as those of the driver `local`: to be read by `docker logs`.
+    """
+    check_log_options(config.driver, config.options)
     if config.driver == "none":
         return None
-    if config.driver == "local":
+    size, files = config.options.get("max-size", ""), config.options.get("max-file", "")
+    if config.driver in ("local", "journald"):
         size, files = size or "20m", files or "5"
-    if files and (not files.isdigit() or files == "0"):
-        raise InvalidArgument(f"invalid value for max-file: {files!r}: a number of at least 1 is needed")
     if not size or size == "-1":
-        if files and int(files) > 1:
-            raise InvalidArgument("max-file has no effect without max-size: give both log opts")
         return None
-    bound = parse_size(size)
-    if bound <= 0:
-        raise InvalidArgument("max-size must be a positive number")
-    return RotationPolicy(bound, int(files or "1"))
+    return RotationPolicy(parse_size(size), int(files or "1"))
 
 
 def reopen(control: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from cluster.errors import InvalidArgument, ShoalError
+from worker.logs.attributes import tag_or_id
 from worker.runtime import (
     apparmor,
     bundle,
@@ -139,9 +140,9 @@ class Launcher:
         (paths.bundle / "config.json").write_bytes(spec)
 
     def _conmon_options(self, config: ContainerConfig, paths: ContainerPaths) -> list[str]:
-        log = "none" if config.log.driver == "none" else f"k8s-file:{paths.log}"
         options = [
-            "-c", config.id, "-u", config.id, "-n", config.id, "-l", log, "--no-sync-log",
+            "-c", config.id, "-u", config.id, "-n", config.name or config.id,
+            *_log_options(config, paths), "--no-sync-log",
             "-p", str(paths.bundle / "pid"), "--conmon-pidfile", str(paths.bundle / "conmon.pid"),
             "--exit-dir", str(self.layout.exits), "--full-attach",
         ]  # fmt: skip
@@ -188,6 +189,15 @@ class Launcher:
             doomed = paths.home.with_name(f"{id.partition('.')[0]}.removed")
             paths.home.rename(doomed)
             rootfs.remove_tree(doomed)
+
+
+def _log_options(config: ContainerConfig, paths: ContainerPaths) -> list[str]:
+    file = f"k8s-file:{paths.log}"
+    if config.log.driver == "none":
+        return ["-l", "none"]
+    if config.log.driver == "journald":
+        return ["-l", "journald", "--log-tag", tag_or_id(config), "-l", file]
+    return ["-l", file]
 
 
 def check_mounts(config: ContainerConfig) -> None:

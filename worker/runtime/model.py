@@ -95,7 +95,7 @@ class ResourceLimits(Struct, frozen=True):
 
 
 class LogConfig(Struct, frozen=True):
-    """Log driver (`json-file`, `local`, `none`) with Docker's options `max-size` and `max-file`."""
+    """Log driver (`json-file`, `local`, `none`, `journald`; empty: the node's) with Docker's options."""
 
     driver: str = "json-file"
     options: dict[str, str] = {}
@@ -161,7 +161,7 @@ class ContainerConfig(Struct, frozen=True):
     selinux: dict[str, str] = {}  # user, role, type, level: what is asked for
     sysctls: dict[str, str] = {}
     ulimits: tuple[Rlimit, ...] = ()
-    init: bool = False
+    init: bool | None = False  # None: as the node does by default
     resources: ResourceLimits = ResourceLimits()
     oom_score_adj: int = 0
     log: LogConfig = LogConfig()

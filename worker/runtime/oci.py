@@ -16,6 +16,8 @@ import msgspec
 
 from cluster.errors import Conflict, InvalidArgument
 from cluster.seams import Clock
+from worker.logs import journald
+from worker.logs.attributes import tag
 from worker.logs.format import LogEntry
 from worker.logs.reader import LogQuery, read_log
 from worker.logs.rotation import LogRotator, RotationPolicy, rotation_policy
@@ -35,6 +37,7 @@ from worker.runtime.model import (
     ExecResult,
     Health,
     HealthStatus,
+    LogConfig,
     ResourceLimits,
     without_data,
 )
@@ -59,7 +62,8 @@ class OCIRuntime:
 
     `cgroup_parent` is the cgroup path that all containers get theirs in. `workers` bounds how many containers
     are started at the same time: more threads than that only take CPU from each other. `open_files` is the
-    soft limit of open files that containers get by default, when it is not this process's own.
+    soft limit of open files that containers get by default, when it is not this process's own. `default_log`
+    is for containers that name no log driver, `default_init` for those that don't say if they want an init.
     """
 
     def __init__(
@@ -74,7 +78,10 @@ class OCIRuntime:
         workers: int = 4,
         cgroups: Cgroups | None = None,
         open_files: int | None = None,
+        default_log: LogConfig | None = None,
+        default_init: bool = False,
     ) -> None:
+        self.default_log, self.default_init = default_log or LogConfig(), default_init
         self._layout = Layout(root.absolute(), run.absolute())
         self._clock = clock
         programs = Programs(find_program(conmon), find_program(runtime), self._layout.run / "oci")
@@ -157,7 +164,14 @@ class OCIRuntime:
         launch.check_mounts(config)
         if config.stop_signal:
             parse_signal(config.stop_signal)
+        if not config.log.driver:
+            config = msgspec.structs.replace(config, log=self.default_log)
+        if config.init is None:
+            config = msgspec.structs.replace(config, init=self.default_init)
+        if config.log.driver == "journald":
+            journald.must_be_available()
         policy = rotation_policy(config.log)
+        tag(config)
         creating = asyncio.ensure_future(self._threaded(self._create, config))
         try:
             await asyncio.shield(creating)

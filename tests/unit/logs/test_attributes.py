@@ -1,0 +1,42 @@
+"""What `docker logs --details` shows, from a container's log options."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.template import TemplateError
+from worker.logs.attributes import attributes, in_a_line, tag
+from worker.runtime.model import ContainerConfig, LogConfig
+
+
+def config(**options: str) -> ContainerConfig:
+    return ContainerConfig(
+        id="ab" * 32,
+        args=("run", "it"),
+        layers=(Path("/l"),),
+        name="web.1.xyz",
+        image_id="sha256:" + "cd" * 32,
+        image_name="nginx:1",
+        labels={"tier": "front", "team": "blue", "other": "x"},
+        env=("REGION=eu", "RELEASE=7,a", "HOME=/root"),
+        log=LogConfig(options={key.replace("_", "-"): value for key, value in options.items()}),
+    )
+
+
+def test_none_unless_asked_for() -> None:
+    assert attributes(config()) == {}
+    assert tag(config()) == "ab" * 6
+
+
+def test_labels_variables_and_tag() -> None:
+    found = attributes(
+        config(labels="tier,none", env="REGION", env_regex="^REL", tag="{{.Name}}/{{.ImageName}}")
+    )
+    assert found == {"tier": "front", "REGION": "eu", "RELEASE": "7,a", "tag": "web.1.xyz/nginx:1"}
+    assert in_a_line(found) == "REGION=eu,RELEASE=7%2Ca,tag=web.1.xyz%2Fnginx%3A1,tier=front"
+    assert attributes(config(labels_regex="^te")) == {"team": "blue"}
+
+
+def test_a_bad_tag() -> None:
+    with pytest.raises(TemplateError):
+        tag(config(tag="{{.Nope}}"))

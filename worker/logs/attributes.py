@@ -1,0 +1,59 @@
+"""What a container's log options add to each line, for `docker logs --details`: labels, variables, a tag."""
+
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote_plus
+
+from cluster.template import Record, TemplateError, render
+from worker.runtime.model import ContainerConfig
+
+DEFAULT_TAG = "{{.ID}}"
+_ENGINE = "docker"  # what `.DaemonName` says in dockerd
+
+
+def attributes(config: ContainerConfig) -> dict[str, str]:
+    """The attributes, by name. A tag counts only when one is asked for, as with dockerd's json-file."""
+    options = config.log.options
+    variables = dict(item.partition("=")[::2] for item in config.env)
+    found = _chosen(config.labels, options, "labels") | _chosen(variables, options, "env")
+    if options.get("tag"):
+        found["tag"] = tag(config)
+    return found
+
+
+def tag(config: ContainerConfig) -> str:
+    """The log's tag, its template filled in. Raises TemplateError."""
+    image = config.image_id.removeprefix("sha256:")
+    fields = Record(
+        ID=config.id[:12],
+        FullID=config.id,
+        Name=config.name,
+        ImageID=image[:12],
+        ImageFullID=config.image_id,
+        ImageName=config.image_name,
+        DaemonName=_ENGINE,
+        Command=" ".join(config.args),
+    )
+    return render(config.log.options.get("tag") or DEFAULT_TAG, fields)
+
+
+def tag_or_id(config: ContainerConfig) -> str:
+    """The tag, or the short id when its template can't be filled in any more."""
+    try:
+        return tag(config)
+    except TemplateError:
+        return config.id[:12]
+
+
+def in_a_line(found: Mapping[str, str]) -> str:
+    """As dockerd writes them before a line, in the order of their names."""
+    return ",".join(f"{quote_plus(key)}={quote_plus(found[key])}" for key in sorted(found))
+
+
+def _chosen(values: Mapping[str, str], options: Mapping[str, str], which: str) -> dict[str, str]:
+    names: Iterable[str] = filter(None, options.get(which, "").split(","))
+    found = {name: values[name] for name in names if name in values}
+    if pattern := options.get(f"{which}-regex"):
+        expression = re.compile(pattern)
+        found |= {name: value for name, value in values.items() if expression.search(name)}
+    return found
