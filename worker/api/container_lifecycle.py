@@ -98,7 +98,8 @@ class _Handlers:
 
     async def remove(self, request: web.Request) -> web.Response:
         if flag(request, "link"):
-            raise InvalidArgument("links are removed with their container")
+            await self._containers.unlink(_name(request))
+            return web.Response(status=204)
         await self._containers.remove(
             _name(request), force=flag(request, "force"), volumes=flag(request, "v")
         )

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from cluster.errors import Conflict, InvalidArgument, NotFound, ShoalError
 from cluster.ids import new_container_id
 from cluster.seams import Clock, Random
-from worker.containers import mounts, networks, settings
+from worker.containers import links, mounts, networks, settings
 from worker.containers.attach import Attachments
 from worker.containers.attachable import Attachable, NoCluster
 from worker.containers.execs import Execs
@@ -92,7 +92,7 @@ class Containers:
             )
             record = Record(
                 settings=replace(completed, hostname=self._hostname(request, identifier)),
-                host=host,
+                host=replace(host, links=links.kept(host.links or (), name, self.find) or None),
                 endpoints=endpoints,
             )
             config = settings.container_config(identifier, name, image, record, points, self._clock.now())
@@ -155,6 +155,18 @@ class Containers:
         self._engine.volumes.release(config.id, remove_anonymous=volumes)
         self._locks.pop(config.id, None)
         self._seen.pop(config.id, None)
+
+    async def unlink(self, name: str) -> None:
+        """Take a link from a container; `name` is CONTAINER/ALIAS."""
+        owner, _, alias = name.strip("/").partition("/")
+        config, _ = self.find(owner)
+        record = _standalone(config)
+        left = [text for text in record.host.links or () if links.parse(text).alias != alias]
+        if len(left) == len(record.host.links or ()):
+            raise NotFound(f"no such link: {name}")
+        async with self._locks[config.id]:
+            changed = replace(record, host=replace(record.host, links=left or None))
+            await self._runtime.reconfigure(with_record(self._runtime.get(config.id)[0], changed))
 
     async def rename(self, name: str, new: str) -> None:
         """Give a container another name."""

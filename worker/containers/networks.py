@@ -9,6 +9,7 @@ from cluster.dataplane import Protocol
 from cluster.errors import Conflict, InvalidArgument, NotFound, ShoalError
 from netplane.errors import PortUnavailable
 from netplane.model import DNS, HostPort, Mode, Sandbox, SandboxSpec
+from worker.containers import links
 from worker.containers.attachable import Attachable
 from worker.containers.record import Record, record_of
 from worker.containers.request import CreateRequest, HostConfig, PortBinding, Settings
@@ -152,6 +153,11 @@ class Networks:
         )
         if settings.network_disabled:
             spec = replace(spec, mode=Mode.NONE)
+        variables: tuple[str, ...] = ()
+        if mode == "bridge" and host.links:
+            sandboxes = self._engine.network.sandboxes()
+            entries, variables = links.resolve(host.links, config.name, self._find, sandboxes.get)
+            spec = replace(spec, extra_hosts=(*spec.extra_hosts, *entries))
         if spec.mode is Mode.PRIVATE:
             sandbox = await self._private(spec, config, record)
         else:
@@ -163,6 +169,7 @@ class Networks:
             hosts=sandbox.hosts,
             hostname=own_name,
             namespaces=namespaces,
+            env=(*(text for text in settings.env or () if "=" in text), *variables),
         )
 
     async def _private(self, spec: SandboxSpec, config: ContainerConfig, record: Record) -> Sandbox:
@@ -200,6 +207,7 @@ class Networks:
             hosts=other.hosts,
             hostname=other.hostname,
             namespaces=namespaces,
+            env=config.env,
         )
 
     def _namespaces(self, host: HostConfig) -> dict[str, str]:

@@ -296,6 +296,7 @@ def with_network(
     hosts: str,
     hostname: str,
     namespaces: Mapping[str, str],
+    env: tuple[str, ...],
 ) -> ContainerConfig:
     """The config for one start."""
     return replace(
@@ -305,4 +306,5 @@ def with_network(
         hosts=hosts,
         hostname=hostname,
         namespaces=dict(namespaces),
+        env=env,
     )

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from cluster.errors import InvalidArgument
 from worker.runtime import rootfs, syscalls
 from worker.runtime.directory import Layout
 from worker.runtime.model import ContainerConfig, ContainerState, MountKind
@@ -63,8 +64,10 @@ def _bind_mounts(config: ContainerConfig, root: rootfs.Root) -> None:
         if point.kind not in (MountKind.BIND, MountKind.VOLUME) or point.source is None:
             continue
         try:
+            if point.source.is_dir():
+                root.make_directories(point.target)  # as its start would
             place = root.open(point.target, os.O_PATH)
-        except OSError:
+        except (OSError, InvalidArgument):
             continue
         try:
             syscalls.mount(str(point.source), f"/proc/self/fd/{place}", "", syscalls.MS_BIND)
