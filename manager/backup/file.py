@@ -153,7 +153,7 @@ def read_backup(read: Callable[[int], bytes], secret: str) -> Contents:
     except (sealing.Damaged, snapshot.DamagedSnapshot) as error:
         raise DamagedBackup(f"the backup is damaged: {error}") from error
     cluster = state.view.cluster()
-    if cluster is None or cluster.id != head.cluster_id or not cluster.root_ca.key:
+    if cluster is None or cluster.id != head.cluster_id or not cluster.root_ca.certificate:
         raise DamagedBackup("the backup lacks the cluster, or its CA")
     return Contents(head, state.view)
 

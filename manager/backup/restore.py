@@ -3,6 +3,7 @@
 Everything is made in a directory of its own, which then takes the place of the real one at once.
 """
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -14,7 +15,8 @@ from cluster.seams import Clock, Random
 from cluster.spec import NodeSpec
 from cluster.states import NodeState, Role
 from manager.backup.file import Contents
-from manager.ca.authority import sign
+from manager.ca.authority import issue
+from manager.ca.external import ExternalCAs, https
 from manager.ca.roles import leave_behind
 from manager.ca.root import trusted, wanted_tls
 from manager.keys.locks import Lock, lock_of
@@ -49,12 +51,16 @@ def restore(
     """Write a manager's Raft state into the empty directory; returns its new identity.
 
     The node is new, so that no vote of an old manager binds it. The old managers stay known, as workers, as
-    after `--force-new-cluster`. With autolock its keys are locked from the first. Raises OSError.
+    after `--force-new-cluster`. With autolock its keys are locked from the first. A CA outside the cluster
+    is asked for the certificate. For a thread without an event loop. Raises OSError, Unavailable.
     """
     cluster, node_id = contents.cluster, new_id(random)
     generation = cluster.generation + 1
     key, csr = create_csr()
-    certificate = sign(cluster, csr, node_id=node_id, role=Role.MANAGER, now=clock.now())
+    outside = ExternalCAs(https(lambda: None))
+    certificate = asyncio.run(
+        issue(cluster, csr, outside, node_id=node_id, role=Role.MANAGER, now=clock.now())
+    )
     index = max(contents.view.index, 1) + 1
     tx = Transaction(contents.view)
     host = place.advertise.rpartition(":")[0]

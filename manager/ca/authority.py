@@ -125,6 +125,24 @@ def sign(cluster: Cluster, csr: bytes, *, node_id: str, role: Role, now: int) ->
     return certificate + root.intermediate
 
 
+async def issue(
+    cluster: Cluster, csr: bytes, external: ExternalCAs, *, node_id: str, role: Role, now: int
+) -> bytes:
+    """A node's certificate, and what vouches for it: by an external CA if there is one for the root.
+
+    Raises InvalidArgument, Unavailable.
+    """
+    root = signing(cluster.root_ca)
+    cas = externals(cluster, root.certificate)
+    if not cas and root.key:
+        return sign(cluster, csr, node_id=node_id, role=role, now=now)
+    checked_request(csr)
+    certificate = await external.sign(
+        cas, root.certificate, csr, node_id=node_id, role=role, cluster_id=cluster.id, now=now
+    )
+    return certificate + root.intermediate
+
+
 class Authority:
     """Admits nodes and renews their certificates, on the store."""
 
@@ -237,19 +255,9 @@ class Authority:
         )
 
     async def issue(self, cluster: Cluster, csr: bytes, *, node_id: str, role: Role) -> bytes:
-        """A node's certificate, and what vouches for it: by an external CA if there is one for the root.
-
-        Raises InvalidArgument, Unavailable.
-        """
-        root, now = signing(cluster.root_ca), self._clock.now()
-        cas = externals(cluster, root.certificate)
-        if not cas and root.key:
-            return sign(cluster, csr, node_id=node_id, role=role, now=now)
-        checked_request(csr)
-        certificate = await self.external.sign(
-            cas, root.certificate, csr, node_id=node_id, role=role, cluster_id=cluster.id, now=now
-        )
-        return certificate + root.intermediate
+        """As the function of that name, now."""
+        now = self._clock.now()
+        return await issue(cluster, csr, self.external, node_id=node_id, role=role, now=now)
 
     async def at_founding(self, cluster: Cluster, spec: ClusterSpec) -> Cluster:
         """A new cluster with the root CA that it is to have: the external CA's, if there is one.

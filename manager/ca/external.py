@@ -107,13 +107,14 @@ def _certificate(content: bytes) -> bytes:
     return answer.result.certificate.encode()
 
 
-def https(identity: Callable[[], Identity]) -> Post:
-    """Over HTTPS, with this manager's certificate for CAs that ask for one."""
+def https(identity: Callable[[], Identity | None]) -> Post:
+    """Over HTTPS, with this manager's certificate, if it has one, for CAs that ask for it."""
 
     async def post(url: str, content: bytes, roots: bytes) -> bytes:
         context = ssl.create_default_context()
         context.load_verify_locations(cadata=roots.decode())
-        load_chain(context, identity())
+        if (own := identity()) is not None:
+            load_chain(context, own)
         headers = {"Content-Type": "application/json"}
         try:
             async with (

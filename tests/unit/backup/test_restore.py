@@ -1,5 +1,6 @@
 """A manager that begins with a restored state: it leads alone, has all of it, and knows the old nodes."""
 
+import asyncio
 import io
 import random
 from pathlib import Path
@@ -30,7 +31,9 @@ def old_cluster() -> Contents:
 async def test_the_restored_manager_leads_alone_with_all_of_the_state(tmp_path: Path) -> None:
     contents, clock = old_cluster(), SystemClock()
     place = Place("192.0.2.9:2377", "192.0.2.9")
-    made = restore(contents, place, tmp_path / "raft", SystemDisk(), clock, random.Random(3))
+    made = await asyncio.to_thread(
+        restore, contents, place, tmp_path / "raft", SystemDisk(), clock, random.Random(3)
+    )
     peer = check_identity(made.identity, clock.now())
     assert (peer.node_id, peer.role, peer.cluster_id) == (made.node_id, Role.MANAGER, contents.cluster.id)
     assert made.node_id not in {node.id for node in contents.view.all(Node)}
