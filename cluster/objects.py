@@ -91,6 +91,22 @@ class NodeTLSInfo(Record, frozen=True):
     issuer_public_key: bytes = b""
 
 
+class ContainerAttachment(Record, frozen=True):
+    """The place of a container that belongs to no service in an attachable network, on the node that runs it.
+
+    `address` ("a.b.c.d/prefix") is empty until it is allocated; `error` says why it can't be. `wanted` is the
+    address that the user asked for.
+    """
+
+    container_id: str
+    network_id: str
+    name: str = ""
+    aliases: tuple[str, ...] = ()
+    wanted: str = ""
+    address: str = ""
+    error: str = ""
+
+
 class Node(StoreObject, frozen=True):
     """A machine in the cluster. `role` is what its certificate says; `spec.role` what it should be."""
 
@@ -103,6 +119,7 @@ class Node(StoreObject, frozen=True):
     data_path_address: str = ""  # where VXLAN frames for this node go
     attachments: dict[str, str] = {}  # network id → this node's own address in it (the ingress address)
     tls: NodeTLSInfo = NodeTLSInfo()
+    containers: tuple[ContainerAttachment, ...] = ()
 
 
 # --- service ------------------------------------------------------------------------------------------

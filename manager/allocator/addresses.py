@@ -80,6 +80,18 @@ class AddressPool:
         """The address handed out last, so that the next one comes after it."""
         self._next = number + 1
 
+    def this_one(self, text: str) -> str | None:
+        """An address that somebody wants, as "a.b.c.d/prefix"; None if it can't be handed out at all."""
+        try:
+            address = ipaddress.IPv4Address(text.partition("/")[0])
+        except ValueError:
+            return None
+        for first, _, prefix in self._ranges:
+            subnet = ipaddress.IPv4Network((first, prefix), strict=False)
+            if address in subnet and int(address) not in self._reserved:
+                return f"{address}/{prefix}"
+        return None
+
     def next_free(self, used: Collection[int]) -> str | None:
         """The next address, as "a.b.c.d/prefix", that is neither used nor reserved; None when all are."""
         if len(used) >= self.size:

@@ -66,7 +66,7 @@ class Allocator:
                         self._again(key)
                 case Task() if event.new is not None and to_allocate(obj) and key not in self._blocked:
                     self._todo[key] = None
-                case Node() if event.new is not None and event.old is None:
+                case Node() if event.new is not None and (event.old is None or _waits(obj)):
                     self._again(key)
         if self._state.released != self._released:
             self._released = self._state.released
@@ -124,6 +124,11 @@ class Allocator:
 
         await self._store.update_retrying(create)
         return True
+
+
+def _waits(node: Node) -> bool:
+    """Whether containers of the node wait for their addresses."""
+    return any(not each.address and not each.error for each in node.containers)
 
 
 def _ids(keys: Iterable[Key], cls: type) -> list[str]:

@@ -40,6 +40,9 @@ def _claims(obj: StoreObject) -> Iterable[Claim]:
     elif isinstance(obj, Node):
         for network_id, address in obj.attachments.items():
             yield ADDRESS, network_id, address_number(address)
+        for container in obj.containers:
+            if container.address:
+                yield ADDRESS, container.network_id, address_number(container.address)
     elif isinstance(obj, Network) and obj.vni:
         yield VNI, "", obj.vni
 
@@ -125,6 +128,14 @@ class Allocations:
         an object with it is `put`."""
         pool = self._pools.get(network_id)
         return pool.next_free(self._used.get(network_id, ())) if pool is not None else None
+
+    def wanted_address(self, network_id: str, text: str) -> str | None:
+        """The address of the network that somebody wants, if it can be handed out and is free."""
+        pool = self._pools.get(network_id)
+        address = pool.this_one(text) if pool is not None else None
+        if address is None or address_number(address) in self._used.get(network_id, ()):
+            return None
+        return address
 
     def capacity(self, network_id: str) -> int:
         """How many addresses the network can hand out in all."""

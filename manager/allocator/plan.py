@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from cluster.codec import carried
 from cluster.errors import InvalidArgument, ShoalError, Unavailable
 from cluster.objects import (
+    ContainerAttachment,
     Endpoint,
     Network,
     NetworkAttachment,
@@ -68,7 +69,7 @@ class Plan:
                 self.blocked[(Network, id)] = str(error)
 
     def allocate_nodes(self, ids: Iterable[str]) -> None:
-        """Give these nodes their address in the ingress network."""
+        """Give these nodes their address in the ingress network, and their containers theirs."""
         ingress = self._current(networks.ingress_network(self.view))
         for id in ids:
             node = self.view.get(Node, id)
@@ -82,6 +83,32 @@ class Plan:
                     self._allocate(node, replace(node, attachments=attachments), _write_node)
             except ShoalError as error:
                 self.blocked[(Node, id)] = str(error)
+            self._allocate_containers(id)
+
+    def _allocate_containers(self, node_id: str) -> None:
+        """The addresses of containers that belong to no service; who asked for them hears why not."""
+        node = self._current(self.view.get(Node, node_id))
+        waiting = [each for each in node.containers if not each.address and not each.error] if node else []
+        for container in waiting:
+            placed = self._placed(container)
+            now = self._current(node)
+            assert now is not None, "its containers were just read"
+            containers = tuple(placed if each is container else each for each in now.containers)
+            self._allocate(now, replace(now, containers=containers), _write_node)
+
+    def _placed(self, container: ContainerAttachment) -> ContainerAttachment:
+        network = self._current(self.view.get(Network, container.network_id))
+        try:
+            if network is None:
+                raise Unavailable("the network was removed")
+            if not container.wanted:
+                return replace(container, address=self._address(network, None))
+            address = self.state.wanted_address(network.id, container.wanted)
+            if address is None:
+                raise Unavailable(f"address {container.wanted} is taken, or not one of the network's")
+            return replace(container, address=address)
+        except ShoalError as error:
+            return replace(container, error=str(error))
 
     def allocate_services(self, ids: Iterable[str]) -> None:
         """Give these services their ports and virtual addresses."""
@@ -234,7 +261,12 @@ def _write_node(old: Node, new: Node) -> Write:
     def write(transaction: Transaction) -> None:
         stored = transaction.get(Node, old.id)
         if stored is not None:
-            transaction.update(replace(stored, attachments=new.attachments))
+            placed = {(each.container_id, each.network_id): each for each in new.containers}
+            containers = tuple(
+                each if each.address else placed.get((each.container_id, each.network_id), each)
+                for each in stored.containers
+            )
+            transaction.update(replace(stored, attachments=new.attachments, containers=containers))
 
     return write
 

@@ -5,7 +5,7 @@ from aiohttp import web
 from cluster.engine_json import network_json
 from cluster.errors import Conflict, Forbidden, InvalidArgument
 from cluster.ids import new_id
-from cluster.objects import Network, Service
+from cluster.objects import Network, Node, Service
 from cluster.spec import NetworkSpec
 from cluster.states import TaskState
 from cluster.validate import check_network, check_subnets_free
@@ -99,4 +99,8 @@ def user_of(view: View, network: Network) -> str | None:
             continue  # it is on its way out: a stack is removed and deployed again at once
         if not task.desired_state.stops and task.status.state <= TaskState.RUNNING:
             return f"task {task.id}"
+    for node in view.all(Node):
+        for container in node.containers:
+            if container.network_id == network.id:
+                return f"container {container.name} on node {node.description.hostname}"
     return None

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from cluster.dataplane import DataplaneChanges, EndpointRecord, NetworkRecord, PeerRecord, ServiceRecord
 from cluster.messages import Assignments
-from cluster.objects import Config, Secret, Task
+from cluster.objects import Config, Node, Secret, Task
 from cluster.states import TaskState
 from manager.dispatcher.dataplane import DataplaneIndex, Delta
 from manager.store import View
@@ -112,6 +112,9 @@ class Told:
             removed_tasks = [id for id in self.tasks if id not in now]
             self.tasks = now
             used = needs(now, index.ingress)
+            node = view.get(Node, self.node_id)
+            containers = node.containers if node is not None else ()
+            used.networks.update(each.network_id for each in containers if each.address)
             found_secrets = [secret for id in sorted(used.secrets) if (secret := view.get(Secret, id))]
             found_configs = [config for id in sorted(used.configs) if (config := view.get(Config, id))]
             secrets = [secret for secret in found_secrets if self.secrets.get(secret.id) != secret.version]

@@ -90,6 +90,23 @@ def endpoint_records(view: View, task: Task) -> dict[str, EndpointRecord]:
     }
 
 
+def container_records(node: Node) -> dict[tuple[str, str], EndpointRecord]:
+    """The endpoints of a node's containers that belong to no service, by network and container id."""
+    return {
+        (each.network_id, each.container_id): EndpointRecord(
+            network_id=each.network_id,
+            task_id=each.container_id,
+            task_name=each.name,
+            service_id="",
+            node_id=node.id,
+            address=each.address,
+            aliases=each.aliases,
+        )
+        for each in node.containers
+        if each.address
+    }
+
+
 def service_records(view: View, service: Service) -> dict[str, ServiceRecord]:
     """A service's records by network id: where it has a VIP, and where its spec attaches it (dnsrr)."""
     endpoint = service.endpoint
@@ -126,6 +143,10 @@ def records(view: View, network_id: str) -> NetworkRecords:
         endpoint = endpoint_records(view, task).get(network_id)
         if endpoint is not None:
             found.endpoints[task.id] = endpoint
+    for node in view.all(Node):
+        for (where, container_id), place in container_records(node).items():
+            if where == network_id:
+                found.endpoints[container_id] = place
     for service in view.all(Service):
         record = service_records(view, service).get(network_id)
         if record is not None:
@@ -168,6 +189,7 @@ class DataplaneIndex:
         self.ingress = ingress_networks(view)
         self._of_task: dict[str, dict[str, EndpointRecord]] = {}
         self._of_service: dict[str, dict[str, ServiceRecord]] = {}
+        self._of_node: dict[str, dict[tuple[str, str], EndpointRecord]] = {}
         delta = Delta()
         for network in view.all(Network):
             self._network(view, network.id, delta)
@@ -175,6 +197,8 @@ class DataplaneIndex:
             self._service(view, service.id, delta)
         for task in view.all(Task):
             self._task(view, task.id, delta)
+        for node in view.all(Node):
+            self._containers(node, node.id, delta)
 
     def endpoint(self, key: tuple[str, str]) -> EndpointRecord | None:
         """The record of (network, task), if there is one."""
@@ -236,8 +260,30 @@ class DataplaneIndex:
             delta.networks.add(network_id)
         self._forget_if_empty(network_id)
 
+    def _containers(self, node: Node | None, node_id: str, delta: Delta) -> None:
+        now = container_records(node) if node is not None else {}
+        before = self._of_node.get(node_id, {})
+        if now == before:
+            return
+        for key in {**before, **now}:
+            if before.get(key) == now.get(key):
+                continue
+            network_id, container_id = key
+            delta.endpoints.add(key)
+            known = self.networks.setdefault(network_id, NetworkRecords())
+            if key in now:
+                known.endpoints[container_id] = now[key]
+            else:
+                known.endpoints.pop(container_id, None)
+                self._forget_if_empty(network_id)
+        if now:
+            self._of_node[node_id] = now
+        else:
+            del self._of_node[node_id]
+
     def _node(self, view: View, node_id: str, delta: Delta) -> None:
         node = view.get(Node, node_id)
+        self._containers(node, node_id, delta)
         record = peer_record(node) if node is not None else None
         if self.peers.get(node_id) == record:
             return

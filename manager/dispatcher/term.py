@@ -305,6 +305,8 @@ class Term:
                 session.close(Removed(message=REMOVED))
         elif session is not None and isinstance(event.old, Node) and event.old.spec.role != node.spec.role:
             session.send(RoleChanged(role=node.spec.role.value))
+        if session is not None and isinstance(event.old, Node) and event.old.containers != node.containers:
+            session.tasks_touched = True  # its networks may be others
         self._managers_maybe_changed()
 
     def _managers_maybe_changed(self) -> None:

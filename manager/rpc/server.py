@@ -15,7 +15,7 @@ from manager.api.app import MAX_BODY, Handler, engine_app, errors, on_the_leader
 from manager.api.request import answer, body
 from manager.ca.authority import Authority
 from manager.dispatcher.channel import PeerIdentity
-from manager.rpc import health
+from manager.rpc import attachments, health
 from manager.rpc.leader import Barrier
 from manager.rpc.membership import Membership, admit_manager, dismiss_manager
 from manager.rpc.peers import certificate_of, require_manager, require_node
@@ -56,6 +56,7 @@ def port_app(port: Port) -> web.Application:
     app.router.add_get("/raft/health", health.own)
     app.router.add_post("/raft/join/{node_id}", handlers.own(on_the_leader(handlers.raft_join)))
     app.router.add_post("/raft/leave/{node_id}", handlers.own(on_the_leader(handlers.raft_leave)))
+    attachments.routes(app, handlers.own_node, _FORWARD)
     app.router.add_post(f"{_FORWARD}/join", on_the_leader(handlers.join))
     app.router.add_post(f"{_FORWARD}/raft/join/{{node_id}}", on_the_leader(handlers.raft_join))
     app.router.add_post(f"{_FORWARD}/raft/leave/{{node_id}}", on_the_leader(handlers.raft_leave))
@@ -148,6 +149,17 @@ class _Handlers:
             peer = self._manager(request)
             if request.match_info["node_id"] != peer.node_id:
                 raise Forbidden(f"manager {peer.node_id} may join and leave for itself only")
+            return await handler(request)
+
+        return check
+
+    def own_node(self, handler: Handler) -> Handler:
+        """As `own`, for any node."""
+
+        async def check(request: web.Request) -> web.StreamResponse:
+            peer = self._node(request)
+            if request.match_info["node_id"] != peer.node_id:
+                raise Forbidden(f"node {peer.node_id} may attach containers of its own only")
             return await handler(request)
 
         return check

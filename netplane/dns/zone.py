@@ -54,7 +54,10 @@ def build_zone(
         address = bare(endpoint.address)
         add(endpoint.task_name, (address,))
         pointers[address] = f"{endpoint.task_name}.{network}"
-        if endpoint.aliases:
+        if endpoint.aliases and not endpoint.service_id:  # a container's own
+            for alias in endpoint.aliases:
+                add(alias, (address,))
+        elif endpoint.aliases:
             aliases.setdefault(endpoint.service_id, set()).update(endpoint.aliases)
     for service in services:
         tasks = serving(service.service_id)

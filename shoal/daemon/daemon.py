@@ -19,6 +19,7 @@ from manager.guard import Bounds, Guard, calm_accepts
 from netplane.plane import NetPlane
 from shoal.daemon import cluster_api, listeners
 from shoal.daemon.agent_runner import AgentRunner
+from shoal.daemon.attachments import Attachments
 from shoal.daemon.config import DaemonConfig
 from shoal.daemon.events_api import ClusterEvents, EventsAPI, LocalEvents, Source
 from shoal.daemon.manager_account import manager_account
@@ -94,7 +95,8 @@ class Daemon:
             stack.push_async_callback(node.stop)
             await node.start()
             guard = Guard(Bounds().within(OPEN_FILES_SHARE))
-            standalone = Containers(engine, self._clock, self._rng)
+            attachments = Attachments(engine, store, lambda: node.membership, self._clock)
+            standalone = Containers(engine, self._clock, self._rng, attachments)
             app = self._app(engine, standalone, node, proxy, guard)
             await listeners.serve(app, self._config, stack, guard)
             log.info("shoald is up", extra={"data_root": str(engine.data_root)})
@@ -104,7 +106,14 @@ class Daemon:
             telling = self._systemd.run(watch.well, lambda: _status(engine, node))
             try:
                 await _until(
-                    stop, node.run(), health.run(), standalone.run(), agents.failed, watch.run(), telling
+                    stop,
+                    node.run(),
+                    health.run(),
+                    standalone.run(),
+                    attachments.run(),
+                    agents.failed,
+                    watch.run(),
+                    telling,
                 )
             finally:
                 self._systemd.stopping()

@@ -284,6 +284,11 @@ class SwarmNode(Renewal, Recovery):
         return NodeState(self._membership, self._pending, locked, failure, silence, epitaph)
 
     @property
+    def membership(self) -> Membership | None:
+        """This node's membership, if it is in a cluster."""
+        return self._membership
+
+    @property
     def ping_state(self) -> str:
         """The Swarm header of /_ping."""
         return self.state.ping

@@ -1,0 +1,42 @@
+"""What nodes and managers say to each other about containers of no service in attachable networks."""
+
+import msgspec
+
+
+class AttachRequest(msgspec.Struct, frozen=True):
+    """POST /attachments/{node_id}: a place for a container. `network` is an id or a name."""
+
+    network: str
+    container_id: str
+    name: str = ""
+    aliases: tuple[str, ...] = ()
+    address: str = ""  # the wanted one
+
+
+class DetachRequest(msgspec.Struct, frozen=True):
+    """POST /attachments/{node_id}/detach: give a container's places back, or the one in `network_id`."""
+
+    container_id: str
+    network_id: str = ""
+
+
+class FindRequest(msgspec.Struct, frozen=True):
+    """POST /attachments/{node_id}/find: may a container be in this network?"""
+
+    network: str
+
+
+class KeepRequest(msgspec.Struct, frozen=True):
+    """POST /attachments/{node_id}/keep: the places (container id, network id) of the node's containers.
+
+    All its others are given back.
+    """
+
+    places: tuple[tuple[str, str], ...] = ()
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """The answer: the network's id, and the address as "a.b.c.d/prefix" (empty for FindRequest)."""
+
+    network_id: str
+    address: str = ""

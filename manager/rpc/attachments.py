@@ -1,0 +1,144 @@
+"""Places in attachable networks for containers that belong to no service (`docker run --network`).
+
+A node asks for its own containers only. The place is noted at the node's object, and given back with it; the
+allocator gives the address.
+"""
+
+from collections.abc import Callable
+
+from aiohttp import web
+from msgspec.structs import replace
+
+from cluster.attaching import Attached, AttachRequest, DetachRequest, FindRequest, KeepRequest
+from cluster.errors import Forbidden, InvalidArgument, NotFound, Unavailable
+from cluster.objects import ContainerAttachment, Network, Node
+from cluster.seams import MILLISECOND, SECOND
+from manager.api.access import ACCESS, Access
+from manager.api.app import Handler, on_the_leader
+from manager.api.lookup import find_network
+from manager.api.request import answer, body
+from manager.store import Transaction, View
+
+PATIENCE = 5 * SECOND
+_POLL = 10 * MILLISECOND
+_MOST = 4096
+"""Places of one node."""
+
+
+def routes(app: web.Application, own_node: Callable[[Handler], Handler], forwarded: str) -> None:
+    """Add the handlers, for nodes and, under the prefix `forwarded`, for managers that pass them on."""
+    for path, handler in (("", attach), ("/find", find), ("/detach", detach), ("/keep", keep)):
+        there = on_the_leader(handler)
+        app.router.add_post(f"/attachments/{{node_id}}{path}", own_node(there))
+        app.router.add_post(f"{forwarded}/attachments/{{node_id}}{path}", there)
+
+
+async def find(request: web.Request) -> web.Response:
+    """POST …/find."""
+    wanted = await body(request, FindRequest)
+    return answer(Attached(_attachable(request.app[ACCESS].store.view(), wanted.network).id))
+
+
+async def attach(request: web.Request) -> web.Response:
+    """POST /attachments/{node_id}. Safe to repeat: a container keeps its address."""
+    access, node_id = request.app[ACCESS], request.match_info["node_id"]
+    wanted = await body(request, AttachRequest)
+    network_id = ""
+
+    def note(tx: Transaction) -> None:
+        nonlocal network_id
+        network_id = _attachable(tx, wanted.network).id
+        node = _node(tx, node_id)
+        if _place(node, wanted.container_id, network_id) is not None:
+            return
+        if len(node.containers) >= _MOST:
+            raise InvalidArgument(f"node {node_id} has {_MOST} containers in attachable networks already")
+        place = ContainerAttachment(
+            container_id=wanted.container_id,
+            network_id=network_id,
+            name=wanted.name,
+            aliases=wanted.aliases,
+            wanted=wanted.address,
+        )
+        tx.update(replace(node, containers=(*node.containers, place)))
+
+    await access.store.update_retrying(note)
+    return answer(Attached(network_id, await _address(access, node_id, wanted.container_id, network_id)))
+
+
+async def _address(access: Access, node_id: str, container_id: str, network_id: str) -> str:
+    """Wait for the allocator; what it can't place is forgotten."""
+    deadline = access.clock.monotonic() + PATIENCE
+    reason = "its address was not allocated in time"
+    while access.clock.monotonic() < deadline:
+        node = access.store.view().get(Node, node_id)
+        place = _place(node, container_id, network_id) if node is not None else None
+        if place is None:
+            raise NotFound(f"container {container_id} was taken out of the network again")
+        if place.address:
+            return place.address
+        if place.error:
+            reason = place.error
+            break
+        await access.clock.sleep(_POLL)
+    await _forget(access, node_id, lambda each: _is(each, container_id, network_id))
+    raise Unavailable(f"could not attach to network {network_id}: {reason}")
+
+
+async def detach(request: web.Request) -> web.Response:
+    """POST …/detach. Safe to repeat."""
+    gone = await body(request, DetachRequest)
+    await _forget(
+        request.app[ACCESS],
+        request.match_info["node_id"],
+        lambda each: each.container_id == gone.container_id and gone.network_id in ("", each.network_id),
+    )
+    return answer({})
+
+
+async def keep(request: web.Request) -> web.Response:
+    """POST …/keep."""
+    kept = set((await body(request, KeepRequest)).places)
+    await _forget(
+        request.app[ACCESS],
+        request.match_info["node_id"],
+        lambda each: (each.container_id, each.network_id) not in kept,
+    )
+    return answer({})
+
+
+async def _forget(access: Access, node_id: str, gone: Callable[[ContainerAttachment], bool]) -> None:
+    def write(tx: Transaction) -> None:
+        node = _node(tx, node_id)
+        left = tuple(each for each in node.containers if not gone(each))
+        if len(left) < len(node.containers):
+            tx.update(replace(node, containers=left))
+
+    node = access.store.view().get(Node, node_id)
+    if node is not None and any(map(gone, node.containers)):
+        await access.store.update_retrying(write)
+
+
+def _attachable(view: View, name: str) -> Network:
+    network = find_network(view, name)
+    if network.predefined or network.spec.ingress or not network.spec.attachable:
+        raise Forbidden(
+            f"Could not attach to network {name}: network {network.spec.name} not manually attachable "
+            "(it was created without --attachable)"
+        )
+    return network
+
+
+def _node(view: View, node_id: str) -> Node:
+    node = view.get(Node, node_id)
+    if node is None:
+        raise NotFound(f"node {node_id} not found")
+    return node
+
+
+def _place(node: Node, container_id: str, network_id: str) -> ContainerAttachment | None:
+    return next((each for each in node.containers if _is(each, container_id, network_id)), None)
+
+
+def _is(place: ContainerAttachment, container_id: str, network_id: str) -> bool:
+    return (place.container_id, place.network_id) == (container_id, network_id)
