@@ -2,9 +2,12 @@
 
 The three files beside this one are the truth; docs/compatibility.md is rendered from them. A row is a line:
 
-    "--cap-add" = "tests/…/test_x.py::test_y"                            it works, and this test shows it
-    "--cap-add" = { is = "differently", why = "…", test = "tests/…" }    it works, but not as with Docker
-    "--cap-add" = { is = "not", why = "…" }                              it doesn't work
+    "GET /info" = "tests/…/test_x.py::test_y"                            it works, and this test shows it
+    "GET /info" = { is = "differently", why = "…", test = "tests/…" }    it works, but not as with Docker
+    "GET /info" = { is = "not", why = "…" }                              it doesn't work
+
+Flags that have no row of their own work, and are shown by those tests of tests/playground/clients that say so
+(`covers`).
 """
 
 import ast
@@ -13,6 +16,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from tests.playground.clients.coverage import covered
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -50,14 +55,35 @@ def commands() -> list[Row]:
     """Subcommands of docker, and their flags."""
     rows = []
     for command, lines in _read("commands.toml").items():
-        rows.append(_row("subcommand", "", command, lines[COMMAND]))
-        rows += [_row("flag", command, flag, value) for flag, value in lines.items() if flag != COMMAND]
+        flags = lines.pop("flags")
+        assert isinstance(flags, list), command
+        assert lines.keys() <= {COMMAND, *flags}, command
+        rows.append(_of_command("subcommand", "", command, lines.get(COMMAND), command, ""))
+        rows += [_of_command("flag", command, flag, lines.get(flag), command, flag) for flag in flags]
     return rows
+
+
+def _of_command(kind: str, within: str, name: str, value: object, command: str, flag: str) -> Row:
+    if value is None:
+        value = _covered().get((command.removeprefix("docker "), flag), {"is": "not", "why": UNPROVEN})
+    return _row(kind, within, name, value)
+
+
+@cache
+def _covered() -> dict[tuple[str, str], str]:
+    return covered()
 
 
 def fields() -> list[Row]:
     """Leaves of a service's spec, as paths of the Engine's names; `[]` is an element of a list."""
-    return [_row("field", "", name, value) for name, value in _read("fields.toml").items()]
+    return [_field(name, value) for name, value in _read("fields.toml").items()]
+
+
+def _field(name: str, value: object) -> Row:
+    """A flag of `docker service create` stands for the test that shows the flag."""
+    if isinstance(value, str) and value.startswith("--"):
+        value = _covered().get(("service create", value), {"is": "not", "why": UNPROVEN})
+    return _row("field", "", name, value)
 
 
 def all_rows() -> list[Row]:
