@@ -133,6 +133,10 @@ class Balancers:
             if _uses_udp(inside):
                 conntrack.forget_udp(inside.rules, addresses)
 
+    def forget_unanswered(self, addresses: Collection[str]) -> None:
+        """Connections through published ports that these addresses never answered choose again."""
+        conntrack.forget_unanswered(self._flows, set(addresses) - self.backends())
+
     # --- one sandbox --------------------------------------------------------------------------------------
 
     def add(self, record: SandboxRecord, handles: Handles) -> None:

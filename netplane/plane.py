@@ -40,7 +40,7 @@ from netplane.model import (
     way_out,
 )
 from netplane.names import Names
-from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
+from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkError, NetlinkSocket
 from netplane.overlay import Overlays, Tunnel
 from netplane.planning import describe, describe_plain, plan
 from netplane.records import ClusterRecords
@@ -53,6 +53,8 @@ T = TypeVar("T")
 
 # A sandbox may be asked for a moment before the records of its network arrive.
 _NETWORK_PATIENCE = 5_000_000_000
+# What is under way to an address that is withdrawn is answered by then; TCP tries again after a second.
+_ANSWER_SECONDS = 0.3
 
 
 class NetPlane(Attaching):
@@ -82,6 +84,7 @@ class NetPlane(Attaching):
         self._sandboxes: dict[str, SandboxRecord] = {}
         self._building: dict[str, asyncio.Future[None]] = {}
         self._withdrawn: set[str] = set()  # task ids
+        self._choosing: set[asyncio.Task[None]] = set()
         self._host_ports = HostPorts()
         self._handles: dict[str, builder.Handles] = {}
         self._names = Names(self._records, self._sandboxes, self._network_name, self._withdrawn)
@@ -100,6 +103,9 @@ class NetPlane(Attaching):
 
     async def stop(self) -> None:
         """Let go. What is in the kernel stays, so containers keep their traffic; names are not served."""
+        for choosing in self._choosing:
+            choosing.cancel()
+        await asyncio.gather(*self._choosing, return_exceptions=True)
         async with self._lock:
             await self._servers.close_all()
             for handles in self._handles.values():
@@ -232,10 +238,21 @@ class NetPlane(Attaching):
         stale = before - self._balancers.backends()
         if stale:
             await self._run(self._balancers.forget_udp, stale)
+            choosing = asyncio.create_task(self._choose_again(stale))
+            self._choosing.add(choosing)
+            choosing.add_done_callback(self._choosing.discard)
         self._touched -= touched
         known, self._known = self._known, asyncio.Event()
         known.set()
         return stale
+
+    async def _choose_again(self, stale: set[str]) -> None:
+        """Free connections from addresses that took them and vanished, before TCP tries a second time."""
+        await asyncio.sleep(_ANSWER_SECONDS)
+        try:
+            await self._run(self._balancers.forget_unanswered, stale)
+        except NetlinkError as error:
+            log.warning("connections that were never answered stay where they are: %s", error)
 
     # --- sandboxes ----------------------------------------------------------------------------------------
 

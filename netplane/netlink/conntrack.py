@@ -12,7 +12,8 @@ from netplane.netlink.wire import NetlinkSocket, attribute, attributes, message,
 
 _SUBSYSTEM = 1
 _GET, _DELETE, _GET_STATS = 1, 2, 5
-_TUPLE_ORIGINAL, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_TUPLE_ORIGINAL, _TUPLE_REPLY, _STATUS, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 2, 3, 12, 18, 25, 26
+_SEEN_REPLY = 1 << 1  # IPS_SEEN_REPLY
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IPV4_SOURCE, _PROTO_NUMBER = 1, 1
 _BY_SOURCE, _BY_PROTOCOL = 1 << 0, 1 << 3
@@ -44,6 +45,25 @@ def forget(sock: NetlinkSocket, servers: Collection[str]) -> int:
     if not servers or count(sock) == 0:
         return 0
     return sum(_delete(sock, sock.dump(_request(server)), (server,), 0) for server in servers)
+
+
+def forget_unanswered(sock: NetlinkSocket, servers: Collection[str]) -> int:
+    """Forget connections to these addresses that were never answered.
+
+    Their next attempt, which TCP makes by itself after a second, is balanced anew.
+    """
+    if not servers or count(sock) == 0:
+        return 0
+    # The kernel filters since Linux 5.18; older ones give every flow.
+    unanswered = attribute(_STATUS, struct.pack(">I", 0)) + attribute(
+        _STATUS_MASK, struct.pack(">I", _SEEN_REPLY)
+    )
+    entries = [
+        body
+        for body in sock.dump(message((_SUBSYSTEM << 8) | _GET, 0, _HEADER + unanswered))
+        if not int.from_bytes(attributes(body[4:]).get(_STATUS, b"\0"), "big") & _SEEN_REPLY
+    ]
+    return _delete(sock, entries, servers, socket.IPPROTO_TCP)
 
 
 def _request(server: str = "", protocol: int = 0) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from msgspec.structs import replace
@@ -283,6 +284,21 @@ def test_withdraw_is_at_once_and_local(lab: Lab) -> None:
     assert {answer.split()[0] for answer in cluster.through(2, 6)} == {"t1", "t2"}
     first.call("restore", "t1-box")
     assert {answer.split()[0] for answer in cluster.through(1, 6)} == {"t1", "t2"}
+
+
+def test_connections_that_a_vanished_task_never_answered_choose_again(lab: Lab) -> None:
+    """The client's second attempt, a second after its first, reaches a task that is there."""
+    cluster = Cluster(lab, 2)
+    netns = cluster.task("t1", 1, 10)
+    cluster.hosts[0].run("for i in eth0 eth1; do ip link set $i down; done", netns)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(cluster.through, 2)
+        waiting = f"conntrack -L -p tcp --dport {PORT} 2>/dev/null"
+        while "UNREPLIED" not in cluster.hosts[1].run(waiting):
+            assert not answer.done(), answer.result()
+        cluster.task("t2", 2, 11)
+        cluster.serving("t1", serving=False)
+        assert answer.result()[0].startswith("t2 ")
 
 
 def test_udp_flows_leave_a_withdrawn_task(lab: Lab) -> None:
