@@ -332,7 +332,9 @@ def _root_propagation(config: ContainerConfig) -> str:
 def _mount_point(point: MountPoint) -> dict[str, object]:
     options: list[str]
     if point.kind is MountKind.TMPFS:
-        options = ["nosuid", "nodev", "noexec", *point.options]
+        usual = ("nosuid", "nodev", "noexec")
+        options = [each for each in usual if each.removeprefix("no") not in point.options]
+        options += point.options
         if point.size_bytes:
             options.append(f"size={point.size_bytes}")
         options.append(f"mode={point.mode or 0o1777:o}")
