@@ -7,7 +7,7 @@ Messages follow SwarmKit's controlapi; where it says nothing, they say what is w
 import re
 from binascii import Error as Base64Error
 from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ from cluster.spec import (
 )
 from cluster.template import check_payload
 from cluster.validate_container import check_container
+from cluster.validate_ipam import check_ipam
 
 MAX_REPLICAS = 100_000  # bounds what one request can make the managers hold
 PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
@@ -262,25 +263,10 @@ def check_network(spec: NetworkSpec) -> None:
 
 
 def _check_ipam(ipam: IPAM | None) -> None:
-    if ipam is None:
-        return
-    if ipam.driver not in ("", "default"):
-        raise NotImplementedHere(f"IPAM driver {ipam.driver!r} is not supported: use default")
-    seen: list[IPv4Network] = []
-    for config in ipam.config or ():
-        if not config.subnet:
-            if config.gateway or config.ip_range:
-                raise InvalidArgument("invalid network config: a gateway or IP range needs a subnet")
-            continue
-        subnet = _network(config.subnet, "subnet")
-        if any(subnet.overlaps(other) for other in seen):
-            raise Forbidden(f"Pool overlaps with other one on this address space: {config.subnet}")
-        seen.append(subnet)
-        if config.ip_range and not _network(config.ip_range, "ip-range").subnet_of(subnet):
-            raise InvalidArgument(f"no matching subnet for ip-range {config.ip_range}")
-        for address in (config.gateway, *(config.auxiliary_addresses or {}).values()):
-            if address and _address(address) not in subnet:
-                raise InvalidArgument(f"no matching subnet for gateway or auxiliary address {address}")
+    check_ipam(ipam, ipv6=False)
+    for config in (ipam.config if ipam is not None else None) or ():
+        if config.subnet:
+            _network(config.subnet, "subnet")
 
 
 def check_subnets_free(spec: NetworkSpec, others: Iterable[Network]) -> None:
@@ -302,13 +288,6 @@ def _network(text: str, what: str) -> IPv4Network:
         return IPv4Network(text, strict=False)
     except (AddressValueError, NetmaskValueError, ValueError) as error:
         raise InvalidArgument(f"invalid network config: invalid {what} {text}: {error}") from error
-
-
-def _address(text: str) -> IPv4Address:
-    try:
-        return IPv4Address(text.partition("/")[0])
-    except AddressValueError as error:
-        raise InvalidArgument(f"invalid network config: invalid address {text}: {error}") from error
 
 
 # --- secrets, configs, cluster --------------------------------------------------------------------------

@@ -6,14 +6,14 @@ Source: moby api/types/network (ValidateIPAM) and libnetwork's drivers, read for
 import ipaddress
 from collections.abc import Iterator
 
-from cluster.errors import InvalidArgument, NotImplementedHere
+from cluster.errors import Forbidden, InvalidArgument, NotImplementedHere
 from cluster.spec import IPAM, IPAMConfig
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def check_ipam(ipam: IPAM | None, *, ipv6: bool) -> None:
-    """Raise InvalidArgument for subnets, ranges and addresses that don't fit together.
+    """Raise InvalidArgument for subnets, ranges and addresses that don't fit together, Forbidden for overlaps.
 
     IPv6 subnets are not looked at unless the network has `ipv6`, as dockerd takes them and leaves them out.
     """
@@ -46,7 +46,7 @@ def _complaints(config: IPAMConfig, seen: list[IPNetwork], *, ipv6: bool) -> Ite
     if subnet.version == 4 and subnet.prefixlen > 30:
         yield f"invalid subnet {config.subnet}: it has no address for a container"
     if any(subnet.version == other.version and subnet.overlaps(other) for other in seen):
-        yield f"invalid subnet {config.subnet}: it overlaps with another one of this network"
+        raise Forbidden(f"Pool overlaps with other one on this address space: {config.subnet}")
     seen.append(subnet)
     if config.ip_range:
         yield from _range_complaints(config.ip_range, subnet)

@@ -12,8 +12,9 @@ from cluster.validate import check_network, check_subnets_free
 from manager.api.access import ACCESS
 from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_network
+from manager.api.network_details import details
 from manager.api.reads import state
-from manager.api.request import answer, body
+from manager.api.request import answer, body, flag
 from manager.store import Transaction, View
 
 _FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
@@ -43,8 +44,10 @@ def _listed(view: View, network: Network, filters: Filters, dangling: bool | Non
 
 async def inspect_network(request: web.Request) -> web.Response:
     """GET /networks/{id}."""
+    verbose = flag(request, "verbose")
     view = await state(request)
-    return answer(network_json(find_network(view, request.match_info["id"])))
+    network = find_network(view, request.match_info["id"])
+    return answer({**network_json(network), **details(view, network, verbose=verbose)})
 
 
 async def create_network(request: web.Request) -> web.Response:
