@@ -66,8 +66,16 @@ class Containers:
             yield
 
     def restarting(self, id: str) -> bool:
-        """True while an ended container waits for its restart."""
-        return self._restarts.waiting(id)
+        """True from a container's end until the restart that follows it."""
+        if self._restarts.waiting(id):
+            return True
+        config, state = self._runtime.get(id)
+        record = record_of(config)
+        if record is None or state.status is not ContainerStatus.EXITED or id in self._held:
+            return False
+        return state.finished_at != self._seen.get(id) and restarts(
+            record.host.restart_policy, state, stopped_by_user=record.stopped_by_user
+        )
 
     # --- making and removing ---------------------------------------------------------------------------
 
@@ -417,7 +425,7 @@ class Containers:
             except NotFound:
                 return
             record = record_of(config)
-            if record is None or state.running or self.restarting(id) or id in self._held:
+            if record is None or state.running or self._restarts.waiting(id) or id in self._held:
                 return
             await self._networks.close(id)
             if record.host.auto_remove:
