@@ -3,7 +3,7 @@
 from cluster.objects import Service
 from cluster.states import NodeState, TaskState
 from manager.orchestrator.global_ import refusal
-from manager.orchestrator.job import completed, present, remove_earlier, stop_needless
+from manager.orchestrator.job import completed, present, remove_earlier, still_held, stop_needless
 from manager.orchestrator.plan import Create, Desire, Plan
 from manager.orchestrator.restart import ENDED_BY_ITSELF, Verdict, replace, supervise
 from manager.orchestrator.situation import Situation, Slot, group, misplaced
@@ -22,6 +22,7 @@ def reconcile(situation: Situation) -> Plan:
     """
     plan = Plan()
     remove_earlier(plan, situation)
+    held = still_held(situation)
     slots = {slot.node_id: slot for slot in group(present(situation), lambda t: (0, t.node_id)).values()}
     for slot in slots.values():
         if completed(slot):
@@ -35,7 +36,7 @@ def reconcile(situation: Situation) -> Plan:
         if reason:
             plan.notes[f"node {node_id}"] = f"no task: {reason}"
             continue
-        wait = situation.holder(0, node_id) is not None
+        wait = (0, node_id) in held or situation.holder(0, node_id) is not None
         because = "the node may run it and had none of this execution"
         new = situation.factory.new_task(
             situation.service, situation.now, node_id=node_id, wait=wait, because=because

@@ -9,7 +9,7 @@ import msgspec
 from cluster.objects import JobStatus, Service, Task
 from cluster.states import TaskState
 from manager.orchestrator.plan import Desire, Plan
-from manager.orchestrator.situation import Situation, Slot, iteration
+from manager.orchestrator.situation import Situation, Slot, iteration, stopped
 
 
 def is_job(service: Service) -> bool:
@@ -44,6 +44,11 @@ def earlier(situation: Situation) -> list[Task]:
 def completed(slot: Slot) -> bool:
     """Whether a task of the slot did its work: it is never done again in this iteration."""
     return any(task.status.state == TaskState.COMPLETE for task in slot.tasks)
+
+
+def still_held(situation: Situation) -> set[tuple[int, str]]:
+    """The slots (number, node) in which a task of an earlier iteration has not stopped yet."""
+    return {(task.slot, task.node_id) for task in earlier(situation) if not stopped(situation, task)}
 
 
 def remove_earlier(plan: Plan, situation: Situation) -> None:

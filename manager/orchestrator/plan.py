@@ -6,28 +6,44 @@ reads its object again and does nothing when it is no longer needed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import msgspec
 
 from cluster.objects import Service, Task, TaskStatus, UpdateStatus
 from cluster.spec import ServiceSpec
 from cluster.states import TaskState
+from manager.orchestrator.situation import iteration
 from manager.store import Transaction
 
 
-class Change(Protocol):
+class Change:
     """One write."""
+
+    def overtaken(self, tx: Transaction) -> bool:
+        """Whether something has happened since the decision that makes its whole step wrong."""
+        return False
 
     def apply(self, tx: Transaction) -> None:
         """Write it, or nothing when it is no longer needed."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Create:
+class Create(Change):
     """A new task."""
 
     task: Task
+    replaces: Task | None = None
+
+    def overtaken(self, tx: Transaction) -> bool:
+        """Whether a job's task that it replaces has completed, or the job was executed anew."""
+        if self.task.job_iteration is None:
+            return False
+        service = tx.get(Service, self.task.service_id)
+        before = tx.get(Task, self.replaces.id) if self.replaces is not None else None
+        return (service is not None and iteration(service) != self.task.job_iteration) or (
+            before is not None and before.status.state == TaskState.COMPLETE
+        )
 
     def apply(self, tx: Transaction) -> None:
         """Create it, unless it exists or its service is gone."""
@@ -40,7 +56,7 @@ class Create:
 
 
 @dataclass(frozen=True)
-class Desire:
+class Desire(Change):
     """A higher desired state."""
 
     task: Task
@@ -51,7 +67,7 @@ class Desire:
     """It was decided because the task serves nobody: if it runs by now, its whole step is not written."""
 
     def overtaken(self, tx: Transaction) -> bool:
-        """Whether the task has come to run since the decision."""
+        """Whether the task has come to run since the decision, which was made because it did not."""
         task = tx.get(Task, self.task.id)
         return self.while_idle and task is not None and task.status.state == TaskState.RUNNING
 
@@ -67,7 +83,7 @@ class Desire:
 
 
 @dataclass(frozen=True)
-class Observe:
+class Observe(Change):
     """A status that the managers conclude for themselves (orphaned)."""
 
     task: Task
@@ -89,7 +105,7 @@ class Observe:
 
 
 @dataclass(frozen=True)
-class Release:
+class Release(Change):
     """An orphaned task gives its addresses back."""
 
     task: Task
@@ -105,7 +121,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Delete:
+class Delete(Change):
     """A task that nobody needs any more."""
 
     task: Task
@@ -120,7 +136,7 @@ class Delete:
 
 
 @dataclass(frozen=True)
-class SetUpdateStatus:
+class SetUpdateStatus(Change):
     """An update's new status and, for a rollback, the spec to return to."""
 
     service: Service
@@ -189,7 +205,7 @@ class Plan:
 
 def _write(step: Step) -> Callable[[Transaction], None]:
     def write(tx: Transaction) -> None:
-        if any(isinstance(change, Desire) and change.overtaken(tx) for change in step):
+        if any(change.overtaken(tx) for change in step):
             return  # what overtook it makes a new decision
         for change in step:
             change.apply(tx)

@@ -7,7 +7,14 @@ that are still stopping included.
 """
 
 from cluster.objects import Service
-from manager.orchestrator.job import completed, earlier, present, remove_earlier, stop_needless
+from manager.orchestrator.job import (
+    completed,
+    earlier,
+    present,
+    remove_earlier,
+    still_held,
+    stop_needless,
+)
 from manager.orchestrator.plan import Create, Plan
 from manager.orchestrator.restart import supervise
 from manager.orchestrator.situation import Situation, Slot, group, stopped
@@ -52,11 +59,14 @@ def reconcile(situation: Situation) -> Plan:
             busy += 1
         else:
             failed += 1
+    held = {number for number, _ in still_held(situation)}
     free = [number for number in range(1, total + 1) if number not in slots]
     room = max(0, max_concurrent(situation.service) - busy)
-    for number in free[:room]:
+    for number in sorted(free, key=lambda number: number in held)[:room]:
         because = f"the job needs {total} completions, {max_concurrent(situation.service)} at a time"
-        new = situation.factory.new_task(situation.service, situation.now, slot=number, because=because)
+        new = situation.factory.new_task(
+            situation.service, situation.now, slot=number, wait=number in held, because=because
+        )
         plan.do(Create(new))
         plan.notes[f"slot {number}"] = "a task is created"
     plan.notes["job"] = f"{done} of {total} completed" + (f", {failed} failed for good" if failed else "")

@@ -143,7 +143,7 @@ def replace(plan: Plan, situation: Situation, slot: Slot, task: Task, verdict: V
         restarts=NO_RESTARTS if situation.dirty(task) else verdict.history,
         because=f"it replaces task {task.id}: {verdict.reason}",
     )
-    plan.do(*stop, Create(new))
+    plan.do(*stop, Create(new, replaces=task))
     plan.notes[slot.name] = f"replaced by task {new.id}: {verdict.reason}" + (
         f"; it starts in {verdict.delay / SECOND:.1f} s" if verdict.delay else ""
     )

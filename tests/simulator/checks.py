@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from cluster.objects import Node, Service, StoreObject, Task
 from cluster.seams import SECOND
 from cluster.states import TaskState
 from manager.allocator.claims import ADDRESS, Claim, claims
 from manager.orchestrator.replicated import is_replicated, replicas
+from manager.orchestrator.replicated_job import is_replicated_job, max_concurrent
 from manager.store import Store, View, WatchLagged
 from manager.store.entry import decode
 from manager.store.tables import KINDS
@@ -133,6 +136,8 @@ class Checks:
                 self._drained = self.world.loop.now
             if isinstance(new, Task):
                 self._note_needs(new)
+                if old is None and new.job_iteration is not None:
+                    self._check_done_once(new, before)
                 if isinstance(old, Task):
                     self._check_states(old, new)
                 if new.desired_state.stops:
@@ -144,6 +149,14 @@ class Checks:
                     self.committed_ops[labels["op"]] = index
                     if labels["op"] in self._refused_ops:
                         self.violated(f"{labels['op']}, which was refused, is committed at {index}")
+
+    def _check_done_once(self, task: Task, before: View) -> None:
+        """What completed in an execution of a job is not done again."""
+        for other in before.tasks_of_service(task.service_id):
+            same_place = other.slot == task.slot and (task.slot > 0 or other.node_id == task.node_id)
+            done = other.status.state is TaskState.COMPLETE and other.job_iteration == task.job_iteration
+            if same_place and done:
+                self.violated(f"{task.name} was made, and {other.name} had completed")
 
     def _check_states(self, old: Task, new: Task) -> None:
         if new.status.state < old.status.state:
@@ -277,6 +290,22 @@ class Checks:
             if shared:
                 self.violated(f"containers of {task.name} and {other.task.name} both have {sorted(shared)}")
         self._check_surge(task)
+        self._check_concurrency(task)
+
+    def _check_concurrency(self, task: Task) -> None:
+        """A replicated job has no more containers than it may; looked at when all is calm."""
+        view = self._newest()
+        service = view.get(Service, task.service_id) if view is not None else None
+        if service is None or not is_replicated_job(service) or self.world.calm_for() < CALM:
+            return
+        running = sum(
+            other.task.service_id == service.id
+            for node, other in self._running()
+            if not self.world.disturbed(node)
+        )
+        before = replace(service, spec=service.previous_spec or service.spec)
+        if running > max(max_concurrent(service), max_concurrent(before)):
+            self.violated(f"{running} containers of job {service.spec.name} run at once")
 
     def _running(self) -> "Iterator[tuple[SimNode, Container]]":
         for node in self.world.nodes:

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from cluster.objects import Node, Service, Task
 from cluster.states import Availability, NodeState, TaskState, UpdateState
 from manager.keys.locks import lock_of
+from manager.orchestrator.job import is_job, of_iteration
 from manager.orchestrator.node_down import holds_addresses
 from manager.orchestrator.replicated import is_replicated, replicas
+from manager.orchestrator.replicated_job import is_replicated_job, total_completions
 from manager.orchestrator.situation import dirty
 from manager.store import View
 from tests.simulator.checks import same
@@ -96,6 +98,10 @@ def _services(world: "World", view: View) -> str:
             for task in view.tasks_of_service(service.id)
             if not task.desired_state.stops and not task.status.state.terminal
         ]
+        if is_job(service):
+            if lacks := _job(world, view, service):
+                return lacks
+            continue
         if image.partition(":")[0] not in STEADY or _is_paused(service):
             continue
         places = [(task.slot, "" if task.slot else task.node_id) for task in tasks]
@@ -114,6 +120,20 @@ def _services(world: "World", view: View) -> str:
             if dirty(service, task, view.get(Node, task.node_id)):
                 return f"task {task.name} runs an old spec"
     return ""
+
+
+def _job(world: "World", view: View, service: Service) -> str:
+    tasks = [task for task in view.tasks_of_service(service.id) if of_iteration(service, task)]
+    done = {task.slot or task.node_id for task in tasks if task.status.state is TaskState.COMPLETE}
+    if is_replicated_job(service):
+        wanted: set[int | str] = set(range(1, total_completions(service) + 1))
+    else:
+        wanted = {node.id for node in _nodes(world, view)}
+    left = wanted - done
+    if left:
+        return f"job {service.spec.name} has completed {len(done)}, {sorted(map(str, left))} are left"
+    going = [task for task in tasks if not task.status.state.terminal]
+    return f"task {going[0].name} goes on, and its job is done" if going else ""
 
 
 def _image(service: Service) -> str:
@@ -142,7 +162,9 @@ def _machines(world: "World", view: View) -> str:
 def steady(world: "World") -> bool:
     """Whether all services' containers run until they are told to stop."""
     view = world.checks.views[world.checks.last_index]
-    return all(_image(service).partition(":")[0] in STEADY for service in view.all(Service))
+    return all(
+        _image(service).partition(":")[0] in STEADY or is_job(service) for service in view.all(Service)
+    )
 
 
 def paused(world: "World") -> bool:

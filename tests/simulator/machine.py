@@ -30,6 +30,7 @@ class Behaviour:
     exit_code: int = 1
     start_takes: int = 50 * MILLISECOND
     start_fails: bool = False
+    fails: float = 0.0  # how often it ends with 1 instead, while things go wrong
 
 
 BEHAVIOURS = {
@@ -39,6 +40,8 @@ BEHAVIOURS = {
     "crashing": Behaviour(lives=20 * SECOND),
     "broken": Behaviour(start_fails=True),
     "ending": Behaviour(lives=10 * SECOND, exit_code=0),
+    "work": Behaviour(lives=3 * SECOND, exit_code=0),
+    "flaky": Behaviour(lives=3 * SECOND, exit_code=0, fails=0.3),
 }
 
 
@@ -81,7 +84,9 @@ class Machine:
         self.world.checks.container_started(self.name, container)
         behaviour = behaviour_of(_image(container.task))
         if behaviour.lives:
-            self._later(SECOND + self.rng.randrange(behaviour.lives), container, behaviour.exit_code)
+            fails = behaviour.fails and not self.world.healing and self.rng.random() < behaviour.fails
+            exit_code = 1 if fails else behaviour.exit_code
+            self._later(SECOND + self.rng.randrange(behaviour.lives), container, exit_code)
 
     def _later(self, delay: int, container: Container, exit_code: int) -> None:
         self.loop.at(self.loop.now + delay, self.exit, container, exit_code, context=NOBODY)

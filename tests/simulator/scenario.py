@@ -8,6 +8,7 @@ from random import Random
 from cluster.seams import SECOND
 from tests.simulator.convergence import lacking, paused, steady
 from tests.simulator.faults import Faults
+from tests.simulator.jobs import JobClient
 from tests.simulator.loop import START, Failed, Stuck
 from tests.simulator.operator import Operator
 from tests.simulator.workload import Client
@@ -54,7 +55,7 @@ def simulate(
 
     async def main() -> None:
         await world.form()
-        workers = [Client(world, number) for number in range(1, clients + 1)]
+        workers = [*(Client(world, number) for number in range(1, clients + 1)), JobClient(world)]
         operator = Operator(world, changes=changes)
         await workers[0].process.start(workers[0].make_network("net"))
         tasks = [client.process.start(client.work(), client.name) for client in workers]

@@ -147,6 +147,8 @@ def test_each_slot_is_done_once_and_never_too_many_at_a_time(
             made = [task for task in present(world) if task.id not in known]
             assert not {task.slot for task in made} & set(before), "a completed slot ran again"
             assert len(alive(world)) <= at_once or nodes_fail, "too many at once"
+            running = [task.slot for task in alive(world) if task.status.state == TaskState.RUNNING]
+            assert len(running) == len(set(running)) or nodes_fail, "two of a slot run at once"
             after = done(world)
             assert all(ids <= after.get(slot, set()) for slot, ids in before.items()), "a completion was lost"
             before = after
