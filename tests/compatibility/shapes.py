@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 _MAPS = re.compile(
     r"(Labels|Options|Networks|Ports|Sysctls|Containers|IndexConfigs|Runtimes|AuxiliaryAddresses|DriverOpts"
-    r"|Endpoint)$"
+    r"|Endpoint|Data)$"
 )
 _NOT_AS_DESCRIBED = re.compile(
     r"\.Privileges\.(CredentialSpec|SELinuxContext) is null$"  # pointers that Go always writes

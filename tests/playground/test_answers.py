@@ -2,8 +2,27 @@
 
 from collections import defaultdict
 
+import pytest
+
 from tests.compatibility.shapes import Seen, recorded, undescribed
 from tests.support.cluster import Cluster
+
+pytestmark = pytest.mark.playground
+OF_THIS_CLUSTER = {
+    "$.CDISpecDirs[] is missing": "no devices of that kind",
+    "$.GenericResources is ['arr'], with dockerd null": "the hosts have some",
+    "$.RegistryConfig.IndexConfigs.*.Mirrors[] is missing": "no mirrors",
+    "$.RegistryConfig.Mirrors[] is missing": "no mirrors",
+    "$.RuncCommit.Expected is missing": "dockerd was asked with version 1.44, which had it",
+    "$.Swarm.RemoteManagers is ['arr'], with dockerd null": "dockerd was in no swarm",
+    "$.Containers[] is missing": "a host without containers",
+    "$.Images[].RepoDigests[] is missing": "an image that was not pulled",
+    "$.Labels is ['obj'], with dockerd null": "a volume with labels",
+    "$.Spec.TaskTemplate.ContainerSpec.Command is missing": "the image's own",
+    "$[].Spec.TaskTemplate.ContainerSpec.Command is missing": "the image's own",
+    "$[].Spec.ContainerSpec.Command is missing": "the image's own",
+}
+"""What differs as the two were not asked about the same."""
 
 
 def test_all_that_can_be_asked(cluster: Cluster) -> None:
@@ -45,6 +64,7 @@ def test_all_that_can_be_asked(cluster: Cluster) -> None:
         seen[f"{operation} {status}"].add(answer)
     for answer, shape in seen.items():
         if answer in recorded():
-            troubles += [f"{answer}: {what}" for what in shape.unlike_dockerd(answer)]
+            unlike = [what for what in shape.unlike_dockerd(answer) if what not in OF_THIS_CLUSTER]
+            troubles += [f"{answer}: {what}" for what in unlike]
     cluster.docker("volume", "rm", "--force", "answers")
-    assert troubles == []
+    assert troubles == [], "\n".join(troubles)
