@@ -155,6 +155,8 @@ def _veths(interfaces: Sequence[Interface], descriptor: int, host: NetlinkSocket
         if each.address6:
             sysctl.write(f"ipv6/conf/{each.device}/accept_ra", "0")
             sysctl.write(f"ipv6/conf/{each.device}/disable_ipv6", "0")
+        for name, value in each.sysctls:
+            sysctl.write(name.removeprefix("net/"), value)
 
 
 def _within(messages: Sequence[bytes], what: str) -> None:

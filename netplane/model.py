@@ -47,6 +47,8 @@ class Attachment(msgspec.Struct, frozen=True):
     mac: str = ""
     links: tuple[str, ...] = ()
     priority: int = 0
+    device: str = ""  # the interface's name inside; "" for the usual one
+    sysctls: tuple[tuple[str, str], ...] = ()  # of the interface, IFNAME for its name: net.ipv4.conf.IFNAME.…
 
 
 class DNS(msgspec.Struct, frozen=True):
@@ -147,6 +149,7 @@ class Interface(msgspec.Struct, frozen=True):
     gateway6: str = ""
     link_local: tuple[str, ...] = ()
     priority: int = 0
+    sysctls: tuple[tuple[str, str], ...] = ()  # below /proc/sys
 
     @property
     def cidr(self) -> str:

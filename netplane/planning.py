@@ -26,6 +26,7 @@ from netplane.model import (
 )
 from netplane.records import bare
 
+_SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.IFNAME\.([a-z0-9_]+)", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 
 
@@ -61,7 +62,7 @@ def interface(
     subnet6 = segment.subnet6
     return Interface(
         network_id=segment.network_id,
-        device=f"{segment.interface_prefix}{number}",
+        device=attachment.device or f"{segment.interface_prefix}{number}",
         index=FIRST_INDEX + number,
         port=port_name(sandbox_id, number),
         mtu=segment.mtu,
@@ -75,6 +76,7 @@ def interface(
         gateway6="" if segment.internal or not address6 else segment.gateway6,
         link_local=tuple(_link_local(each) for each in attachment.link_local),
         priority=attachment.priority,
+        sysctls=_sysctls(attachment, attachment.device or f"{segment.interface_prefix}{number}"),
     )
 
 
@@ -101,6 +103,19 @@ def _addresses(
     address6 = pool6.allocate(attachment.address6)
     undo.callback(pool6.release, address6)
     return address, address6
+
+
+def _sysctls(attachment: Attachment, device: str) -> tuple[tuple[str, str], ...]:
+    """As paths below /proc/sys. They must be the interface's own."""
+    found = []
+    for name, value in attachment.sysctls:
+        match = _SYSCTL.fullmatch(name)
+        if match is None:
+            raise InvalidNetwork(
+                f"invalid sysctl {name!r}: write net.ipv4.conf.IFNAME.NAME (or ipv6, mpls; or neigh)"
+            )
+        found.append((f"net/{match[1]}/{match[2]}/{device}/{match[3]}", value))
+    return tuple(found)
 
 
 def _mac(attachment: Attachment) -> str:

@@ -7,8 +7,9 @@ they are read, and how a running container is put into a network or taken out.
 
 import hashlib
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import msgspec
 
@@ -16,6 +17,9 @@ from cluster.errors import InvalidArgument
 from netplane.model import Attachment, LocalNetwork, Sandbox
 from worker.engine import Engine
 from worker.runtime.model import ContainerConfig, ContainerState
+
+_ENDPOINT = "com.docker.network.endpoint."
+_DEVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}", re.ASCII)
 
 
 class EndpointIPAMConfig(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,7 +75,30 @@ def attachment(network_id: str, settings: EndpointSettings, name: str) -> Attach
         mac=settings.mac_address or "",
         links=settings.links or (),
         priority=settings.gw_priority,
+        **interface_options(settings.driver_opts or {}),
     )
+
+
+class InterfaceOptions(TypedDict, total=False):
+    """The fields of an Attachment that come from driver options."""
+
+    device: str
+    sysctls: tuple[tuple[str, str], ...]
+
+
+def interface_options(options: Mapping[str, str]) -> InterfaceOptions:
+    """Docker's options of an endpoint (`--network name=…,driver-opt=…`). Others mean nothing."""
+    found = InterfaceOptions()
+    if device := options.get(f"{_ENDPOINT}ifname", ""):
+        if not _DEVICE.fullmatch(device) or device == "lo":
+            raise InvalidArgument(f"invalid interface name {device!r}: at most 15 letters, digits, . _ -")
+        found["device"] = device
+    if text := options.get(f"{_ENDPOINT}sysctls", ""):
+        pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+        if any(not equals for _, equals, _ in pairs):
+            raise InvalidArgument(f"invalid value of {_ENDPOINT}sysctls: write NAME=VALUE, joined by commas")
+        found["sysctls"] = tuple((name, value) for name, _, value in pairs)
+    return found
 
 
 async def connect_running(
@@ -102,6 +129,7 @@ def _write_files(engine: Engine, sandbox: Sandbox) -> None:
 
 def check_endpoint(network: LocalNetwork, settings: EndpointSettings) -> None:
     """Refuse what a local network can't give, in dockerd's words. Raises InvalidArgument."""
+    interface_options(settings.driver_opts or {})
     wanted = settings.ipam_config or EndpointIPAMConfig()
     if network.predefined:
         if wanted.ipv4_address or wanted.ipv6_address:
