@@ -127,6 +127,17 @@ def _check_authority(root: x509.Certificate, now: int) -> None:
         )
 
 
+def check_distinct(new: bytes, old: bytes) -> None:
+    """Raise InvalidArgument when TLS could take one root for the other."""
+    first, second = load(new), load(old)
+    identifiers = [_extension(each, x509.SubjectKeyIdentifier) for each in (first, second)]
+    if first.subject == second.subject and (None in identifiers or identifiers[0] == identifiers[1]):
+        raise InvalidArgument(
+            "the CA certificate has the same subject as the present one, and no subject key identifier that "
+            "would tell them apart: give it another subject, or an identifier"
+        )
+
+
 def cross_sign(root: bytes, old: tuple[bytes, bytes]) -> bytes:
     """The new root's key, vouched for by the old root (certificate, key).
 

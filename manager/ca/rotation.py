@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cluster.errors import InvalidArgument, Unavailable
 from cluster.identity import ca_digest, create_csr, create_root_ca, new_join_token
 from cluster.objects import Cluster, JoinTokens, Node, RootCA, RootRotation
-from cluster.root_ca import checked_root, cross_sign
+from cluster.root_ca import check_distinct, checked_root, cross_sign
 from cluster.seams import Clock, Random
 from cluster.spec import CAConfig, ClusterSpec, ExternalCA
 from cluster.states import Role
@@ -73,6 +73,7 @@ async def _towards(cluster: Cluster, wanted: tuple[bytes, bytes], external: Exte
             "nobody could sign for this root CA: give its key (--ca-key), or an external CA that has it "
             "(--external-ca protocol=cfssl,url=https://...,cacert=...) with that very certificate"
         )
+    check_distinct(certificate, root.certificate)
     if root.key:
         vouched = cross_sign(certificate, (root.certificate, root.key))
     elif key:

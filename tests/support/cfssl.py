@@ -46,8 +46,9 @@ class CertificateAuthority:
         path_length: int | None = None,
         authority: bool = True,
         days: int = 3650,
-        serial: bool = False,
+        identifier: bytes | None = b"",
     ) -> None:
+        """identifier: its key's; None: it has none, as old tools make them."""
         self.key = key or ec.generate_private_key(ec.SECP384R1())
         self.lies: dict[str, Any] = {}
         """What it does otherwise than it is asked: "OU", "hosts", or "fail" with a message."""
@@ -56,8 +57,12 @@ class CertificateAuthority:
         builder = self._builder(subject, subject, self.key.public_key(), days).add_extension(
             x509.BasicConstraints(ca=authority, path_length=path_length), critical=True
         )
-        if serial:  # key identifiers need not be hashes of the key
-            builder = builder.add_extension(x509.SubjectKeyIdentifier(b"number one"), critical=False)
+        own = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
+        if identifier:
+            own = x509.SubjectKeyIdentifier(identifier)
+        if identifier is not None:
+            builder = builder.add_extension(own, critical=False)
+        self._issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
         self.certificate = builder.sign(self.key, hashes.SHA256())
 
     def _builder(self, subject: x509.Name, issuer: x509.Name, key: Any, days: int) -> x509.CertificateBuilder:
@@ -93,6 +98,7 @@ class CertificateAuthority:
         if hosts:
             alternatives = [x509.DNSName(host) for host in hosts]
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        builder = builder.add_extension(self._issuer, critical=False)
         return pem(builder.sign(self.key, hashes.SHA256()))
 
     def answer(self, content: bytes) -> dict[str, Any]:

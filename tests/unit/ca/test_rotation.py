@@ -32,12 +32,13 @@ async def try_to_finish(founded: Founded) -> bool:
 
 ROOTS = [
     CertificateAuthority("swarm-ca", ec.generate_private_key(ec.SECP256R1())),
-    CertificateAuthority("Example Root", ec.generate_private_key(ec.SECP521R1()), serial=True),
+    CertificateAuthority("Example Root", ec.generate_private_key(ec.SECP521R1()), identifier=b"number one"),
+    CertificateAuthority("No identifier", identifier=None),
     CertificateAuthority(key=rsa.generate_private_key(65537, 2048), path_length=1),
 ]
 
 
-@pytest.mark.parametrize("root", ROOTS, ids=["as the old one", "odd identifier", "RSA"])
+@pytest.mark.parametrize("root", ROOTS, ids=["as the old one", "odd identifier", "no identifier", "RSA"])
 async def test_all_can_talk_to_all_at_every_step(founded: Founded, root: CertificateAuthority) -> None:
     worker = await founded.join()
     before = founded.cluster.root_ca
@@ -191,6 +192,13 @@ async def test_roots_that_are_none_are_refused(founded: Founded, words: str) -> 
     with pytest.raises(InvalidArgument, match=words):
         await founded.update(signing_ca_cert=BAD_ROOTS[words](), signing_ca_key=pem(ROOTS[0].key))
     assert founded.cluster is before
+
+
+async def test_roots_that_can_t_be_told_apart_are_refused(founded: Founded) -> None:
+    """TLS finds an issuer by its name, and by the identifier of its key."""
+    root = CertificateAuthority("swarm-ca", identifier=None)
+    with pytest.raises(InvalidArgument, match="the same subject"):
+        await founded.update(signing_ca_cert=pem(root.certificate), signing_ca_key=pem(root.key))
 
 
 async def test_keys_that_are_none_are_refused(founded: Founded) -> None:
