@@ -1,52 +1,17 @@
 """A daemon killed at any moment: every task converges, and nothing of those that ended stays behind."""
 
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from shoal.playground.supervisor import DaemonStatus
 from tests.support.cluster import Cluster, eventually, playground
+from tests.support.remains import daemon_pid, end_daemon, remains
 
 pytestmark = pytest.mark.playground
 
 ROUNDS = 10
-LOOK = """
-import os, pathlib, re, subprocess
-
-def output(*command):
-    return subprocess.check_output(command, text=True).splitlines()
-
-for line in output("ip", "-o", "link"):
-    print("device", re.match(r"[0-9]+: ([^:@]+)", line)[1])
-for line in output("ip", "-o", "addr"):
-    print("address", *line.split()[1:4])
-for line in output("ip", "neigh", "show", "nud", "permanent"):
-    print("neighbour", line.strip())
-for line in output("nft", "--stateless", "list", "ruleset"):
-    print("rule", line.strip())
-for line in pathlib.Path("/proc/DAEMON/mountinfo").read_text().splitlines():
-    print("mount", line.split()[4])
-for top in ("/run/shoal/bundles", "/run/shoal/containers", "/run/shoal/network", "DATA/containers"):
-    for here, directories, files in os.walk(top):
-        for name in directories + files:
-            print("file", os.path.join(here, name))
-for here, directories, _ in os.walk("/sys/fs/cgroup"):
-    print(*(f"cgroup {name}" for name in directories if re.fullmatch("[0-9a-f]{64}", name)), sep="\\n")
-namespaces = set()
-for process in pathlib.Path("/proc").glob("[0-9]*"):
-    try:
-        words = (process / "cmdline").read_bytes().decode().split("\\0")
-        namespaces.add(os.stat(process / "ns/net").st_ino)
-    except OSError:
-        continue
-    if words[0].endswith(("conmon", "crun")) or "sleep" in words[0]:
-        print("process", process.name, *words[:1])
-print("namespaces", len(namespaces))
-"""
 
 
 @pytest.fixture
@@ -57,31 +22,10 @@ def doomed(archive: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def remains(cluster: Cluster, host: str) -> set[str]:
-    """All that a task can leave on a host, as words that say what it is."""
-    data = str(cluster.playground.host(host).socket.parent / "data")
-    script = LOOK.replace("DATA", data).replace("DAEMON", str(daemon_pid(cluster, host)))
-    done = cluster.playground.run(host, [sys.executable, "-c", script], 30)
-    assert done.returncode == 0, done.stderr
-    return {line for line in done.stdout.splitlines() if line}
-
-
-def daemon_pid(cluster: Cluster, host: str) -> int:
-    """The daemon's process in its host; 0 when it does not run."""
-    path = cluster.playground.host(host).socket.parent / "daemon.status"
-    return msgspec.json.decode(path.read_bytes(), type=DaemonStatus).pid
-
-
 def sockets(cluster: Cluster, host: str) -> int:
     """How many sockets the daemon holds: two for the name server of each sandbox, one for its rules."""
     script = f"ls -l /proc/{daemon_pid(cluster, host)}/fd | grep -c socket:"
     return int(cluster.playground.run(host, ["sh", "-c", script], 30).stdout)
-
-
-def end_daemon(cluster: Cluster, host: str) -> None:
-    """SIGKILL: no handler runs, nothing is written any more."""
-    cluster.playground.run(host, ["kill", "-KILL", str(daemon_pid(cluster, host))], 10)
-    eventually("the daemon is dead", lambda: not daemon_pid(cluster, host))
 
 
 def emptied(cluster: Cluster) -> None:

@@ -18,29 +18,43 @@ _OURS = frozenset(
 def changes(upper: Path, layers: Sequence[Path], places: Sequence[str]) -> list[tuple[str, int]]:
     """Paths and what became of them, by path. `places` are where the container has mounts."""
     made = _OURS | {target.rstrip("/") for target in places}
-    return sorted((path, kind) for path, kind in _walk(upper, "", layers) if path not in made)
+    return sorted(_walk(upper, "", layers, made))
 
 
-def _walk(directory: Path, path: str, layers: Sequence[Path]) -> Iterator[tuple[str, int]]:
+def _walk(
+    directory: Path, path: str, layers: Sequence[Path], made: frozenset[str]
+) -> Iterator[tuple[str, int]]:
     for entry in os.scandir(directory):
         inner = f"{path}/{entry.name}"
         info = entry.stat(follow_symlinks=False)
+        if inner in made:
+            continue
         if _is_whiteout(info):
             yield inner, DELETED
             continue
-        yield inner, MODIFIED if _in_image(inner, layers) else ADDED
-        if stat.S_ISDIR(info.st_mode):
-            yield from _walk(Path(entry.path), inner, layers)
+        before = _in_image(inner, layers)
+        within = list(_walk(Path(entry.path), inner, layers, made)) if stat.S_ISDIR(info.st_mode) else []
+        if before is None:
+            yield inner, ADDED
+        elif within or not _same_directory(before, info):
+            yield inner, MODIFIED
+        yield from within
 
 
-def _in_image(path: str, layers: Sequence[Path]) -> bool:
+def _same_directory(before: os.stat_result, now: os.stat_result) -> bool:
+    """A directory that is here only for what was mounted in it is no change."""
+    both = stat.S_ISDIR(before.st_mode) and stat.S_ISDIR(now.st_mode)
+    return both and (before.st_mode, before.st_uid, before.st_gid) == (now.st_mode, now.st_uid, now.st_gid)
+
+
+def _in_image(path: str, layers: Sequence[Path]) -> os.stat_result | None:
     for layer in reversed(layers):
         try:
             info = os.lstat(f"{layer}{path}")
         except (FileNotFoundError, NotADirectoryError):
             continue
-        return not _is_whiteout(info)
-    return False
+        return None if _is_whiteout(info) else info
+    return None
 
 
 def _is_whiteout(info: os.stat_result) -> bool:
