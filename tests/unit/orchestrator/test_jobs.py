@@ -21,6 +21,7 @@ from cluster.states import Availability, NodeState, TaskState
 from manager.api.services import respecified, rolled_back
 from manager.orchestrator.job import of_iteration
 from manager.orchestrator.situation import Situation, stopped
+from manager.store import Transaction
 from tests.fakes.world import World
 
 
@@ -197,3 +198,25 @@ def test_an_unchanged_spec_does_not_run_again() -> None:
     assert back.job_status == JobStatus(job_iteration=5, last_execution=11)
     assert back.spec == service.spec
     assert back.update_status is None
+
+
+def test_nothing_replaces_what_completed_meanwhile() -> None:
+    world = started(job(1, 1), 0)
+    world.work()
+    (task,) = present(world)
+    world.set_node(task.node_id, NodeState.DOWN)
+    late = world.decide()
+    world.report(task, TaskState.COMPLETE)
+    for write in late.writes():
+        tx = Transaction(world.view)
+        write(tx)
+        assert not tx.changes(), "it would have run again"
+
+    # Nor is a task made for an execution that is over.
+    world.service(job(2, 2, run=1))
+    late = world.decide()
+    world.service(job(2, 2, run=2))
+    for write in late.writes():
+        tx = Transaction(world.view)
+        write(tx)
+        assert not tx.changes()
