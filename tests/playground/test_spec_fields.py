@@ -122,6 +122,7 @@ def test_one_container_with_nearly_everything(cluster: Cluster) -> None:
             "Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 64 << 20, "Pids": 77},
             "Reservations": {"MemoryBytes": 32 << 20},
             "SwapBytes": 0,
+            "MemorySwappiness": 17,
         },
         LogDriver={"Name": "local", "Options": {"labels": "owner", "env": "COLOUR", "tag": "{{.Name}}"}},
     )  # fmt: skip
@@ -167,6 +168,14 @@ def test_one_container_with_nearly_everything(cluster: Cluster) -> None:
     assert container["HostConfig"]["NanoCpus"] == 500_000_000
     assert container["HostConfig"]["MemorySwap"] == container["HostConfig"]["Memory"] == 64 << 20
     assert container["HostConfig"]["MemoryReservation"] == 32 << 20
+    assert container["HostConfig"]["MemorySwappiness"] == 17
+    limits = cluster.enter(
+        task,
+        "for file in limit_in_bytes soft_limit_in_bytes swappiness; do"
+        "  cat /sys/fs/cgroup/memory/memory.$file 2>/dev/null; done;"
+        "for file in max low swap.max; do cat /sys/fs/cgroup/memory.$file 2>/dev/null; done; true",
+    ).split()
+    assert limits in ([str(64 << 20), str(32 << 20), "17"], [str(64 << 20), str(32 << 20), "0"])
     assert container["HostConfig"]["LogConfig"]["Type"] == "local"
     for kind, name in (("secret", "key"), ("config", "conf")):
         assert "in use by the following service: web" in cluster.refused(kind, "rm", name)
@@ -249,3 +258,96 @@ def test_journald_only_where_it_is(cluster: Cluster) -> None:
     assert status == 201
     (task,) = eventually("it is looked at", lambda: [t for t in cluster.tasks("web") if "Err" in t["Status"]])
     assert "missing plugin" in task["Status"]["Err"]
+
+
+def test_bind_mounts_and_copies(cluster: Cluster) -> None:
+    folder = cluster.playground.layout.home("host1") / "bound"
+    (folder / "below").mkdir(parents=True, exist_ok=True)
+    made_anew = folder / "made" / "anew"
+    setup = (
+        f"mount --bind {folder} {folder} && mount --make-shared {folder}"
+        f" && mount -t tmpfs none {folder}/below && touch {folder}/below/deep"
+    )
+    done = cluster.playground.run("host1", ["sh", "-c", setup])
+    assert done.returncode == 0, done.stderr
+    binds = {
+        "/all": {},
+        "/alone": {"NonRecursive": True},
+        "/slave": {"Propagation": "rslave"},
+        "/ro": None,
+        "/top": {"ReadOnlyNonRecursive": True},
+        "/force": {"ReadOnlyForceRecursive": True, "Propagation": "rprivate"},
+    }
+    mounts: list[Json] = [
+        {
+            "Type": "bind",
+            "Source": str(folder),
+            "Target": target,
+            "ReadOnly": target in ("/ro", "/top", "/force"),
+            "Consistency": "cached",
+            "BindOptions": options,
+        }
+        for target, options in binds.items()
+    ]
+    mounts.append(
+        {
+            "Type": "bind",
+            "Source": str(made_anew),
+            "Target": "/new",
+            "BindOptions": {"CreateMountpoint": True},
+        }
+    )
+    mounts.append({"Type": "volume", "Source": "copied", "Target": "/usr"})
+    mounts.append({"Type": "volume", "Source": "bare", "Target": "/etc", "VolumeOptions": {"NoCopy": True}})
+    mounts.append(
+        {
+            "Type": "volume",
+            "Source": "copied",
+            "Target": "/again",
+            "ReadOnly": True,
+            "VolumeOptions": {"Subpath": "bin"},
+        }
+    )
+    try:
+        task = started(
+            cluster, "web", {"Mounts": mounts}, Placement={"Constraints": ["node.hostname==host1"]}
+        )
+        script = (
+            "for place in /all /alone /slave /ro /top /force /again /new; do "
+            "  touch $place/x 2>/dev/null && echo $place;"
+            "  touch $place/below/x 2>/dev/null && echo $place/below;"
+            "  [ -e $place/below/deep ] && echo $place/below/deep; done;"
+            "ls /usr; ls /etc; rm -f /all/x /all/below/x /alone/below/x"
+        )
+        seen = cluster.enter(task, script).split()
+        cluster.playground.run("host1", ["mount", "-t", "tmpfs", "none", f"{folder}/made"])
+        passed_on = cluster.enter(
+            task, "grep -c ' /slave/made ' /proc/mounts; grep -c ' /all/made ' /proc/mounts; true"
+        )
+    finally:
+        cluster.docker("service", "rm", "web")
+        cluster.playground.run("host1", ["umount", "-R", "-l", str(folder)])
+    assert seen == [
+        "/all", "/all/below", "/all/below/deep",
+        "/alone", "/alone/below",
+        "/slave", "/slave/below", "/slave/below/deep",
+        "/ro/below/deep",
+        "/top/below", "/top/below/deep",
+        "/force/below/deep",
+        "/new",
+        "bin", "hostname", "hosts", "resolv.conf",
+    ]  # fmt: skip
+    assert passed_on.split() == ["1", "0"]
+    assert made_anew.is_dir()
+
+
+def test_a_mount_that_should_pass_on_needs_a_mount_that_does(cluster: Cluster) -> None:
+    folder = cluster.playground.layout.home("host1") / "private"
+    folder.mkdir(exist_ok=True)
+    mount = {"Type": "bind", "Source": str(folder), "Target": "/x", "BindOptions": {"Propagation": "rshared"}}
+    body = service(
+        "web", {"Mounts": [mount]}, RestartPolicy={"Condition": "none"},
+        Placement={"Constraints": ["node.hostname==host1"]},
+    )  # fmt: skip
+    cluster.curl("host1", "POST", "/services/create", body)
+    assert "but it is not a shared mount" in cluster.complaint("web")

@@ -302,16 +302,17 @@ def _mounts(config: ContainerConfig, host: Host, sources: Sources) -> list[dict[
     ]
     wanted = {point.target.rstrip("/") or "/" for point in config.mounts}
     found = [entry for entry in found if entry["destination"] not in wanted]
+    ours = []
     for target, path in (
         ("/etc/resolv.conf", sources.resolv_conf),
         ("/etc/hostname", sources.hostname),
         ("/etc/hosts", sources.hosts),
     ):
         if target not in wanted:
-            found.append(mount(target, "bind", "bind", "rprivate", source=str(path)))
-    # Parents before what is mounted inside them.
-    for point in sorted(config.mounts, key=lambda item: item.target.rstrip("/").count("/")):
-        found.append(_mount_point(point))
+            ours.append(mount(target, "bind", "bind", "rprivate", source=str(path)))
+    # Parents before what is mounted inside them: a volume on /etc has its hosts file, too.
+    ours += [_mount_point(point) for point in config.mounts]
+    found += sorted(ours, key=lambda item: str(item["destination"]).rstrip("/").count("/"))
     for index, file in enumerate(config.files):
         found.append(
             mount(file.target, "bind", "bind", "ro", "rprivate", source=str(sources.files / str(index)))

@@ -98,6 +98,8 @@ class Launcher:
             directory.create_bundle(paths, config)
             paths.exit_file.unlink(missing_ok=True)
             rootfs.mount_overlay(config.layers, paths.home / "upper", paths.home / "work", paths.rootfs)
+            mounting.mount_volumes(config)
+            _fill_volumes(config, paths)
             self._write_bundle(replace(config, mounts=mounting.prepare(config, paths)), paths)
             pid = spawn.start_conmon(self.programs, paths.bundle, self._conmon_options(config, paths))
             pidfd = os.pidfd_open(pid)  # it waits for `start`: the pid can't be another's yet
@@ -129,9 +131,6 @@ class Launcher:
             )
             if config.cwd not in ("", "/"):
                 root.make_directories(config.cwd, user.uid, user.gid)
-            for point in config.mounts:
-                if point.kind is MountKind.VOLUME and point.copy_up and point.source is not None:
-                    rootfs.copy_up(root, point.target, point.source)
         etc = paths.bundle / "etc"
         sources = bundle.Sources(
             paths.rootfs, etc / "hostname", etc / "hosts", etc / "resolv.conf", paths.files
@@ -189,6 +188,14 @@ class Launcher:
             doomed = paths.home.with_name(f"{id.partition('.')[0]}.removed")
             paths.home.rename(doomed)
             rootfs.remove_tree(doomed)
+
+
+def _fill_volumes(config: ContainerConfig, paths: ContainerPaths) -> None:
+    """Empty volumes get what the image has in their places."""
+    with rootfs.opened(paths.rootfs) as root:
+        for point in config.mounts:
+            if point.kind is MountKind.VOLUME and point.copy_up and point.source is not None:
+                rootfs.copy_up(root, point.target, point.source)
 
 
 def _log_options(config: ContainerConfig, paths: ContainerPaths) -> list[str]:

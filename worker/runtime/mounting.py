@@ -23,6 +23,13 @@ _KEPT = frozenset({"ro", "nosuid", "nodev", "noexec"})
 """What of a mount on the node holds in the container, too. crun forgets it, unless it is told."""
 
 
+def mount_volumes(config: ContainerConfig) -> None:
+    """Mount the file systems behind the container's volumes. Raises VolumeUnavailable."""
+    for point in config.mounts:
+        if point.options_of_volume and point.source is not None:
+            mount_volume(point.volume_name, point.source, point.options_of_volume)
+
+
 def prepare(config: ContainerConfig, paths: ContainerPaths) -> tuple[MountPoint, ...]:
     """The container's mounts with sources as they are to be bound. `undo` takes back what this did."""
     return tuple(_prepared(point, paths.mounts / str(number)) for number, point in enumerate(config.mounts))
@@ -46,8 +53,6 @@ def _prepared(point: MountPoint, place: Path) -> MountPoint:
         return point
     if point.kind is MountKind.IMAGE:
         return _image(point, place)
-    if point.options_of_volume and point.source is not None:
-        mount_volume(point.volume_name, point.source, point.options_of_volume)
     source = point.source
     if source is None:
         return point

@@ -1,6 +1,5 @@
 """The seccomp section of a bundle: Docker's default policy, none, or a profile of the user's."""
 
-import platform
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -10,6 +9,7 @@ import msgspec
 
 from cluster.errors import InvalidArgument
 from worker.runtime.model import SeccompMode
+from worker.runtime.syscalls import release_at_least
 
 _EPERM, _ENOSYS = 1, 38
 _GO_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64", "i686": "x86", "armv7l": "arm"}
@@ -122,8 +122,8 @@ def _applies(
 
 
 def _kernel_at_least(wanted: str) -> bool:
-    have = platform.release().split("-")[0].split(".")
-    return tuple(int(part) for part in have[:2]) >= tuple(int(part) for part in wanted.split(".")[:2])
+    major, minor = (*wanted.split("."), "0")[:2]
+    return release_at_least(int(major), int(minor))
 
 
 def seccomp_section(

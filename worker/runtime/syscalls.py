@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import platform
+import re
 
 MS_RDONLY = 0x1
 MS_REMOUNT = 0x20
@@ -127,6 +128,12 @@ def inotify_init() -> int:
 def inotify_watch(descriptor: int, path: str, mask: int) -> int:
     """Watch a path; the watch's number."""
     return _check(_libc.inotify_add_watch(descriptor, os.fsencode(path), mask), f"watch {path}")
+
+
+def release_at_least(major: int, minor: int) -> bool:
+    """Whether the kernel is this version or newer."""
+    have = re.match(r"(\d+)\.(\d+)", platform.release())
+    return have is not None and (int(have[1]), int(have[2])) >= (major, minor)
 
 
 def machine() -> str:

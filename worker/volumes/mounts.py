@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from cluster.errors import InvalidArgument
-from cluster.spec import Mount
+from cluster.spec import BindOptions, Mount
 from worker.images.model import Image
 from worker.runtime.model import MountKind, MountPoint
 from worker.runtime.mountinfo import mount_of
+from worker.runtime.syscalls import release_at_least
 from worker.volumes.store import VolumeStore
 
 _PROPAGATIONS = {"", "private", "rprivate", "shared", "rshared", "slave", "rslave"}
@@ -83,7 +84,7 @@ def _bind(mount: Mount) -> MountPoint:
         read_only=mount.read_only,
         propagation=propagation,
         recursive=not (options and options.non_recursive),
-        read_only_recursive=not (options and options.read_only_non_recursive),
+        read_only_recursive=_recursive(mount),
     )
 
 
@@ -108,6 +109,19 @@ def _volume(container: str, mount: Mount, volumes: VolumeStore) -> MountPoint:
         subpath=options.subpath if options else "",
         options_of_volume=volume.options,
     )
+
+
+def _recursive(mount: Mount) -> bool:
+    """Whether a read-only mount is so all the way down: where the kernel can, or must by the options."""
+    options = mount.bind_options or BindOptions()
+    if options.read_only_non_recursive:
+        return False
+    can = release_at_least(5, 12)  # mount_setattr(2)
+    if options.read_only_force_recursive and not can:
+        raise InvalidArgument(
+            'invalid mount config for type "bind": recursive read-only mounts need Linux 5.12 or newer'
+        )
+    return can
 
 
 def _image(mount: Mount, images: Mapping[str, Image]) -> MountPoint:

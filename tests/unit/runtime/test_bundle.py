@@ -2,6 +2,7 @@
 
 import dataclasses
 import resource
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 
 from cluster.errors import InvalidArgument
-from worker.runtime import bundle, capabilities
+from worker.runtime import apparmor, bundle, capabilities
 from worker.runtime.model import ContainerConfig, MountKind, MountPoint, ResourceLimits, Rlimit
 from worker.runtime.users import User
 
@@ -138,3 +139,48 @@ def test_containers_get_the_limit_of_open_files_from_before_the_daemon_raised_it
     ]
     asked = build(host=host, ulimits=(Rlimit(name="nofile", soft=10, hard=20),))
     assert asked["process"]["rlimits"] == [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}]
+
+
+def test_confinement_where_the_kernel_has_it() -> None:
+    armored = dataclasses.replace(HOST, apparmor=True)
+    assert "apparmorProfile" not in build()["process"]
+    assert build(armored)["process"]["apparmorProfile"] == "docker-default"
+    assert build(armored, apparmor_profile="unconfined")["process"]["apparmorProfile"] == "unconfined"
+    assert build(armored, privileged=True)["process"]["apparmorProfile"] == "unconfined"
+
+    wanted = {"type": "web_t", "level": "s0:c1,c2"}
+    labelled = build(dataclasses.replace(HOST, selinux=True), selinux=wanted)
+    assert labelled["process"]["selinuxLabel"] == "system_u:system_r:web_t:s0:c1,c2"
+    with pytest.raises(InvalidArgument, match="this node has no SELinux"):
+        build(selinux=wanted)
+
+
+def test_the_apparmor_profile_can_be_compiled(tmp_path: Path) -> None:
+    parser = apparmor.parser()
+    if parser is None:
+        pytest.skip("needs apparmor_parser, of Debian's package apparmor")
+    made = subprocess.run(
+        [parser, "--skip-kernel-load", "--skip-cache", "--names"],
+        input=apparmor.profile_text(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert made.stdout.split() == ["docker-default"]
+    (tmp_path / "enabled").write_text("Y\n")
+    assert apparmor.supported(tmp_path / "enabled")
+    (tmp_path / "enabled").write_text("N\n")
+    assert not apparmor.supported(tmp_path / "enabled")
+    (tmp_path / "profiles").write_text("docker-default (enforce)\n")
+    apparmor.ensure_loaded(tmp_path / "profiles")  # there already: nothing to do
+
+
+def test_mounts_pass_on_as_far_as_is_asked() -> None:
+    def root(*kinds: str) -> str | None:
+        mounts = tuple(
+            MountPoint(kind=MountKind.BIND, target=f"/{kind}", source=Path("/x"), propagation=kind)
+            for kind in kinds
+        )
+        found: str | None = build(mounts=mounts)["linux"].get("rootfsPropagation")
+        return found
+
+    assert root("rprivate") is None
+    assert root("rprivate", "slave") == "rslave"
+    assert root("rslave", "shared") == "shared"
