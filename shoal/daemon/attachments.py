@@ -134,7 +134,11 @@ class Attachments:
             raise Unavailable("this node is in no cluster")
         reason = "no manager is known"
         content = msgspec.json.encode(request)
-        async with posting(self._store.identity()) as post:
+        try:
+            identity = self._store.identity()
+        except FileNotFoundError as error:
+            raise Unavailable("this node is leaving its cluster") from error
+        async with posting(identity) as post:
             for manager in membership.managers:
                 try:
                     said = await post(manager.address, f"/attachments/{membership.node_id}{path}", content)
