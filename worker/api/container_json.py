@@ -265,12 +265,16 @@ def container_networks(
 
 def _place(sandbox: Sandbox, network_id: str) -> dict[str, Any]:
     address, _, length = sandbox.addresses[network_id].partition("/")
+    address6, _, length6 = sandbox.addresses6.get(network_id, "").partition("/")
     return {
         "EndpointID": endpoint_id(sandbox.id, network_id),
         "Gateway": sandbox.gateways.get(network_id, ""),
         "IPAddress": address,
         "IPPrefixLen": int(length or 0),
         "MacAddress": sandbox.macs.get(network_id) or mac_for(address),
+        "IPv6Gateway": sandbox.gateways6.get(network_id, ""),
+        "GlobalIPv6Address": address6,
+        "GlobalIPv6PrefixLen": int(length6 or 0),
     }
 
 
