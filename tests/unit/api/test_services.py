@@ -170,6 +170,22 @@ async def test_networks_are_resolved_to_ids(api: Api) -> None:
     assert "in use by service web" in problem["message"]
 
 
+async def test_networks_in_their_old_place(api: Api) -> None:
+    """Beside the template, where API 1.24 had them."""
+    await api.put(Network(id="net1", spec=NetworkSpec(name="front")))
+    attached = {"Target": "front", "Aliases": ["www"], "DriverOpts": {"a": "b"}}
+    id = await api.service(Networks=[attached])
+    spec = (await api.ok("GET", f"/services/{id}"))["Spec"]
+    assert spec["TaskTemplate"]["Networks"] == [{**attached, "Target": "net1"}]
+
+
+async def test_tasks_of_services_are_containers(api: Api) -> None:
+    """As with dockerd, a service can't be an attachment of a container that is no task's."""
+    template = {"Runtime": "attachment", "NetworkAttachmentSpec": {"ContainerID": "c"}}
+    status, problem = await api("POST", "/services/create", service_body(TaskTemplate=template))
+    assert (status, "'attachment' is not supported" in problem["message"]) == (501, True)
+
+
 async def test_published_ports_are_exclusive(api: Api) -> None:
     def publish(mode: str) -> dict[str, object]:
         return {"Ports": [{"TargetPort": 80, "PublishedPort": 8080, "PublishMode": mode}]}
