@@ -80,7 +80,7 @@ class Machine:
         )
         return NodeDescription(
             hostname=self.hostname,
-            platform=Platform(architecture=architecture(), os="linux"),
+            platform=Platform(architecture=platform.machine(), os="linux"),
             resources=Resources(
                 nano_cpus=self.cpus * 10**9,
                 memory_bytes=self.memory,

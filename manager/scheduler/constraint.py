@@ -1,7 +1,8 @@
 """Placement constraints: `node.labels.disk==ssd`, `node.role!=manager`, as SwarmKit reads them.
 
 Key names compare without regard to case, except the label's own name; values compare without regard to
-case. A node without the label has the value "". `node.ip` takes an address or a CIDR.
+case. A node without the label has the value "". `node.ip` takes an address or a CIDR, `node.platform.arch` both
+the kernel's words (x86_64) and images' (amd64).
 """
 
 import ipaddress
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from cluster.errors import InvalidArgument
 from cluster.objects import Node
 
+_GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 NODE_LABELS = "node.labels."
 ENGINE_LABELS = "engine.labels."
 _OPERATORS = ("==", "!=")
@@ -37,7 +39,10 @@ class Constraint:
         actual = attribute(node, self.key)
         if actual is None:
             return False
-        return (actual.casefold() == self.value.casefold()) is self.equal
+        same = actual.casefold() == self.value.casefold()
+        if not same and self.key.lower() == "node.platform.arch":
+            same = architecture(actual) == architecture(self.value)
+        return same is self.equal
 
     def _matches_address(self, address: str) -> bool:
         try:
@@ -45,6 +50,11 @@ class Constraint:
         except ValueError:
             return False
         return inside is self.equal
+
+
+def architecture(name: str) -> str:
+    """An architecture in Go's words (amd64), which images are named by; nodes use the kernel's (x86_64)."""
+    return _GO_NAMES.get(name.lower(), name.lower())
 
 
 def attribute(node: Node, key: str) -> str | None:

@@ -10,8 +10,6 @@ from cluster.states import Availability, NodeState
 from manager.scheduler import constraint
 from manager.scheduler.nodes import HostPort, NodeInfo, generic_amounts, host_ports, reservations
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
 READY, RESOURCES, PLUGINS, CONSTRAINTS, PLATFORM, HOST_PORTS, MAX_REPLICAS = range(7)
 
 _NAMES = ("ready", "resources", "plugins", "constraints", "platform", "host-ports", "max-replicas")
@@ -126,8 +124,7 @@ def _runs(node: Platform, wanted: Platform) -> bool:
 
 
 def _architecture(platform: Platform) -> str:
-    name = platform.architecture.lower()
-    return _ARCHITECTURES.get(name, name)
+    return constraint.architecture(platform.architecture)
 
 
 def explain(refusals: Mapping[int, int]) -> str:

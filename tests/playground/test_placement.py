@@ -16,6 +16,8 @@ pytestmark = pytest.mark.playground
         ("node.role==manager", ["host1", "host2", "host3"]),
         ("engine.labels.tier==gold", ["host1", "host2", "host3"]),
         ("node.platform.os==linux", ["host1", "host2", "host3"]),
+        ("node.platform.arch==x86_64", ["host1", "host2", "host3"]),
+        ("node.ip==192.0.2.12/31", ["host2", "host2", "host3"]),
     ],
 )
 def test_constraints(cluster: Cluster, constraint: str, hosts: list[str]) -> None:

@@ -32,6 +32,8 @@ NODE = Node(
         ("node.role!=Manager", False),
         ("node.platform.os==linux", True),
         ("node.platform.arch==X86_64", True),
+        ("node.platform.arch==amd64", True),
+        ("node.platform.arch!=amd64", False),
         ("node.platform.arch==arm64", False),
         ("node.labels.disk==ssd", True),
         ("Node.Labels.disk==ssd", True),
