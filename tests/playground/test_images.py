@@ -103,11 +103,27 @@ def test_a_registry_that_wants_a_password(cluster: Cluster, web_image: str, tmp_
     secret = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     (tmp_path / "config.json").write_text(json.dumps({"auths": {LOCKED: {"auth": secret}}}))
     cluster.docker(
-        "--config", str(tmp_path), "service", "create", "--detach", "--with-registry-auth", "--replicas", "3",
+        "--config", str(tmp_path), "service", "create", "--detach", "--with-registry-auth",
         "--stop-grace-period", "200ms", "--name", "with", private, "sleep", "infinity",
     )  # fmt: skip
-    assert cluster.spread(cluster.running("with", 3)) == ["host1", "host2", "host3"]
+    (task,) = cluster.running("with", 1)
     assert secret not in json.dumps(cluster.inspect("service", "with"))
+    # The credentials outlive updates that bring none, so that a node that has never pulled it can take over.
+    cluster.update("with", "--env-add", "A=b")
+    moved = cluster.replaced("with", task)
+    places = {cluster.host_of(task), cluster.host_of(moved)}
+    try:
+        for host in places:
+            cluster.docker("node", "update", "--availability", "drain", host)
+        last = cluster.replaced("with", moved)
+        while cluster.host_of(last) in places:
+            last = cluster.replaced("with", last)
+        images = cluster.docker("image", "ls", "--format", "{{.Repository}}", host=cluster.host_of(last))
+        assert private.rpartition(":")[0] in images
+    finally:
+        for host in places:
+            cluster.docker("node", "update", "--availability", "active", host)
+    assert secret not in json.dumps(cluster.curl("host1", "GET", "/tasks")[1])
     wrong = cluster.refused("login", "--username", USER, "--password-stdin", LOCKED, stdin="wrong")
     assert "unauthorized" in wrong.lower()
     cluster.docker("--config", str(tmp_path), "login", "-u", USER, "--password-stdin", LOCKED, stdin=PASSWORD)
