@@ -9,6 +9,7 @@ from shoal.cli.client import Json
 STEPS = ("new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running")
 """The states that a task passes on its way to running."""
 
+_COMPLETE = TaskState.COMPLETE.word
 _STOPPED_UPDATES = ("paused", "rollback_paused", "rollback_completed")
 
 
@@ -24,6 +25,8 @@ class Slot:
     @property
     def steps(self) -> int:
         """How many of STEPS it has made; none when it has failed."""
+        if self.state == _COMPLETE:
+            return len(STEPS)
         return STEPS.index(self.state) + 1 if self.state in STEPS else 0
 
 
@@ -33,10 +36,12 @@ class Convergence:
 
     wanted: int
     running: int
+    """How many run or, of a job, have completed."""
     slots: tuple[Slot, ...]
     updating: bool
     stopped: str
     """Why the update or roll-back will go no further, or empty."""
+    job: bool = False
 
     @property
     def done(self) -> bool:
@@ -75,13 +80,15 @@ def measure(service: Json, tasks: Iterable[Json], nodes: Mapping[str, Json]) -> 
     slots = tuple(
         _slot(key, task, nodes, latest_error.get(key, ("", ""))[1]) for key, task in sorted(live.items())
     )
+    job = _is_job(service)
     update = service.get("UpdateStatus") or {}
     state = update.get("State", "")
     return Convergence(
         wanted=_wanted(service, len(slots)),
-        running=sum(slot.state == "running" for slot in slots),
+        running=sum(slot.state == (_COMPLETE if job else "running") for slot in slots),
         slots=slots,
         updating=state in ("updating", "rollback_started"),
+        job=job,
         stopped=f"{state}: {update.get('Message', '')}" if state in _STOPPED_UPDATES else "",
     )
 
@@ -103,8 +110,16 @@ def _slot(key: tuple[int, str], task: Json, nodes: Mapping[str, Json], error: st
     )
 
 
+def _is_job(service: Json) -> bool:
+    mode = service["Spec"].get("Mode") or {}
+    return "ReplicatedJob" in mode or "GlobalJob" in mode
+
+
 def _wanted(service: Json, tasks: int) -> int:
-    replicated = (service["Spec"].get("Mode") or {}).get("Replicated")
+    mode = service["Spec"].get("Mode") or {}
+    if (job := mode.get("ReplicatedJob")) is not None:
+        return int(job.get("TotalCompletions", job.get("MaxConcurrent", 1)))
+    replicated = mode.get("Replicated")
     if replicated is not None:
         return int(replicated.get("Replicas", 1))
     return int((service.get("ServiceStatus") or {}).get("DesiredTasks", tasks))

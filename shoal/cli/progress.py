@@ -59,7 +59,7 @@ def _news(state: Convergence, told: list[str]) -> Iterator[str]:
     Args:
         told: what has been said, the count first; kept up by this function.
     """
-    count = f"{state.running} out of {state.wanted} tasks run"
+    count = f"{state.running} out of {state.wanted} tasks {'have completed' if state.job else 'run'}"
     if told[0] != count:
         told[0] = count
         yield count

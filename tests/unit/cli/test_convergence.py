@@ -68,6 +68,15 @@ def test_a_task_on_a_node_that_is_down_does_not_count() -> None:
     assert "host2 is down" in state.slots[0].error
 
 
+def test_a_job_is_done_when_all_its_tasks_have_completed() -> None:
+    job = service(None)
+    job["Spec"]["Mode"] = {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 2}}
+    done = task(0, "complete", desired="complete")
+    assert not measure(job, [done], NODES).done
+    both = measure(job, [done, task(1, "complete", desired="complete")], NODES)
+    assert (both.running, both.wanted, both.done) == (2, 2, True)
+
+
 def test_slots_scaled_away_are_not_shown() -> None:
     retired = task(2, "shutdown", desired="shutdown")
     state = measure(service(1), [task(1, "running"), retired], NODES)
