@@ -95,15 +95,17 @@ class NameServers:
         if query is None:
             return _refusal(data)
         name_asked = links.get(query.name, query.name)
+        known = False
         for network in networks:
             zone = self._zone_of(network)
             addresses = zone.names.get(name_asked)
             if addresses is not None:
-                if query.kind == wire.AAAA:
+                known = True
+                if query.kind == wire.AAAA:  # another of the networks may have IPv6
                     addresses = zone.names6.get(name_asked, ())
-                elif query.kind not in (wire.A, wire.ANY):
-                    addresses = ()
-                if not addresses:
+                    if not addresses:
+                        continue
+                elif query.kind not in (wire.A, wire.ANY) or not addresses:
                     return wire.answer_empty(data, query)
                 self._turn += 1
                 start = self._turn % len(addresses) if addresses else 0
@@ -113,7 +115,7 @@ class NameServers:
                 name = zone.pointers.get(wire.pointer_address(query.name) or "")
                 if name is not None:
                     return wire.answer_pointer(data, query, name)
-        return None
+        return wire.answer_empty(data, query) if known else None
 
     def _drain(self, view: View) -> None:
         for _ in range(_DRAIN):
