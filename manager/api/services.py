@@ -182,8 +182,10 @@ def same_image(old: ServiceSpec, new: ServiceSpec) -> ServiceSpec:
 
 
 def respecified(service: Service, spec: ServiceSpec, now: int) -> Service:
-    """The service with a new spec; the old one becomes the one to roll back to. A job whose spec changes is
-    executed anew; `now` in ns."""
+    """The service with a new spec; the old one becomes the one to roll back to, unless it is the same, by
+    which a paused update goes on. A job whose spec changes is executed anew; `now` in ns."""
+    if spec == service.spec:
+        return replace(service, update_status=None)
     changed = replace(
         service,
         spec=spec,

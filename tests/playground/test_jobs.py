@@ -66,6 +66,9 @@ def test_a_replicated_job(cluster: Cluster) -> None:
     assert shown(cluster, "batch") == "replicated job 0/2 (1/1 completed)"
     assert "job complete" in cluster.docker("service", "rollback", "batch")
     assert shown(cluster, "batch") == "replicated job 0/2 (5/5 completed)"
+    words = ("service", "update", "--no-resolve-image", "--max-concurrent", "5", "--replicas", "6", "batch")
+    assert "job complete" in cluster.docker(*words)
+    assert shown(cluster, "batch") == "replicated job 0/5 (6/6 completed)"
     assert "UpdateStatus" not in cluster.inspect("service", "batch")
 
     # Refusals.
@@ -79,7 +82,7 @@ def test_a_replicated_job(cluster: Cluster) -> None:
     status, _ = cluster.curl("host1", "POST", path, spec)
     assert status == 200
     executed = iteration(cluster, "batch")
-    assert executed == 3, "an unchanged spec is not executed again"
+    assert executed == 4, "an unchanged spec is not executed again"
 
 
 def test_a_job_that_fails_is_tried_as_its_policy_says(cluster: Cluster) -> None:

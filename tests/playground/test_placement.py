@@ -1,5 +1,8 @@
 """Where tasks go, and what a task that can go nowhere says."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.support.cluster import Cluster, eventually
@@ -150,20 +153,58 @@ def test_generic_resources_are_claimed_by_name_and_number_and_freed(cluster: Clu
         "the third has its resources",
         lambda: len([t for t in cluster.tasks_in("train", "running") if t["ID"] != first["ID"]]) == 2,
     )
-    message = cluster.curl(
-        "host1",
-        "POST",
-        "/services/create",
-        {
-            "Name": "named",
-            "TaskTemplate": {
-                "ContainerSpec": {"Image": "busybox"},
-                "Resources": {
-                    "Reservations": {
-                        "GenericResources": [{"NamedResourceSpec": {"Kind": "gpu", "Value": "one"}}]
-                    }
-                },
-            },
-        },
+
+    # Without a GPU all three fit, and are told of their disks only.
+    cluster.update("train", "--generic-resource-rm", "gpu", "--generic-resource-rm", "ssd")
+    cluster.update("train", "--generic-resource-add", "ssd=1", "--update-parallelism", "0")
+    eventually(
+        "all three have a disk and no GPU",
+        lambda: (
+            [
+                task["GenericResources"]
+                for task in cluster.tasks_in("train", "running")
+                if len(task.get("GenericResources", ())) == 1
+            ]
+            == [[{"DiscreteResourceSpec": {"Kind": "ssd", "Value": 1}}]] * 3
+        ),
     )
-    assert message[0] == 400
+
+
+def test_why_a_task_waits_is_told_in_sentences(cluster: Cluster) -> None:
+    cluster.create("elsewhere", "--constraint", "node.labels.disk==nvme", "--reserve-memory", "64m")
+    pending(cluster, "elsewhere")
+    status, told = cluster.curl("host2", "GET", "/v1.50/shoal/services/elsewhere/explain")
+    assert status == 200
+    assert told["Summary"] == "Service elsewhere: 0 of 1 replicas run."
+    (task,) = told["Tasks"]
+    unmet = "node.labels.disk==nvme is asked for, and its node.labels.disk is not set."
+    assert task["Why"][1:] == [f"Node host{number}: {unmet}" for number in (1, 2, 3)]
+    assert "docker node update --label-add" in told["Advice"][0]
+    command = [sys.executable, "-m", "shoal.cli.main", "-H", cluster.playground.host("host1").docker_host]
+    words = [*command, "service", "explain", "elsewhere"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "Node host2: node.labels.disk==nvme is asked for" in " ".join(said.split())
+
+    cluster.docker("node", "update", "--label-add", "disk=nvme", "host3")
+    try:
+        (running,) = cluster.running("elsewhere", 1)
+        said = subprocess.run(
+            [*command, "task", "explain", "elsewhere.1"], capture_output=True, text=True, check=True
+        ).stdout
+        assert said.startswith("Task elsewhere.1 is running on host3 for ")
+        assert running["ID"] in said
+        assert "1 of 3 nodes fitted" in said
+    finally:
+        cluster.docker("node", "update", "--label-rm", "disk", "host3")
+    # The constraint holds no more: the task stops, and says why.
+    stopped = eventually(
+        "the task is stopped",
+        lambda: [
+            words
+            for words in cluster.curl("host1", "GET", f"/shoal/tasks/{running['ID']}/explain")[1]["Why"]
+            if words.startswith("It was stopped: node host3 no longer fits")
+        ],
+    )
+    assert stopped
+    status, told = cluster.curl("host1", "GET", "/shoal/tasks/nothing/explain")
+    assert (status, told["message"]) == (404, "task nothing not found")

@@ -99,6 +99,7 @@ def test_paused_and_resumed_by_the_next_write_of_the_same_spec() -> None:
     of.put(respecified(service(of), service(of).spec, of.now))
     of.advance(120)
     assert status(of).state is UpdateState.COMPLETED
+    assert service(of).previous_spec == spec("v1"), "to be rolled back still returns to what ran before"
 
 
 def test_the_ratio_of_failures_that_is_put_up_with() -> None:
