@@ -162,8 +162,8 @@ async def delete_service(request: web.Request) -> web.Response:
 def unchanged(service: Service, spec: ServiceSpec) -> bool:
     """Whether an update asks for what is there. One that was paused or rolled back is begun again by it."""
     status = service.update_status
-    settled = status is None or status.state is UpdateState.COMPLETED
-    return settled and spec == service.spec
+    going = status is None or status.state in (UpdateState.UPDATING, UpdateState.COMPLETED)
+    return going and spec == service.spec
 
 
 def same_image(old: ServiceSpec, new: ServiceSpec) -> ServiceSpec:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cluster.defaults import update_config
+from cluster.defaults import update_config, with_defaults
 from cluster.objects import Node, Service, Task
 from cluster.spec import ServiceSpec
 from cluster.states import TaskState
@@ -174,7 +174,8 @@ def _name(view: View, node_id: str) -> str:
 
 def differences(old: ServiceSpec, new: ServiceSpec) -> list[str]:
     """The paths, in Engine JSON's names, at which two specifications differ."""
-    return sorted(_differences(msgspec.to_builtins(old), msgspec.to_builtins(new), ""))
+    before, after = (msgspec.to_builtins(with_defaults(spec)) for spec in (old, new))
+    return sorted(_differences(before, after, ""))
 
 
 def _differences(old: object, new: object, path: str) -> list[str]:

@@ -18,6 +18,12 @@ from shoal.cli.progress import wait_for_service
 from shoal.cli.session import ID_WIDTH, Session, format_option, pass_session
 from shoal.cli.tasks import show_tasks
 
+_MODES = {
+    "Replicated": "replicated",
+    "Global": "global",
+    "ReplicatedJob": "replicated job",
+    "GlobalJob": "global job",
+}
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -272,8 +278,11 @@ def service_row(found: Json) -> list[str]:
         for port in (found.get("Endpoint") or {}).get("Ports") or ()
         if port.get("PublishedPort")
     ]
-    mode = next(iter(spec.get("Mode") or {"": None})).lower()
+    mode = _MODES.get(next(iter(spec.get("Mode") or {"Replicated": None})), "")
     replicas = f"{status.get('RunningTasks', 0)}/{status.get('DesiredTasks', 0)}"
+    if mode == "replicated job":
+        total = spec["Mode"]["ReplicatedJob"].get("TotalCompletions", 1)
+        replicas += f" ({status.get('CompletedTasks', 0)}/{total} completed)"
     return [found["ID"][:ID_WIDTH], spec["Name"], mode, replicas, image, ", ".join(ports)]
 
 

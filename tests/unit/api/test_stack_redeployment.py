@@ -2,8 +2,10 @@
 
 import base64
 
-from cluster.objects import Network, NetworkAttachment, Service, Task
-from cluster.states import TaskState
+from msgspec.structs import replace
+
+from cluster.objects import Network, NetworkAttachment, Service, Task, UpdateStatus
+from cluster.states import TaskState, UpdateState
 from manager.api.networks import user_of
 from tests.unit.api.manager import Api, service_body
 
@@ -13,6 +15,27 @@ async def test_an_unchanged_service_is_not_written(api: Api) -> None:
     before = await api.ok("GET", f"/services/{id}")
     await api.ok("POST", f"/services/{id}/update?version={before['Version']['Index']}", before["Spec"])
     assert await api.ok("GET", f"/services/{id}") == before
+
+
+async def test_an_update_under_way_is_not_begun_again(api: Api) -> None:
+    id = await api.service()
+    first = await api.ok("GET", f"/services/{id}")
+    stored = api.manager.store.view().get(Service, id)
+    assert stored is not None
+    status = UpdateStatus(state=UpdateState.UPDATING, started_at=1)
+    await api.manager.store.update(
+        lambda tx: tx.update(replace(stored, update_status=status, previous_spec=stored.spec))
+    )
+    before = await api.ok("GET", f"/services/{id}")
+    await api.ok("POST", f"/services/{id}/update?version={before['Version']['Index']}", first["Spec"])
+    assert await api.ok("GET", f"/services/{id}") == before
+    paused = api.manager.store.view().get(Service, id)
+    assert paused is not None
+    status = UpdateStatus(state=UpdateState.PAUSED, started_at=1)
+    await api.manager.store.update(lambda tx: tx.update(replace(paused, update_status=status)))
+    before = await api.ok("GET", f"/services/{id}")
+    await api.ok("POST", f"/services/{id}/update?version={before['Version']['Index']}", first["Spec"])
+    assert "UpdateStatus" not in await api.ok("GET", f"/services/{id}")
 
 
 async def test_a_new_credential_is_kept_and_changes_nothing_else(api: Api) -> None:
