@@ -38,6 +38,10 @@ UPDATE_FAILURE_ACTION = "pause"
 UPDATE_ORDER = "stop-first"
 TASK_HISTORY_LIMIT = 5
 HEARTBEAT_PERIOD = 5 * SECOND
+SNAPSHOT_INTERVAL = 10_000  # entries
+LOG_ENTRIES_FOR_SLOW_FOLLOWERS = 500
+ELECTION_TICK = 10
+HEARTBEAT_TICK = 1
 NODE_CERT_EXPIRY = 90 * 24 * 3600 * SECOND
 MIN_NODE_CERT_EXPIRY = 3600 * SECOND
 MAX_SECRET_SIZE = 500 * 1024
@@ -87,6 +91,20 @@ def task_history_limit(spec: ClusterSpec) -> int:
     if config is None or config.task_history_retention_limit is None:
         return TASK_HISTORY_LIMIT
     return config.task_history_retention_limit
+
+
+def raft_config(config: RaftConfig | None) -> RaftConfig:
+    """The Raft settings in force: every field set. The ticks are shown only."""
+    config = config or RaftConfig()
+    return msgspec.structs.replace(
+        config,
+        snapshot_interval=config.snapshot_interval or SNAPSHOT_INTERVAL,
+        keep_old_snapshots=config.keep_old_snapshots or 0,
+        log_entries_for_slow_followers=config.log_entries_for_slow_followers
+        or LOG_ENTRIES_FOR_SLOW_FOLLOWERS,
+        election_tick=config.election_tick or ELECTION_TICK,
+        heartbeat_tick=config.heartbeat_tick or HEARTBEAT_TICK,
+    )
 
 
 def node_cert_expiry(spec: ClusterSpec) -> int:
@@ -200,13 +218,12 @@ def with_defaults(spec: ServiceSpec) -> ServiceSpec:
 
 def stored_cluster(spec: ClusterSpec) -> ClusterSpec:
     """The cluster's settings with every default made explicit, as GET /swarm shows them."""
-    raft = spec.raft or RaftConfig()
     return msgspec.structs.replace(
         spec,
         name=spec.name or "default",
         labels=spec.labels or {},
         orchestration=OrchestrationConfig(task_history_retention_limit=task_history_limit(spec)),
-        raft=msgspec.structs.replace(raft, keep_old_snapshots=raft.keep_old_snapshots or 0),
+        raft=raft_config(spec.raft),
         dispatcher=DispatcherConfig(
             heartbeat_period=(spec.dispatcher.heartbeat_period if spec.dispatcher else 0) or HEARTBEAT_PERIOD
         ),

@@ -2,6 +2,7 @@
 
 import logging
 
+from cluster.defaults import raft_config
 from cluster.errors import ShoalError
 from cluster.objects import Cluster
 from cluster.seams import SECOND, Clock
@@ -21,7 +22,7 @@ class SnapshotSettings:
         self._store = store
         self._raft = raft
         self._clock = clock
-        self._present = _settings(RaftConfig())
+        self._present = _settings(None)
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -40,7 +41,7 @@ class SnapshotSettings:
 
     async def _follow(self) -> None:
         cluster = self._store.view().cluster()
-        wanted = _settings(cluster.spec.raft or RaftConfig()) if cluster is not None else self._present
+        wanted = _settings(cluster.spec.raft) if cluster is not None else self._present
         if wanted != self._present:
             interval, keep_entries, keep_old = wanted
             await self._raft.change_snapshots(interval, keep_entries, keep_old)
@@ -48,11 +49,7 @@ class SnapshotSettings:
             log.info("a snapshot is taken every %d entries, and %d former ones are kept", interval, keep_old)
 
 
-def _settings(config: RaftConfig) -> tuple[int, int, int]:
+def _settings(config: RaftConfig | None) -> tuple[int, int, int]:
     """Entries between two snapshots, entries kept for slow followers, former snapshots kept."""
-    default = RaftConfig()
-    return (
-        config.snapshot_interval or default.snapshot_interval,
-        config.log_entries_for_slow_followers,
-        config.keep_old_snapshots or 0,
-    )
+    now = raft_config(config)
+    return now.snapshot_interval, now.log_entries_for_slow_followers, now.keep_old_snapshots or 0

@@ -41,13 +41,13 @@ class OrchestrationConfig(Spec, frozen=True):
 
 
 class RaftConfig(Spec, frozen=True):
-    """Raft settings that the Engine API shows."""
+    """Raft settings that the Engine API shows; 0 for the default (`cluster.defaults.raft_config`)."""
 
-    snapshot_interval: int = 10_000
+    snapshot_interval: int = 0
     keep_old_snapshots: int | None = None
-    log_entries_for_slow_followers: int = 500
-    election_tick: int = 10
-    heartbeat_tick: int = 1
+    log_entries_for_slow_followers: int = 0
+    election_tick: int = 0
+    heartbeat_tick: int = 0
 
 
 class DispatcherConfig(Spec, frozen=True):

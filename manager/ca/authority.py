@@ -58,12 +58,20 @@ def found_cluster(
     """
     certificate, key = create_root_ca(clock.now())
     if spec.ca_config is not None:  # what it asks for besides is done by Authority.at_founding
-        spec = replace(spec, ca_config=CAConfig(node_cert_expiry=spec.ca_config.node_cert_expiry))
+        asked = spec.ca_config
+        plain = CAConfig(node_cert_expiry=asked.node_cert_expiry, force_rotate=asked.force_rotate)
+        spec = replace(spec, ca_config=plain)
     tokens = JoinTokens(worker=new_join_token(certificate, rng), manager=new_join_token(certificate, rng))
     cluster = Cluster(
         id=new_id(rng),
         spec=stored_cluster(spec),
-        root_ca=RootCA(certificate=certificate, key=key, digest=ca_digest(certificate), join_tokens=tokens),
+        root_ca=RootCA(
+            certificate=certificate,
+            key=key,
+            digest=ca_digest(certificate),
+            join_tokens=tokens,
+            forced=spec.ca_config.force_rotate if spec.ca_config else 0,
+        ),
     )
     cluster = replace(
         cluster,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cluster.dataplane import NetworkRecord
 from cluster.objects import NodeDescription
-from cluster.seams import Clock, Random
+from cluster.seams import MILLISECOND, Clock, Random
 from netplane.plane import NetPlane
 from shoal.daemon.membership import Membership, MembershipStore
 from shoal.daemon.task_logs import TaskLogs
@@ -18,6 +18,8 @@ from worker.agent.transport import TLSConnector
 from worker.engine import Engine
 
 log = logging.getLogger("shoal.daemon.agent")
+
+POLL = 20 * MILLISECOND
 
 
 class AgentRunner:
@@ -70,6 +72,13 @@ class AgentRunner:
         ]
         for task in self._tasks:
             task.add_done_callback(self._ended)
+
+    async def connected(self, patience: int) -> None:
+        """Return when the node has a session: then the managers know that it is ready. Or after so long (ns),
+        as a leader may be wanting."""
+        deadline = self._clock.monotonic() + patience
+        while self._clock.monotonic() < deadline and self._session and not self._session.connected:
+            await self._clock.sleep(POLL)
 
     def reconnect(self) -> None:
         """Open the session anew, with the renewed certificate."""

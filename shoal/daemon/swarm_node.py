@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from cluster.errors import Conflict, Unavailable
 from cluster.ids import new_id
 from cluster.messages import ManagerAddress
-from cluster.seams import Clock, Random
+from cluster.seams import SECOND, Clock, Random
 from cluster.states import Role
 from manager.keys.locks import Lock, lock_in, parse_unlock_key
 from manager.keys.sealing import new_key
@@ -36,6 +36,8 @@ STATE_LOST = (
     'restore it, or use "docker swarm leave --force"'
 )
 
+READY_PATIENCE = 5 * SECOND
+"""How long init and join wait for the managers to count this node as ready."""
 T = TypeVar("T")
 
 
@@ -142,6 +144,7 @@ class SwarmNode(Renewal, Recovery):
                 self._membership = replace(membership, cluster_id=cluster_id)
                 self._store.save(self._membership)
                 await self._agents.start(self._membership, self)
+                await self._agents.connected(READY_PATIENCE)
             except BaseException:
                 await self._undo()
                 raise
@@ -215,6 +218,7 @@ class SwarmNode(Renewal, Recovery):
             await self._proxy.detach(NOT_A_MANAGER)
         self._store.save(self._membership)
         await self._agents.start(self._membership, self)
+        await self._agents.connected(READY_PATIENCE)
         self._wishes.put_nowait(Wish("", answer.node_id))
         log.info("joined the cluster", extra={"node": answer.node_id, "role": answer.role.value})
 

@@ -72,6 +72,11 @@ class Session:
         self._next_period = 0
         self._handling = False
 
+    @property
+    def connected(self) -> bool:
+        """Whether a session is open at present."""
+        return self._channel is not None
+
     def reconnect(self) -> None:
         """End the present session, so that a new one opens (the certificate was renewed)."""
         if self._channel is not None:
