@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from cluster.objects import Network, Node, Service, Task, TaskStatus
+from cluster.objects import ContainerAttachment, Network, Node, Service, Task, TaskStatus
 from cluster.states import TaskState
 from manager.allocator import Allocations
 from manager.allocator.claims import claims
 from tests.unit.allocator.world import World, network, port, running_world, service, task
 
 NETWORKS = ["small", "net", "bridge", "missing"]
+WANTED = ["", "", "10.9.0.3", "10.9.0.1", "10.77.0.1"]
 ports_lists = st.lists(
     st.builds(
         port,
@@ -43,6 +44,8 @@ steps = st.one_of(
     st.tuples(st.just("delete node"), st.integers(0, 3)),
     st.tuples(st.just("network"), st.sampled_from(["missing", "extra"])),
     st.tuples(st.just("delete network"), st.just("extra")),
+    st.tuples(st.just("attach"), st.tuples(st.integers(0, 3), st.integers(0, 9), st.sampled_from(WANTED))),
+    st.tuples(st.just("detach"), st.tuples(st.integers(0, 3), st.integers(0, 9))),
 )
 
 
@@ -67,6 +70,16 @@ async def do(world: World, what: str, argument: object) -> None:
         case "node", number:
             if view.get(Node, f"n{number}") is None:
                 await world.create(Node(id=f"n{number}"))
+        case "attach", (number, container, wanted):
+            node = view.get(Node, f"n{number}")
+            if node is not None and all(each.container_id != f"c{container}" for each in node.containers):
+                place = ContainerAttachment(container_id=f"c{container}", network_id="small", wanted=wanted)
+                await world.change(Node, node.id, containers=(*node.containers, place))
+        case "detach", (number, container):
+            node = view.get(Node, f"n{number}")
+            if node is not None:
+                left = tuple(each for each in node.containers if each.container_id != f"c{container}")
+                await world.change(Node, node.id, containers=left)
         case "network", name:
             if view.by_name(Network, name) is None:
                 await world.create(network(name))
@@ -96,6 +109,9 @@ def check(world: World) -> None:
             assert waiting.status.error, f"{waiting.id} waits without a word"
     for node in view.all(Node):
         assert node.attachments
+        for container in node.containers:
+            assert bool(container.address) != bool(container.error), container
+            assert not container.address or container.wanted in ("", container.address.partition("/")[0])
     assert world.allocator._state == Allocations.of(view)
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cluster.objects import (
+    ContainerAttachment,
     Endpoint,
     Network,
     NetworkAttachment,
@@ -77,6 +78,14 @@ class Random:
             status=NodeStatus(state=state),
             data_path_address=address,
             attachments=attachments,
+            containers=tuple(
+                ContainerAttachment(
+                    container_id=f"{node_id}-c{number}",
+                    network_id=rng.choice(NETWORKS[1:]),
+                    address=f"10.1.0.{rng.randrange(9)}/24",
+                )
+                for number in range(rng.randrange(3))
+            ),
         )
         self.put(tx, node)
 
@@ -139,6 +148,8 @@ def expect(view: View, node_id: str, knows: Knowledge) -> None:
     tasks = tasks_of_node(view, node_id, {})
     ingress = frozenset(network.id for network in view.all(Network) if network.spec.ingress)
     used = needs(tasks, ingress)
+    node = view.get(Node, node_id)
+    used.networks.update(each.network_id for each in (node.containers if node else ()))
     assert {id: decided(task) for id, task in knows.tasks.items()} == {
         id: decided(task) for id, task in tasks.items()
     }

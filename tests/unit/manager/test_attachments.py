@@ -1,0 +1,91 @@
+"""Places in attachable networks for containers of no service, as nodes ask the managers for them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from cluster.objects import Cluster, Node
+from manager.allocator import Allocator
+from manager.api.access import ACCESS
+from manager.api.app import engine_app, errors
+from manager.rpc import attachments
+from tests.unit.api.manager import LoneManager
+
+
+class Managers:
+    """A manager with its allocator, asked as a node asks it."""
+
+    def __init__(self, client: "TestClient[web.Request, web.Application]", manager: LoneManager) -> None:
+        self.client = client
+        self.manager = manager
+
+    async def post(self, path: str, **content: Any) -> tuple[int, Any]:
+        async with self.client.post(path, data=msgspec.json.encode(content)) as answer:
+            return answer.status, msgspec.json.decode(await answer.read())
+
+    def places(self) -> list[tuple[str, str]]:
+        node = self.manager.store.view().get(Node, "n1")
+        assert node is not None
+        return [(each.container_id, each.address) for each in node.containers]
+
+
+@pytest.fixture
+async def managers() -> AsyncIterator[Managers]:
+    manager = LoneManager()
+    await manager.store.batch([lambda tx: tx.create(Cluster(id="c")), lambda tx: tx.create(Node(id="n1"))])
+    allocating = asyncio.create_task(Allocator(manager.store, manager.clock, manager.rng).run())
+    app = web.Application(middlewares=[errors])
+    app[ACCESS] = manager
+    attachments.routes(app, lambda handler: handler, "/forward")
+    app.add_subapp("/api", engine_app(manager))
+    async with TestClient(TestServer(app)) as client:
+        api = Managers(client, manager)
+        for name, attachable in (("open", True), ("closed", False)):
+            spec = {"Name": name, "Driver": "overlay", "Attachable": attachable}
+            assert (await api.post("/api/networks/create", **spec))[0] == 201
+        yield api
+    allocating.cancel()
+    await asyncio.gather(allocating, return_exceptions=True)
+
+
+async def test_a_container_gets_an_address_and_keeps_it(managers: Managers) -> None:
+    status, found = await managers.post("/attachments/n1/find", network="open")
+    assert (status, found["address"]) == (200, "")
+    status, first = await managers.post("/attachments/n1", network="open", container_id="c1", name="one")
+    assert (status, first["network_id"]) == (200, found["network_id"])
+    assert first["address"].startswith("10.0.1.")
+    assert (await managers.post("/attachments/n1", network="open", container_id="c1"))[1] == first
+    _, second = await managers.post("/attachments/n1", network=first["network_id"], container_id="c2")
+    assert second["address"] != first["address"]
+    status, answer = await managers.post(
+        "/attachments/n1", network="open", container_id="c3", address=first["address"].partition("/")[0]
+    )
+    assert (status, "is taken" in answer["message"]) == (503, True)
+    assert [container for container, _ in managers.places()] == ["c1", "c2"]
+
+
+async def test_places_are_given_back(managers: Managers) -> None:
+    for container in ("c1", "c2", "c3"):
+        _, place = await managers.post("/attachments/n1", network="open", container_id=container)
+    assert (await managers.post("/attachments/n1/detach", container_id="c1"))[0] == 200
+    assert (await managers.post("/attachments/n1/detach", container_id="c1"))[0] == 200
+    await managers.post("/attachments/n1/keep", places=[("c3", place["network_id"])])
+    assert managers.places() == [("c3", place["address"])]
+    async with managers.client.delete("/api/networks/open") as refused:
+        assert (refused.status, "is in use by container" in await refused.text()) == (400, True)
+    await managers.post("/attachments/n1/keep", places=[])
+    async with managers.client.delete("/api/networks/open") as removed:
+        assert removed.status == 204
+
+
+async def test_what_is_refused(managers: Managers) -> None:
+    status, answer = await managers.post("/attachments/n1/find", network="closed")
+    assert (status, "not manually attachable" in answer["message"]) == (403, True)
+    assert (await managers.post("/attachments/n1/find", network="ingress"))[0] == 403
+    assert (await managers.post("/attachments/n1", network="nosuch", container_id="c"))[0] == 404
+    assert (await managers.post("/attachments/n9", network="open", container_id="c"))[0] == 404
