@@ -43,11 +43,14 @@ class Balancers:
         flows: NetlinkSocket,
         records: ClusterRecords,
         withdrawn: Collection[str],
+        fresh: Collection[str],
     ) -> None:
+        """Args: withdrawn, fresh: tasks that get no new connections; fresh ones do if there are no others."""
         self._rules = rules
         self._flows = flows
         self._records = records
         self._withdrawn = withdrawn
+        self._fresh = fresh
         self._published: dict[PortKey, Published] = {}
         self._networks6 = ""
         self._framed = False  # True once the host's table is this run's
@@ -80,7 +83,8 @@ class Balancers:
         self.apply_host(segments, sandboxes)
         changes: dict[str, list[bytes]] = {}
         for network_id in touched:
-            before, after = self._vips.get(network_id, {}), self._records.vips(network_id, self._withdrawn)
+            before = self._vips.get(network_id, {})
+            after = self._records.vips(network_id, self._withdrawn, self._fresh)
             messages = sandbox_rules.balance(before, after)
             if messages:
                 changes[network_id] = messages
@@ -105,7 +109,7 @@ class Balancers:
 
     def apply_host(self, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
         """Bring the host's table in line."""
-        published = self._records.published(self._withdrawn)
+        published = self._records.published(self._withdrawn, self._fresh)
         if self._framed:
             commands = host_rules.networks(segments) + host_rules.publish(self._published, published)
         else:

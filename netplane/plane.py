@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -55,6 +55,7 @@ T = TypeVar("T")
 _NETWORK_PATIENCE = 5_000_000_000
 # What is under way to an address that is withdrawn is answered by then; TCP tries again after a second.
 _ANSWER_SECONDS = 0.3
+_FRESH_SECONDS = 0.5
 
 
 class NetPlane(Attaching):
@@ -69,7 +70,10 @@ class NetPlane(Attaching):
         clock: Clock,
         rng: Random | None = None,
         bridge_subnet: str = "",
+        spare: float = _FRESH_SECONDS,
     ) -> None:
+        """Args: spare: seconds for which a task that began to serve gets no connections, if others serve."""
+        self.spare = spare
         self.node_hostname = node_hostname
         self.notice = ignore
         self._clock = clock
@@ -84,7 +88,8 @@ class NetPlane(Attaching):
         self._sandboxes: dict[str, SandboxRecord] = {}
         self._building: dict[str, asyncio.Future[None]] = {}
         self._withdrawn: set[str] = set()  # task ids
-        self._choosing: set[asyncio.Task[None]] = set()
+        self._fresh: set[str] = set()  # task ids
+        self._later: set[asyncio.Task[None]] = set()
         self._host_ports = HostPorts()
         self._handles: dict[str, builder.Handles] = {}
         self._names = Names(self._records, self._sandboxes, self._network_name, self._withdrawn)
@@ -103,9 +108,9 @@ class NetPlane(Attaching):
 
     async def stop(self) -> None:
         """Let go. What is in the kernel stays, so containers keep their traffic; names are not served."""
-        for choosing in self._choosing:
-            choosing.cancel()
-        await asyncio.gather(*self._choosing, return_exceptions=True)
+        for task in self._later:
+            task.cancel()
+        await asyncio.gather(*self._later, return_exceptions=True)
         async with self._lock:
             await self._servers.close_all()
             for handles in self._handles.values():
@@ -123,7 +128,7 @@ class NetPlane(Attaching):
         self._rules = LibNftables()
         self._site = Site(self._host, self._segments)
         self._overlays = Overlays(self._host)
-        self._balancers = Balancers(self._rules, self._flows, self._records, self._withdrawn)
+        self._balancers = Balancers(self._rules, self._flows, self._records, self._withdrawn, self._fresh)
         self._local.open()
 
     def _close(self) -> None:
@@ -184,6 +189,7 @@ class NetPlane(Attaching):
             await self._run(self._balancers.forget_udp, stale)
             self._tunnel = None
             self._withdrawn.clear()
+            self._fresh.clear()
 
     async def apply(self, changes: DataplaneChanges) -> None:
         """Make the kernel agree with a batch; when this returns, it does.
@@ -194,7 +200,11 @@ class NetPlane(Attaching):
             if self._tunnel is None:
                 raise NetworkNotReady("this node is in no cluster: it can't take cluster networks")
             before = self._serving_addresses() if not changes.full else set()
+            beginning = self._records.beginning(changes) if not changes.full else set()
             touched = self._records.apply(changes)
+            if beginning and self.spare:
+                self._fresh |= beginning
+                self._do_later(self._let_in(beginning))
             here = {record.spec.task_id for record in self._sandboxes.values()}
             self._withdrawn.intersection_update(_task_ids(self._records) | here)
             self._touched |= touched
@@ -238,13 +248,35 @@ class NetPlane(Attaching):
         stale = before - self._balancers.backends()
         if stale:
             await self._run(self._balancers.forget_udp, stale)
-            choosing = asyncio.create_task(self._choose_again(stale))
-            self._choosing.add(choosing)
-            choosing.add_done_callback(self._choosing.discard)
+            self._do_later(self._choose_again(stale))
         self._touched -= touched
         known, self._known = self._known, asyncio.Event()
         known.set()
         return stale
+
+    def _do_later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _let_in(self, tasks: set[str]) -> None:
+        """Send tasks connections that still serve after a moment: many a broken program ends in its first.
+
+        Until then they get some only if nobody else serves.
+        """
+        await asyncio.sleep(self.spare)
+        async with self._lock:
+            before = self._serving_addresses()
+            self._fresh -= tasks
+            self._touched |= {
+                network_id
+                for network_id in self._records.networks
+                if any(endpoint.task_id in tasks for endpoint in self._records.endpoints(network_id))
+            }
+            try:
+                await self._settle(before)
+            except NetworkError as error:
+                log.warning("new tasks get connections with the next change: %s", error)
 
     async def _choose_again(self, stale: set[str]) -> None:
         """Free connections from addresses that took them and vanished, before TCP tries a second time."""

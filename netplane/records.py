@@ -82,24 +82,40 @@ class ClusterRecords:
         """The tasks in a network, serving or not."""
         return self._endpoints.get(network_id, {}).values()
 
-    def serving(self, network_id: str, service_id: str, withdrawn: Iterable[str] = ()) -> tuple[str, ...]:
-        """Addresses of a service's tasks that take new connections, in the order of their addresses."""
+    def beginning(self, changes: DataplaneChanges) -> set[str]:
+        """The tasks that a batch, not yet applied, makes serve."""
+        return {
+            new.task_id
+            for new in changes.endpoints
+            if new.serving and not ((old := self._endpoints[new.network_id].get(new.task_id)) and old.serving)
+        }
+
+    def serving(
+        self, network_id: str, service_id: str, withdrawn: Iterable[str] = (), fresh: Iterable[str] = ()
+    ) -> tuple[str, ...]:
+        """Addresses of a service's tasks that take new connections, in the order of their addresses.
+
+        Those of `fresh` tasks only if there are no others.
+        """
         endpoints = self._endpoints.get(network_id, {})
         members = self._members.get((network_id, service_id), set()).difference(withdrawn)
-        found = {bare(endpoints[task].address) for task in members if endpoints[task].serving}
+        members = {task for task in members if endpoints[task].serving}
+        found = {bare(endpoints[task].address) for task in members.difference(fresh) or members}
         return tuple(sorted(found, key=_packed))
 
-    def vips(self, network_id: str, withdrawn: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
+    def vips(
+        self, network_id: str, withdrawn: Iterable[str] = (), fresh: Iterable[str] = ()
+    ) -> dict[str, tuple[str, ...]]:
         """Every virtual address in a network with its backends."""
         if network_id not in self.networks:
             return {}
         return {
-            bare(service.vip): self.serving(network_id, service.service_id, withdrawn)
+            bare(service.vip): self.serving(network_id, service.service_id, withdrawn, fresh)
             for service in self.services(network_id)
             if service.vip
         }
 
-    def published(self, withdrawn: Iterable[str] = ()) -> dict[PortKey, Published]:
+    def published(self, withdrawn: Iterable[str] = (), fresh: Iterable[str] = ()) -> dict[PortKey, Published]:
         """Every port that is published on every node, with its backends."""
         found: dict[PortKey, Published] = {}
         for network in self.networks.values():
@@ -108,7 +124,7 @@ class ClusterRecords:
             for service in self.services(network.id):
                 if not service.ports:
                     continue
-                backends = self.serving(network.id, service.service_id, withdrawn)
+                backends = self.serving(network.id, service.service_id, withdrawn, fresh)
                 for port in service.ports:
                     found[port.protocol, port.published] = Published(
                         port.protocol, port.published, port.target, backends

@@ -51,6 +51,9 @@ async def carry_out(plane: NetPlane, verb: str, arguments: list[Any]) -> Any:
             return await asyncio.gather(*(plane.remove_sandbox(each) for each in arguments[0]))
         case "withdraw" | "restore":
             return await getattr(plane, verb)(*arguments)
+        case "spare":
+            plane.spare = arguments[0]
+            return None
         case "sandboxes" | "networks":
             return getattr(plane, verb)()
         case "create_network":
@@ -67,6 +70,7 @@ async def main() -> None:
         run_dir=Path(sys.argv[2]),
         node_hostname=sys.argv[3],
         clock=SystemClock(),
+        spare=0,
     )
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 24)

@@ -301,6 +301,18 @@ def test_connections_that_a_vanished_task_never_answered_choose_again(lab: Lab) 
         assert answer.result()[0].startswith("t2 ")
 
 
+def test_a_task_that_just_began_to_serve_is_spared_while_others_serve(lab: Lab) -> None:
+    cluster = Cluster(lab, 2)
+    second = cluster.hosts[1]
+    cluster.task("t1", 1, 10)
+    second.call("spare", 3)
+    cluster.task("t2", 2, 11)
+    assert {answer.split()[0] for answer in cluster.through(2, 6)} == {"t1"}
+    assert {answer.split()[0] for answer in cluster.through(1, 6)} == {"t1", "t2"}
+    while {answer.split()[0] for answer in cluster.through(2, 6)} != {"t1", "t2"}:
+        pass
+
+
 def test_udp_flows_leave_a_withdrawn_task(lab: Lab) -> None:
     cluster = Cluster(lab, 2)
     cluster.task("t1", 1, 10)

@@ -60,6 +60,14 @@ def test_only_serving_endpoints_are_backends() -> None:
     }
 
 
+def test_fresh_tasks_serve_if_there_are_no_others() -> None:
+    records = known(endpoint(9), endpoint(10), endpoint(11, serving=False))
+    assert records.vips("n", (), {"t9", "t11"}) == {"10.0.0.2": ("10.0.0.10",)}
+    assert records.serving("n", "s", {"t10"}, {"t9"}) == ("10.0.0.9",)
+    begin = DataplaneChanges(endpoints=(endpoint(9), endpoint(11), endpoint(12), endpoint(13, serving=False)))
+    assert records.beginning(begin) == {"t11", "t12"}
+
+
 def test_places_are_those_of_other_nodes() -> None:
     records = known(endpoint(9), endpoint(10, node="b"), endpoint(11, node="unknown"))
     assert records.places("n", "a") == {"10.0.0.10": "192.0.2.2"}
