@@ -66,9 +66,9 @@ def test_a_replicated_job(cluster: Cluster) -> None:
     assert shown(cluster, "batch") == "replicated job 0/2 (1/1 completed)"
     assert "job complete" in cluster.docker("service", "rollback", "batch")
     assert shown(cluster, "batch") == "replicated job 0/2 (5/5 completed)"
-    words = ("service", "update", "--no-resolve-image", "--max-concurrent", "5", "--replicas", "6", "batch")
+    words = ("service", "update", "--no-resolve-image", "--max-concurrent", "5", "batch")
     assert "job complete" in cluster.docker(*words)
-    assert shown(cluster, "batch") == "replicated job 0/5 (6/6 completed)"
+    assert shown(cluster, "batch") == "replicated job 0/5 (5/5 completed)"
     assert "UpdateStatus" not in cluster.inspect("service", "batch")
 
     # Refusals.
