@@ -174,15 +174,20 @@ def _name(view: View, node_id: str) -> str:
 
 def differences(old: ServiceSpec, new: ServiceSpec) -> list[str]:
     """The paths, in Engine JSON's names, at which two specifications differ."""
-    before, after = (msgspec.to_builtins(with_defaults(spec)) for spec in (old, new))
-    return sorted(_differences(before, after, ""))
+    return sorted(_differences(with_defaults(old), with_defaults(new), ""))
 
 
 def _differences(old: object, new: object, path: str) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            found
-            for key in {**old, **new}
-            for found in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if old == new else [path]
+    if old == new:
+        return []
+    if not isinstance(old, msgspec.Struct) or type(old) is not type(new):
+        return [path]
+    return [
+        found
+        for field in msgspec.structs.fields(old)
+        for found in _differences(
+            getattr(old, field.name),
+            getattr(new, field.name),
+            f"{path}.{field.encode_name}" if path else field.encode_name,
+        )
+    ]

@@ -5,21 +5,17 @@ from typing import cast
 
 from cluster.objects import Config, Secret, Service, Task
 from manager.orchestrator.controller import Controller
-from manager.orchestrator.plan import Plan
+from manager.orchestrator.plan import Change, Plan
 from manager.store import Event, Transaction, View
 from manager.versions.payloads import referenced, superseded, used_by
 
 
 @dataclass(frozen=True)
-class Drop:
+class Drop(Change):
     """Delete an old version, if it still is one and still unused."""
 
     kind: type[Secret] | type[Config]
     id: str
-
-    def overtaken(self, tx: Transaction) -> bool:
-        """Never: it is decided again as it is written."""
-        return False
 
     def apply(self, tx: Transaction) -> None:
         """Write it."""
