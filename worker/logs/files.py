@@ -1,30 +1,53 @@
 """The files of one log: `container.log`, then `.1`, `.2`, … ever older; read forwards and backwards."""
 
+import gzip
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from worker.logs.format import Line, parse_line
 
+COMPRESSED = ".gz"
 _BLOCK = 1 << 18
+_HEAD = 64
 _MAX_SCAN = 4096
 """How many lines before the wanted ones to look through for the beginnings of long lines."""
 
 
 def log_files(path: Path) -> list[Path]:
-    """All files of a log, the oldest first."""
-    numbered = []
+    """All files of a log, the oldest first. Old ones may be compressed: `.1.gz`."""
+    numbered: dict[int, Path] = {}
     for candidate in path.parent.glob(f"{path.name}.*"):
         suffix = candidate.name.removeprefix(f"{path.name}.")
-        if suffix.isdigit():
-            numbered.append((int(suffix), candidate))
-    found = [candidate for _, candidate in sorted(numbered, reverse=True)]
+        number = suffix.removesuffix(COMPRESSED)
+        if number.isdigit() and (int(number) not in numbered or suffix.endswith(COMPRESSED)):
+            numbered[int(number)] = candidate
+    found = [numbered[number] for number in sorted(numbered, reverse=True)]
     return [*found, path] if path.exists() else found
+
+
+def _open_plain(file: Path) -> int:
+    """A descriptor of what the file holds; of a copy in a nameless file, when it is compressed."""
+    if not file.name.endswith(COMPRESSED):
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    with gzip.open(file) as packed, tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(packed, copy, _BLOCK)
+        copy.flush()
+        copy.seek(0)
+        return os.dup(copy.fileno())
+
+
+def _head(file: Path) -> bytes:
+    """The first bytes of a compressed file: a time and a stream, with which no other file begins."""
+    with gzip.open(file) as packed:
+        return packed.read(_HEAD)
 
 
 def lines_backwards(path: Path) -> Iterator[bytes]:
     """Whole lines of a file, the last first, without newlines."""
-    with path.open("rb", buffering=0) as file:
+    with open(_open_plain(path), "rb", buffering=0) as file:
         position = file.seek(0, os.SEEK_END)
         rest = b""
         first = True
@@ -82,7 +105,7 @@ class Tail:
 
     def _open(self, file: Path) -> None:
         try:
-            self._descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = _open_plain(file)
         except FileNotFoundError:
             self._descriptor = -1
         self._rest = b""
@@ -118,9 +141,12 @@ class Tail:
         for index, file in enumerate(files):
             try:
                 info = file.stat()
+                same = (info.st_ino, info.st_dev) == (ours.st_ino, ours.st_dev)
+                if file.name.endswith(COMPRESSED):
+                    same = _head(file) == os.pread(self._descriptor, _HEAD, 0)
             except FileNotFoundError:
                 continue
-            if (info.st_ino, info.st_dev) == (ours.st_ino, ours.st_dev):
+            if same:
                 following = files[index + 1 :]
         # The last read may have been before the file was given up: read it again before leaving it.
         if not following or self._more():

@@ -4,16 +4,20 @@ conmon itself can only cut a log off. Instead the file is renamed, to which conm
 is told to open a new one (`2 0 0` on its control FIFO), as the kubelet does it.
 """
 
+import asyncio
 import errno
+import gzip
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from cluster.log_options import check_log_options, parse_size
+from cluster.log_options import check_log_options, is_true, parse_size
 from cluster.seams import SECOND, Clock
+from worker.logs.files import COMPRESSED, log_files
 from worker.runtime.model import LogConfig
 
 log = logging.getLogger("shoal.logs")
@@ -22,10 +26,11 @@ INTERVAL = SECOND
 
 
 class RotationPolicy(msgspec.Struct, frozen=True):
-    """Rotate at `max_size` bytes, keep `max_files` files, the current one included."""
+    """Rotate at `max_size` bytes, keep `max_files` files, the current one included; `compress` the others."""
 
     max_size: int
     max_files: int
+    compress: bool = False
 
 
 def rotation_policy(config: LogConfig) -> RotationPolicy | None:
@@ -36,12 +41,15 @@ def rotation_policy(config: LogConfig) -> RotationPolicy | None:
     check_log_options(config.driver, config.options)
     if config.driver == "none":
         return None
-    size, files = config.options.get("max-size", ""), config.options.get("max-file", "")
+    options = config.options
+    size, files = options.get("max-size", ""), options.get("max-file", "")
     if config.driver in ("local", "journald"):
         size, files = size or "20m", files or "5"
     if not size or size == "-1":
         return None
-    return RotationPolicy(parse_size(size), int(files or "1"))
+    usual = "true" if config.driver in ("local", "journald") else "false"
+    count = int(files or "1")
+    return RotationPolicy(parse_size(size), count, count > 1 and is_true(options.get("compress", usual)))
 
 
 def reopen(control: Path) -> bool:
@@ -65,10 +73,27 @@ def rotate(path: Path, control: Path, max_files: int) -> None:
     """Start a new log file. With one file to keep, what was written is dropped, as Docker does."""
     if max_files > 1:
         for number in range(max_files - 1, 0, -1):
-            newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
-            if newer.exists():
-                newer.rename(path.with_name(f"{path.name}.{number}"))
+            for suffix in ("", COMPRESSED):
+                older = path.with_name(f"{path.name}.{number}{suffix}")
+                newer = path.with_name(f"{path.name}.{number - 1}{suffix}") if number > 1 else path
+                older.unlink(missing_ok=True)
+                if newer.exists() and not (suffix and newer == path):
+                    newer.rename(older)
     reopen(control)
+
+
+def compress(path: Path) -> None:
+    """Compress the log's older files that are not yet. Blocks. What is interrupted is done again."""
+    for file in log_files(path):
+        if file == path or file.name.endswith(COMPRESSED):
+            continue
+        packed = file.with_name(f"{file.name}{COMPRESSED}")
+        temporary = packed.with_name(f"{packed.name}.new")
+        with file.open("rb") as plain, gzip.open(temporary, "wb", compresslevel=6) as target:
+            shutil.copyfileobj(plain, target, 1 << 18)
+        temporary.chmod(file.stat().st_mode & 0o777)
+        temporary.rename(packed)
+        file.unlink()
 
 
 class LogRotator:
@@ -88,6 +113,16 @@ class LogRotator:
         while True:
             await self._clock.sleep(INTERVAL)
             self.tick()
+            await self._compress()
+
+    async def _compress(self) -> None:
+        """Compress what was rotated away, once nobody writes to it any more."""
+        for path, _, policy in list(self._running()):
+            if policy.compress and path not in self._told and path.exists():
+                try:
+                    await asyncio.to_thread(compress, path)
+                except OSError as error:
+                    log.error("can't compress a log", extra={"path": str(path), "error": str(error)})
 
     def tick(self) -> None:
         """Look once."""

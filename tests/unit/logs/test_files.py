@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from cluster.errors import InvalidArgument
 from tests.fakes.clock import ManualClock
-from worker.logs.files import last_lines, log_files
+from worker.logs.files import Tail, last_lines, log_files
 from worker.logs.format import Joiner, LogEntry, parse_line, parse_timestamp
 from worker.logs.reader import LogQuery, read_log
-from worker.logs.rotation import LogRotator, RotationPolicy, rotation_policy
+from worker.logs.rotation import LogRotator, RotationPolicy, compress, rotate, rotation_policy
 from worker.runtime.model import LogConfig
 
 START = 1_700_000_000_000_000_000
@@ -78,6 +78,8 @@ async def test_a_tail_is_the_end_of_the_whole(
     lines = [*lines, ("stdout", "F", "last"), ("stderr", "F", "last")]
     texts = [f"{stamp(i)} {stream} {tag} {text}\n" for i, (stream, tag, text) in enumerate(lines)]
     path = write(tmp_path, texts, sizes)
+    if count % 2:
+        compress(path)
     whole = [entry async for entry in read_log(path, LogQuery())]
     assert (
         b"".join(entry.data for entry in whole if entry.stream == 1)
@@ -113,7 +115,7 @@ async def test_no_log_yet(tmp_path: Path) -> None:
 
 def test_policies() -> None:
     assert rotation_policy(LogConfig()) is None
-    assert rotation_policy(LogConfig(driver="local")) == RotationPolicy(20 << 20, 5)
+    assert rotation_policy(LogConfig(driver="local")) == RotationPolicy(20 << 20, 5, compress=True)
     assert rotation_policy(LogConfig(options={"max-size": "10m", "max-file": "3"})) == RotationPolicy(
         10 << 20, 3
     )
@@ -128,6 +130,47 @@ def test_policies() -> None:
             rotation_policy(LogConfig(options=options))
     with pytest.raises(InvalidArgument, match="no log driver named"):
         rotation_policy(LogConfig(driver="splunk"))
+
+
+async def test_old_files_are_compressed_and_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "container.log"
+    written = 0
+
+    def write_more(count: int) -> None:
+        nonlocal written
+        with path.open("a") as file:
+            file.writelines(
+                f"{stamp(number)} stdout F {number}\n" for number in range(written, written + count)
+            )
+        written += count
+
+    write_more(3)
+    tail = Tail(path)
+    seen = [line.rsplit(b" ", 1)[1] for line in tail.read()]
+    for _ in range(4):
+        write_more(2)
+        rotate(path, tmp_path / "ctl", 4)
+        write_more(1)
+        compress(path)
+    seen += [line.rsplit(b" ", 1)[1] for lines in iter(tail.read, []) for line in lines]
+    names = [file.name.removeprefix("container.log") for file in log_files(path)]
+    assert names == [".3.gz", ".2.gz", ".1.gz", ""]
+    kept = [int(entry.data) async for entry in read_log(path, LogQuery())]
+    assert kept == list(range(written - 10, written))
+    assert [int(entry.data) async for entry in read_log(path, LogQuery(tail=5))] == kept[-5:]
+    # Who was reading the first file goes on where it ended; nothing comes twice.
+    assert [int(text) for text in seen] == [*range(5), *kept]
+    tail.close()
+
+
+def test_one_file_beside_the_present_one(tmp_path: Path) -> None:
+    path = tmp_path / "container.log"
+    for round in range(3):
+        path.write_text(f"{stamp(round)} stdout F {round}\n")
+        rotate(path, tmp_path / "ctl", 2)
+        path.write_text("")
+        compress(path)
+    assert [file.name for file in log_files(path)] == ["container.log.1.gz", "container.log"]
 
 
 def test_a_log_that_can_not_be_rotated_keeps_no_other_from_it(
