@@ -16,7 +16,7 @@ pytestmark = pytest.mark.playground
 SLEEP = ("sh", "-c", "trap 'exit 0' TERM; echo begun; sleep infinity & wait")
 
 
-@covers("service logs", "--no-resolve", "--no-task-ids", "--no-trunc", "--since", "--details", "--tail")
+@covers("service logs", "--no-resolve", "--no-task-ids", "--no-trunc", "--since", "--tail")
 def test_how_logs_say_where_lines_come_from(cluster: Cluster) -> None:
     (task,) = cluster.run("web", "--", "sh", "-c", "echo early; sleep 3; echo late; sleep infinity")
     node, id = cluster.host_of(task), task["ID"]
@@ -27,7 +27,6 @@ def test_how_logs_say_where_lines_come_from(cluster: Cluster) -> None:
     assert cluster.docker(*words, "--no-task-ids", "web").startswith(f"web.1@{node} ")
     ids = f"{task['ServiceID']}.1.{id[:12]}@{task['NodeID']} "
     assert cluster.docker(*words, "--no-resolve", "web").startswith(ids)
-    assert f"com.docker.swarm.task.id={id}" in cluster.docker(*words, "--details", "web")
     stamps = cluster.docker("service", "logs", "--raw", "--timestamps", "web").splitlines()
     late = next(line.split()[0] for line in stamps if line.endswith("late"))
     assert cluster.docker("service", "logs", "--raw", "--since", late, "web") == "late"
