@@ -104,6 +104,7 @@ class Tail:
                 os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def _open(self, file: Path) -> None:
+        self._opened = file
         try:
             self._descriptor = _open_plain(file)
         except FileNotFoundError:
@@ -143,7 +144,8 @@ class Tail:
                 info = file.stat()
                 same = (info.st_ino, info.st_dev) == (ours.st_ino, ours.st_dev)
                 if file.name.endswith(COMPRESSED):
-                    same = _head(file) == os.pread(self._descriptor, _HEAD, 0)
+                    head = os.pread(self._descriptor, _HEAD, 0)
+                    same = _head(file) == head if head else file == self._opened
             except FileNotFoundError:
                 continue
             if same:
