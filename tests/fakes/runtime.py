@@ -24,6 +24,7 @@ from worker.runtime.model import (
     ExecResult,
     Health,
     HealthStatus,
+    LogConfig,
     ResourceLimits,
 )
 from worker.runtime.runtime import Change
@@ -45,6 +46,7 @@ class FakeRuntime:
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._next_pid = 1000
         self.exec_script = exec_script or (lambda id, argv: ExecResult(exit_code=0, output=b""))
+        self.default_log = LogConfig()
         self.fail_starts: dict[str, str] = {}  # container id → message: the next start fails
 
     async def start(self) -> None:

@@ -43,26 +43,29 @@ def detach_keys(text: str) -> bytes:
     return bytes(keys)
 
 
-class _Detached(Exception):
-    """The user typed the keys."""
+class Detached(Exception):
+    """The user typed the keys; `before` is what is still to be passed on."""
+
+    def __init__(self, before: bytes) -> None:
+        super().__init__()
+        self.before = before
 
 
-class _Escape:
+class Escape:
     """Finds the keys in what is typed; holds back what may be their beginning."""
 
     def __init__(self, keys: bytes) -> None:
         self._keys, self._held = keys, b""
 
     def feed(self, data: bytes) -> bytes:
-        """What the process is to get."""
+        """What the process is to get. Raises Detached."""
         data = self._held + data
         if self._keys in data:
-            raise _Detached
-        held = next(
-            (n for n in range(min(len(self._keys) - 1, len(data)), 0, -1) if data.endswith(self._keys[:n])), 0
-        )
-        self._held = data[len(data) - held :] if held else b""
-        return data[: len(data) - held] if held else data
+            raise Detached(data.partition(self._keys)[0])
+        most = min(len(self._keys) - 1, len(data))
+        held = next((n for n in range(most, 0, -1) if data.endswith(self._keys[:n])), 0)
+        passed, self._held = data[: len(data) - held], data[len(data) - held :]
+        return passed
 
 
 @dataclass(frozen=True)
@@ -85,20 +88,24 @@ async def carry(client: Hijacked, pair: Pair, *, keys: bytes | None) -> None:
                 await client.write(data if pair.raw else frame(stream, data))
 
     async def up() -> None:
-        escape = _Escape(keys) if keys else None
-        while data := await client.read():
-            if pair.stdin:
-                await process.write(escape.feed(data) if escape else data)
+        escape = Escape(keys) if keys else None
+        try:
+            while data := await client.read():
+                if pair.stdin:
+                    await process.write(escape.feed(data) if escape else data)
+        except Detached as left:
+            await process.write(left.before)
+            raise
         if pair.stdin:
             await process.close_input()
 
     downward, upward = asyncio.create_task(down()), asyncio.create_task(up())
     try:
         await asyncio.wait((downward, upward), return_when=asyncio.FIRST_COMPLETED)
-        if upward.done() and not isinstance(upward.exception(), _Detached):
+        if upward.done() and not isinstance(upward.exception(), Detached):
             await asyncio.wait((downward,))
     finally:
         for task in (downward, upward):
             task.cancel()
-            with suppress(asyncio.CancelledError, OSError, _Detached):
+            with suppress(asyncio.CancelledError, OSError, Detached):
                 await task

@@ -99,7 +99,7 @@ def _range(text: str) -> tuple[int, int]:
     try:
         start = _number(first) if first else 0
         end = _number(last) if dash else start
-        if end < start:
+        if end < start or (dash and not first):
             raise ValueError(text)
     except ValueError:
         raise InvalidArgument(f"invalid port specification: {text!r}") from None

@@ -8,7 +8,15 @@ from msgspec.structs import replace
 from cluster.errors import InvalidArgument, NotImplementedHere
 from cluster.seams import SECOND
 from worker.containers.record import Record, encode
-from worker.containers.request import HostConfig, LogSettings, RestartPolicy, Settings, UpdateRequest, words
+from worker.containers.request import (
+    CreateRequest,
+    HostConfig,
+    LogSettings,
+    RestartPolicy,
+    Settings,
+    UpdateRequest,
+    words,
+)
 from worker.health import effective_check
 from worker.images.config import ImageConfig
 from worker.images.model import Image
@@ -59,7 +67,7 @@ def completed(settings: Settings, image: ImageConfig) -> Settings:
     )
 
 
-def normalized(host: HostConfig, *, unified_cgroups: bool) -> HostConfig:
+def normalized(host: HostConfig, *, unified_cgroups: bool, default_log: LogConfig) -> HostConfig:
     """The host config as dockerd shows it: its own defaults for what the user left open."""
     swap = host.memory_swap or 2 * host.memory
     return replace(
@@ -70,10 +78,28 @@ def normalized(host: HostConfig, *, unified_cgroups: bool) -> HostConfig:
         shm_size=host.shm_size or DEFAULT_SHM_SIZE,
         memory_swap=swap,
         restart_policy=RestartPolicy("no") if not host.restart_policy.name else host.restart_policy,
-        log_config=LogSettings(type=host.log_config.type or "json-file", config=host.log_config.config),
+        log_config=_log(host.log_config, default_log),
         masked_paths=_paths(host, host.masked_paths, MASKED_PATHS),
         readonly_paths=_paths(host, host.readonly_paths, READONLY_PATHS),
     )
+
+
+def _log(asked: LogSettings, default: LogConfig) -> LogSettings:
+    """The daemon's own driver when none is named, and its options where that driver is used."""
+    driver = asked.type or default.driver
+    options = default.options if driver == default.driver else {}
+    return LogSettings(type=driver, config={**options, **asked.config})
+
+
+def warnings(request: CreateRequest) -> list[str]:
+    """What a user should know of a container that can be made nevertheless."""
+    found = []
+    if request.host_config.oom_kill_disable and not request.host_config.memory:
+        found.append("OOM killer is disabled for the container, but no memory limit is set")
+    published = request.host_config.publish_all_ports or request.host_config.port_bindings
+    if published and request.host_config.network_mode == "host":
+        found.append("Published ports are discarded when using host network mode")
+    return found
 
 
 def _paths(host: HostConfig, given: list[str] | None, usual: list[str]) -> list[str]:
@@ -221,7 +247,7 @@ def container_config(
         apparmor_profile=security.apparmor,
         sysctls=host.sysctls or {},
         ulimits=tuple(Rlimit(name=u.name, soft=u.soft, hard=u.hard) for u in host.ulimits or ()),
-        init=bool(host.init),
+        init=host.init,
         resources=limits(host),
         oom_score_adj=host.oom_score_adj,
         log=LogConfig(driver=host.log_config.type, options=host.log_config.config),

@@ -1,0 +1,64 @@
+"""Which networks standalone containers are in: `docker network connect` and `disconnect`."""
+
+from msgspec.structs import replace
+
+from cluster.errors import Conflict, InvalidArgument
+from worker.containers import networks
+from worker.containers.life import Life, standalone
+from worker.containers.record import Record, with_record
+from worker.endpoints import EndpointSettings, connect_running, disconnect_running
+
+
+class Membership(Life):
+    """Implements `worker.endpoints.NetworkMembers`."""
+
+    def members(self, network_id: str) -> list[str]:
+        """The containers that are configured to be in a network, running or not."""
+        return self._networks.members(network_id)
+
+    async def connect(self, container_id: str, network_id: str, wanted: EndpointSettings) -> None:
+        """Put a container into a network: at once if it runs, else when it starts."""
+        config, state = self.find(container_id)
+        record = standalone(config)
+        if record.host.network_mode in ("host",) or record.host.network_mode.startswith(networks.CONTAINER):
+            raise InvalidArgument(
+                "container cannot be connected to other networks while it uses the network of the host or "
+                "of another container"
+            )
+        network_id = await self._networks.resolve(network_id)
+        if network_id in [await self._networks.resolve(name) for name in record.endpoints]:
+            name = self._engine.network_name(network_id)
+            raise Conflict(f"endpoint with name {config.name} already exists in network {name}")
+        async with self._locks[config.id]:
+            if state.running:
+                given = wanted
+                if self._attachable.knows(network_id):
+                    given = await self._attachable.attach(config.id, network_id, wanted)
+                await connect_running(self._engine, config.id, network_id, given)
+            endpoints = {**record.endpoints, network_id: wanted}
+            await self._keep_endpoints(config.id, record, endpoints)
+
+    async def disconnect(self, container_id: str, network_id: str, *, force: bool) -> None:
+        """Take a container out of a network."""
+        config, state = self.find(container_id)
+        record = standalone(config)
+        network_id = await self._networks.resolve(network_id)
+        endpoints = {
+            name: wanted
+            for name, wanted in record.endpoints.items()
+            if await self._networks.resolve(name) != network_id
+        }
+        if len(endpoints) == len(record.endpoints):
+            name = self._engine.network_name(network_id)
+            if force:
+                return
+            raise InvalidArgument(f"container {config.id} is not connected to network {name}")
+        async with self._locks[config.id]:
+            if state.running:
+                await disconnect_running(self._engine, config.id, network_id)
+                await self._attachable.detach(config.id, network_id)
+            await self._keep_endpoints(config.id, record, endpoints)
+
+    async def _keep_endpoints(self, id: str, record: Record, endpoints: dict[str, EndpointSettings]) -> None:
+        changed = replace(record, endpoints=endpoints)
+        await self._runtime.reconfigure(with_record(self._runtime.get(id)[0], changed))
