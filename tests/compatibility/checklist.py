@@ -7,7 +7,7 @@ The three files beside this one are the truth; docs/compatibility.md is rendered
     "GET /info" = { is = "not", why = "…" }                              it doesn't work
 
 Flags that have no row of their own work, and are shown by those tests of tests/playground/clients that say so
-(`covers`).
+(`covers`). In fields.toml a flag of `docker service create` stands for the test that shows it.
 """
 
 import ast
@@ -64,8 +64,10 @@ def commands() -> list[Row]:
 
 
 def _of_command(kind: str, within: str, name: str, value: object, command: str, flag: str) -> Row:
-    if value is None:
-        value = _covered().get((command.removeprefix("docker "), flag), {"is": "not", "why": UNPROVEN})
+    """The clients' own test of a flag goes before another that is named."""
+    if value is None or isinstance(value, str):
+        shown = _covered().get((command.removeprefix("docker "), flag))
+        value = shown or value or {"is": "not", "why": UNPROVEN}
     return _row(kind, within, name, value)
 
 
