@@ -1,5 +1,7 @@
 """`docker service create --mode replicated-job` and `global-job`."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.cluster import Cluster, Json, eventually
@@ -26,6 +28,13 @@ def completed(cluster: Cluster, service: str, count: int) -> list[Json]:
         return found if len(found) == count else []
 
     return eventually(f"{count} tasks of {service} complete", done)
+
+
+def update(cluster: Cluster, **changes: Any) -> tuple[int, Any]:
+    """Write the job's specification as it is, but for the changes."""
+    found = cluster.inspect("service", "batch")
+    path = f"/services/batch/update?version={found['Version']['Index']}"
+    return cluster.curl("host1", "POST", path, {**found["Spec"], **changes})
 
 
 def shown(cluster: Cluster, service: str) -> str:
@@ -66,20 +75,26 @@ def test_a_replicated_job(cluster: Cluster) -> None:
     assert shown(cluster, "batch") == "replicated job 0/2 (1/1 completed)"
     assert "job complete" in cluster.docker("service", "rollback", "batch")
     assert shown(cluster, "batch") == "replicated job 0/2 (5/5 completed)"
-    words = ("service", "update", "--no-resolve-image", "--max-concurrent", "5", "batch")
-    assert "job complete" in cluster.docker(*words)
-    assert shown(cluster, "batch") == "replicated job 0/5 (5/5 completed)"
+    # The docker CLI takes this flag and sends nothing of it, to a dockerd, too.
+    cluster.docker("service", "update", "--no-resolve-image", "--max-concurrent", "5", "batch")
+    assert (shown(cluster, "batch"), iteration(cluster, "batch")) == (
+        "replicated job 0/2 (5/5 completed)",
+        3,
+    )
+    changed, _ = update(cluster, Mode={"ReplicatedJob": {"MaxConcurrent": 3, "TotalCompletions": 6}})
+    assert changed == 200
+    completed(cluster, "batch", 6)
+    assert shown(cluster, "batch") == "replicated job 0/3 (6/6 completed)"
     assert "UpdateStatus" not in cluster.inspect("service", "batch")
 
     # Refusals.
-    version = cluster.inspect("service", "batch")["Version"]["Index"]
-    spec = cluster.inspect("service", "batch")["Spec"]
-    path = f"/services/batch/update?version={version}"
-    status, answer = cluster.curl("host1", "POST", path, {**spec, "Mode": {"Replicated": {"Replicas": 1}}})
+    status, answer = update(cluster, Mode={"Replicated": {"Replicas": 1}})
     assert (status, answer["message"]) == (501, "service mode change is not allowed")
-    status, answer = cluster.curl("host1", "POST", path, {**spec, "UpdateConfig": {"Parallelism": 1}})
+    status, answer = update(cluster, Name="other")
+    assert (status, answer["message"]) == (501, "renaming services is not supported")
+    status, answer = update(cluster, UpdateConfig={"Parallelism": 1})
     assert (status, answer["message"]) == (400, "Jobs may not have an update config")
-    status, _ = cluster.curl("host1", "POST", path, spec)
+    status, _ = update(cluster)
     assert status == 200
     executed = iteration(cluster, "batch")
     assert executed == 4, "an unchanged spec is not executed again"
