@@ -4,7 +4,7 @@ from contextlib import aclosing
 
 from aiohttp import web
 
-from cluster.engine_json import rfc3339
+from cluster.engine_json import log_time
 from cluster.errors import InvalidArgument
 from cluster.seams import SystemClock
 from worker.api import (
@@ -20,6 +20,7 @@ from worker.api.http import add_route, answer, filters, flag, frame, integer
 from worker.api.timestamps import parse_timestamp
 from worker.containers.containers import Containers
 from worker.engine import Engine
+from worker.logs.attributes import in_a_line
 from worker.logs.reader import LogQuery
 
 
@@ -96,9 +97,13 @@ class _Handlers:
         response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}"})
         await response.prepare(request)
         stamps = flag(request, "timestamps")
+        details = b""
+        if flag(request, "details"):
+            details = in_a_line(self._engine.logs.attributes(config.id)).encode() + b" "
         async with aclosing(entries):
             async for entry in entries:
-                line = rfc3339(entry.timestamp).encode() + b" " + entry.data if stamps else entry.data
+                stamp = log_time(entry.timestamp).encode() + b" " if stamps else b""
+                line = stamp + details + entry.data
                 await response.write(line if config.tty else frame(entry.stream, line))
         await response.write_eof()
         return response
