@@ -95,7 +95,6 @@ class OCIRuntime:
         self._acted: Acted = _not_told
         self._ends = Ends(self._table, self._launcher, clock, self._set, self._clear)
         self._inotify: Inotify | None = None
-        self._sessions = 0
         self._policies: dict[str, RotationPolicy] = {}
         self._rotating: asyncio.Task[None] | None = None
 
@@ -409,8 +408,7 @@ class OCIRuntime:
             privileged=privileged,
             fixed_env=entry.config.env,
         )
-        self._sessions += 1
-        name = f"session-{self._sessions}"
+        name = f"session-{os.urandom(6).hex()}"  # one of an earlier daemon's may still run
         programs = self._launcher.programs
         return Session(programs, id, paths.bundle, name, process, tty=tty, stdin=stdin)
 
