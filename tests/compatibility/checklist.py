@@ -65,9 +65,11 @@ def commands() -> list[Row]:
 
 def _of_command(kind: str, within: str, name: str, value: object, command: str, flag: str) -> Row:
     """The clients' own test of a flag goes before another that is named."""
+    shown = _covered().get((command.removeprefix("docker "), flag), "")
     if value is None or isinstance(value, str):
-        shown = _covered().get((command.removeprefix("docker "), flag))
         value = shown or value or {"is": "not", "why": UNPROVEN}
+    elif isinstance(value, dict) and value["is"] == "differently":
+        value = {"test": shown, **value}
     return _row(kind, within, name, value)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from tests.compatibility.checklist import ROOT, Row, commands, fields, operations, share
+from tests.compatibility.routes import node_app, plain, routes_of
 
 PAGE = ROOT / "docs" / "compatibility.md"
 BEGIN = "<!-- from here on rendered by tests/compatibility/render.py: edit the .toml files there -->"
@@ -18,11 +19,18 @@ def rendered() -> str:
     parts += ["### What does not work", _reasons(row for row in rows if row.state == "not")]
     parts += ["### What works differently", _reasons(row for row in rows if row.state == "differently")]
     parts += ["### Operations", _table(operations(), "operation")]
+    parts += ["### Operations beside those of the checklist", _beside()]
     parts += ["### Subcommands and flags of the docker command"]
     for command, group in groupby(commands(), lambda row: row.within or row.name):
         parts += [f"#### `{command}`", _table(list(group), "flag")]
     parts += ["### Fields of a service", _table(fields(), "field")]
     return "\n\n".join(parts) + "\n"
+
+
+def _beside() -> str:
+    listed = {f"{method} {plain(path)}" for method, path in (row.name.split() for row in operations())}
+    routes = sorted(routes_of(node_app()) - listed, key=lambda route: route.split()[::-1])
+    return "\n".join(f"- `{route.replace('{}', '{id}')}`" for route in routes)
 
 
 def _figures(rows: list[Row]) -> str:
