@@ -13,7 +13,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def check_ipam(ipam: IPAM | None, *, ipv6: bool) -> None:
-    """Raise InvalidArgument for subnets, ranges and addresses that don't fit together, Forbidden for overlaps.
+    """Raise InvalidArgument for subnets and addresses that don't fit together, Forbidden for overlaps.
 
     IPv6 subnets are not looked at unless the network has `ipv6`, as dockerd takes them and leaves them out.
     """

@@ -7,19 +7,16 @@ they are read, and how a running container is put into a network or taken out.
 
 import hashlib
 import ipaddress
-import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 import msgspec
 
 from cluster.errors import InvalidArgument
 from netplane.model import Attachment, LocalNetwork, Sandbox
 from worker.engine import Engine
+from worker.interface_options import interface_options
 from worker.runtime.model import ContainerConfig, ContainerState
-
-_ENDPOINT = "com.docker.network.endpoint."
-_DEVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}", re.ASCII)
 
 
 class EndpointIPAMConfig(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,28 +74,6 @@ def attachment(network_id: str, settings: EndpointSettings, name: str) -> Attach
         priority=settings.gw_priority,
         **interface_options(settings.driver_opts or {}),
     )
-
-
-class InterfaceOptions(TypedDict, total=False):
-    """The fields of an Attachment that come from driver options."""
-
-    device: str
-    sysctls: tuple[tuple[str, str], ...]
-
-
-def interface_options(options: Mapping[str, str]) -> InterfaceOptions:
-    """Docker's options of an endpoint (`--network name=…,driver-opt=…`). Others mean nothing."""
-    found = InterfaceOptions()
-    if device := options.get(f"{_ENDPOINT}ifname", ""):
-        if not _DEVICE.fullmatch(device) or device == "lo":
-            raise InvalidArgument(f"invalid interface name {device!r}: at most 15 letters, digits, . _ -")
-        found["device"] = device
-    if text := options.get(f"{_ENDPOINT}sysctls", ""):
-        pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
-        if any(not equals for _, equals, _ in pairs):
-            raise InvalidArgument(f"invalid value of {_ENDPOINT}sysctls: write NAME=VALUE, joined by commas")
-        found["sysctls"] = tuple((name, value) for name, _, value in pairs)
-    return found
 
 
 async def connect_running(

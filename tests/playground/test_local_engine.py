@@ -112,7 +112,9 @@ def test_a_container_changes_its_networks_while_it_runs(node: Cluster) -> None:
 def test_containers_of_no_service_in_a_swarm_network(node: Cluster) -> None:
     node.docker("network", "create", "--driver", "overlay", "--attachable", "open")
     node.docker("network", "create", "--driver", "overlay", "closed")
-    node.run("web", "--network", "open")
+    setting = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
+    (web,) = node.run("web", "--network", f"name=open,driver-opt={setting}")
+    assert node.enter(web, "cat /proc/sys/net/ipv4/conf/eth0/log_martians") == "1"
     start(node, "here", "--network", "open", "--network-alias", "near")
     start(node, "there", "--network", "open", host="host2")
     for name in ("there", "web", "tasks.web"):

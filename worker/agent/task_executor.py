@@ -24,11 +24,13 @@ from worker.agent.container import (
 )
 from worker.agent.executor import Ended, Found, Started, TaskFailed, TaskRejected
 from worker.agent.files import TaskFiles
+from worker.agent.pull_errors import told
 from worker.agent.template import Template
 from worker.images.auth import RegistryAuth
 from worker.images.model import Image
 from worker.images.reference import Reference
 from worker.images.store import ImageStore
+from worker.interface_options import interface_options
 from worker.runtime.model import ContainerState, HealthStatus, MountPoint
 from worker.runtime.model import ContainerStatus as RuntimeStatus
 from worker.runtime.runtime import Change, Runtime
@@ -184,10 +186,12 @@ class TaskExecutor:
             return self._images.get(name)
         except NotFound:
             pass
+        auth = None
         try:
-            return await self._images.pull(name, auth=RegistryAuth.decode(task.registry_auth))
+            auth = RegistryAuth.decode(task.registry_auth)
+            return await self._images.pull(name, auth=auth)
         except (ShoalError, OSError) as error:
-            raise TaskRejected(f"No such image: {reference.familiar}: {error}") from error
+            raise TaskRejected(told(error, reference.familiar, auth, task.service_name)) from error
 
     async def _sandbox(self, task: Task, spec: ContainerSpec, template: Template) -> NetworkFiles:
         networks = self._networks()
@@ -203,6 +207,7 @@ class TaskExecutor:
                 network_id=BRIDGE if drivers[a.network_id] == BRIDGE else a.network_id,
                 address=a.addresses[0] if a.addresses else "",
                 aliases=a.aliases,
+                **interface_options(a.driver_opts),
             )
             for a in task.networks
         ) or (Attachment(network_id=BRIDGE),)

@@ -11,8 +11,10 @@ from cluster.validate_ipam import check_ipam
 from netplane import host_rules
 from netplane.bridge_options import BridgeOptions, read_options
 from netplane.config_networks import check_settings_only, completed
-from netplane.model import LocalNetwork, Segment
+from netplane.model import Attachment, LocalNetwork, Segment
+from netplane.planning import _sysctls
 from netplane.pool import AddressPool, unique_local_subnet
+from worker.interface_options import interface_options
 
 BRIDGE = "com.docker.network.bridge."
 
@@ -137,3 +139,24 @@ def test_only_networks_with_ipv6_have_rules_of_it() -> None:
     text = host_rules.networks6([four, six])
     assert 'ip6 saddr fd00::/64 oifname != { "br-b" } masquerade' in text
     assert "br-a" not in text
+
+
+def test_options_of_a_place_in_a_network() -> None:
+    endpoint = "com.docker.network.endpoint."
+    sysctls = "net.ipv4.conf.IFNAME.log_martians=1, net.ipv6.conf.ifname.accept_ra=0"
+    options = {f"{endpoint}ifname": "lan0", f"{endpoint}sysctls": sysctls, "other": "x"}
+    found = interface_options(options)
+    assert found == {
+        "device": "lan0",
+        "sysctls": (("net.ipv4.conf.IFNAME.log_martians", "1"), ("net.ipv6.conf.ifname.accept_ra", "0")),
+    }
+    assert [name for name, _ in _sysctls(Attachment("n", **found), "lan0")] == [
+        "net/ipv4/conf/lan0/log_martians",
+        "net/ipv6/conf/lan0/accept_ra",
+    ]
+    for wrong in ({f"{endpoint}ifname": "../x"}, {f"{endpoint}sysctls": "net.ipv4.conf.IFNAME.x"}):
+        with pytest.raises(InvalidArgument):
+            interface_options(wrong)
+    for name in ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding", "net.ipv4.conf.IFNAME.../x"):
+        with pytest.raises(InvalidArgument):
+            _sysctls(Attachment("n", sysctls=((name, "1"),)), "eth0")
