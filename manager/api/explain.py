@@ -31,7 +31,7 @@ async def task_explanation(request: web.Request) -> web.Response:
 
 
 def _task(view: View, what: str) -> Task:
-    """The task with this id or name; the latest one of a slot that is called as `docker service ps` does."""
+    """The task with this id or name, or the latest one of a slot: `web.3`, `agent.NODE`."""
     name, _, number = what.rpartition(".")
     service = view.by_name(Service, name) if number else None
     tasks = [t for t in view.tasks_of_service(service.id) if place(t) == what] if service is not None else []

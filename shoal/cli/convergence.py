@@ -1,7 +1,7 @@
 """How far a service is on its way to what was asked for, judged from what the Engine API says. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.states import TaskState
 from shoal.cli.client import Json
@@ -47,6 +47,22 @@ class Convergence:
     def done(self) -> bool:
         """True when everything wanted runs and no update is under way."""
         return self.running >= self.wanted and not self.updating and not self.stopped
+
+
+def combined(states: Mapping[str, Convergence]) -> Convergence:
+    """Several services as if they were one; slots are named after their service."""
+    stopped = [f"{name}: {state.stopped}" for name, state in states.items() if state.stopped]
+    return Convergence(
+        wanted=sum(state.wanted for state in states.values()),
+        running=sum(min(state.running, state.wanted) for state in states.values()),
+        slots=tuple(
+            replace(slot, name=f"{name}.{slot.name}")
+            for name, state in states.items()
+            for slot in state.slots
+        ),
+        updating=any(state.updating for state in states.values()),
+        stopped="; ".join(stopped),
+    )
 
 
 def _slot_key(task: Json) -> tuple[int, str]:
@@ -122,4 +138,6 @@ def _wanted(service: Json, tasks: int) -> int:
     replicated = mode.get("Replicated")
     if replicated is not None:
         return int(replicated.get("Replicas", 1))
-    return int((service.get("ServiceStatus") or {}).get("DesiredTasks", tasks))
+    status = service.get("ServiceStatus") or {}
+    wanted = int(status.get("DesiredTasks", tasks))
+    return wanted + int(status.get("CompletedTasks", 0)) if "GlobalJob" in mode else wanted

@@ -77,7 +77,12 @@ service.add_command(service_explain)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--name", help="A name; the cluster chooses one otherwise.")
 @click.option("--replicas", type=click.IntRange(min=0), help="How many tasks (default 1).")
-@click.option("--mode", type=click.Choice(["replicated", "global"]), help="Global: one task on every node.")
+@click.option(
+    "--mode",
+    type=click.Choice(["replicated", "global", "replicated-job", "global-job"]),
+    help="Global: one task on every node. Jobs run until they have completed.",
+)
+@click.option("--max-concurrent", type=click.IntRange(min=1), help="How many tasks of a job at a time.")
 @_options(
     _many("publish", "A port to open on every node: 8080:80", "-p"),
     _many("env", "An environment variable: NAME=VALUE", "-e"),

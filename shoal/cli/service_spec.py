@@ -162,27 +162,39 @@ def created(image: str, arguments: Sequence[str], flags: Flags) -> Json:
 
 
 def _mode(flags: Flags) -> Json:
-    replicas = flags.get("replicas")
-    if (flags.get("mode") or "replicated") == "global":
-        if replicas is not None:
-            raise InvalidArgument(
-                "--replicas does not go with --mode global, which runs one task on every node"
-            )
-        return {"Global": {}}
-    return {"Replicated": {"Replicas": 1 if replicas is None else replicas}}
+    mode = flags.get("mode") or "replicated"
+    replicas, concurrent = flags.get("replicas"), flags.get("max_concurrent")
+    if replicas is not None and mode in ("global", "global-job"):
+        raise InvalidArgument(f"--replicas does not go with --mode {mode}, which runs one task on every node")
+    if concurrent is not None and mode != "replicated-job":
+        raise InvalidArgument("--max-concurrent goes with --mode replicated-job only")
+    count = 1 if replicas is None else replicas
+    match mode:
+        case "global":
+            return {"Global": {}}
+        case "global-job":
+            return {"GlobalJob": {}}
+        case "replicated-job":
+            at_once = count if concurrent is None else concurrent
+            return {"ReplicatedJob": {"MaxConcurrent": at_once, "TotalCompletions": count}}
+    return {"Replicated": {"Replicas": count}}
 
 
 def with_replicas(spec: Json, replicas: int) -> Json:
-    """The spec with another number of replicas.
+    """The spec with another number of replicas, or of a job's completions.
 
     Raises:
-        InvalidArgument: the service is not replicated.
+        InvalidArgument: the service has one task on every node.
     """
-    if "Replicated" not in spec.get("Mode", {}):
+    mode = spec.get("Mode", {})
+    if "Global" in mode or "GlobalJob" in mode:
         raise InvalidArgument(
             f"service {spec.get('Name')} is global: it runs one task on every node and can't be scaled"
         )
     changed = copy.deepcopy(spec)
+    if "ReplicatedJob" in mode:
+        _put(changed, ("Mode", "ReplicatedJob", "TotalCompletions"), replicas)
+        return changed
     _put(changed, ("Mode", "Replicated", "Replicas"), replicas)
     return changed
 

@@ -14,7 +14,9 @@ def task_name(task: Json, services: Mapping[str, Json]) -> str:
     """`web.3`, or `web.<node id>` for a task of a global service."""
     service = services.get(task.get("ServiceID", ""))
     name = service["Spec"]["Name"] if service else str(task.get("ServiceID", ""))
-    return f"{name}.{task.get('Slot') or task.get('NodeID', '')}"
+    mode = service["Spec"].get("Mode") or {} if service else {}
+    first = 0 if "ReplicatedJob" in mode else task.get("NodeID", "")  # a job's slots begin with 0
+    return f"{name}.{task.get('Slot') or first}"
 
 
 def show_tasks(session: Session, filters: Mapping[str, Sequence[str]], form: str, no_trunc: bool) -> None:

@@ -258,3 +258,30 @@ def test_no_flags_change_nothing() -> None:
 def test_arguments_are_replaced_only_when_given() -> None:
     assert service_spec.updated(BASE, [], {})["TaskTemplate"]["ContainerSpec"]["Args"] == []
     assert service_spec.updated(BASE, None, {})["TaskTemplate"]["ContainerSpec"]["Args"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode"),
+    [
+        ({"mode": "replicated-job", "replicas": 5}, {"MaxConcurrent": 5, "TotalCompletions": 5}),
+        ({"mode": "replicated-job"}, {"MaxConcurrent": 1, "TotalCompletions": 1}),
+        (
+            {"mode": "replicated-job", "replicas": 5, "max_concurrent": 2},
+            {"MaxConcurrent": 2, "TotalCompletions": 5},
+        ),
+    ],
+)
+def test_replicated_jobs(flags: dict[str, Any], mode: dict[str, int]) -> None:
+    spec = service_spec.created("i", (), flags)
+    assert spec["Mode"] == {"ReplicatedJob": mode}
+    assert service_spec.with_replicas(spec, 9)["Mode"]["ReplicatedJob"] == {**mode, "TotalCompletions": 9}
+
+
+def test_global_jobs() -> None:
+    spec = service_spec.created("i", (), {"mode": "global-job"})
+    assert spec["Mode"] == {"GlobalJob": {}}
+    with pytest.raises(InvalidArgument, match="can't be scaled"):
+        service_spec.with_replicas(spec, 2)
+    for flags in ({"mode": "global-job", "replicas": 2}, {"max_concurrent": 2}):
+        with pytest.raises(InvalidArgument):
+            service_spec.created("i", (), flags)
