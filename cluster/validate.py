@@ -144,11 +144,9 @@ def _check_resources(resources: ResourceRequirements) -> None:
     _check_amount(limits)
     _check_amount(reservations)
     for resource in reservations.generic_resources or ():
-        if resource.discrete_resource_spec is None or not resource.discrete_resource_spec.kind:
-            kind = resource.named_resource_spec.kind if resource.named_resource_spec else ""
-            raise InvalidArgument(
-                f"invalid argument for resource {kind}: a service asks for a number of a kind, not for a name"
-            )
+        given = resource.discrete_resource_spec or resource.named_resource_spec
+        if given is None or not given.kind:
+            raise InvalidArgument("invalid generic resource: its kind must be given")
     if 0 < limits.memory_bytes < reservations.memory_bytes:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
     if resources.swap_bytes is not None:

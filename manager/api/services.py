@@ -135,10 +135,8 @@ async def update_service(request: web.Request) -> web.Response:
             check_service_update(service, spec)
             new = carried(service.spec, same_image(service.spec, resolve(tx, stored_service(spec))))
             if unchanged(service, new):
-                if auth not in ("", service.registry_auth):
-                    tx.update(
-                        replace(service, registry_auth=auth)
-                    )  # for tasks to come; no spec to go back to
+                # A new version, as every update makes one, but no new specification to go back from.
+                tx.update(replace(service, registry_auth=auth or service.registry_auth))
                 return
             changed = respecified(service, new, access.clock.now())
         check_conflicts(tx, changed.spec.endpoint_spec, service.id)
