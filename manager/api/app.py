@@ -169,6 +169,13 @@ async def _decide(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
+def not_done(message: str) -> web.Response:
+    """The refusal of a manager's request that has certainly had no effect: the asker may try elsewhere."""
+    response = problem(Unavailable.status, message)
+    response.headers[NOT_DONE] = "1"
+    return response
+
+
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Docker's error shape for everything that goes wrong."""
@@ -176,10 +183,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         check_api_version(request)
         return await handler(request)
     except ShoalError as error:
-        response = problem(error.status, str(error))
-        if isinstance(error, NotLeader):
-            response.headers[NOT_DONE] = "1"
-        return response
+        return not_done(str(error)) if isinstance(error, NotLeader) else problem(error.status, str(error))
     except web.HTTPException as error:
         return _http_problem(request, error)
     except (ConnectionResetError, ConnectionAbortedError):

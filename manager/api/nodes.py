@@ -13,6 +13,7 @@ from cluster.validate import check_labels, check_values
 from manager.api.access import ACCESS, Managers, cluster_of
 from manager.api.filters import parse_filters
 from manager.api.lookup import find_node
+from manager.api.quorum import check_quorum_without
 from manager.api.reads import read
 from manager.api.request import answer, body, flag, version
 from manager.store import Transaction, View
@@ -61,36 +62,38 @@ async def update_node(request: web.Request) -> web.Response:
     check_values(spec)
     check_labels(spec.labels)
     what = request.match_info["id"]
-    managers = (await access.confirmed_read()).managers
 
-    def update(tx: Transaction) -> None:
-        node = find_node(tx, what)
+    def check(view: View) -> tuple[Node, bool]:
+        """The node as it is, and whether it is to be a manager no more."""
+        node = find_node(view, what)
         if node.version != index:
             raise OutOfSequence()
-        if spec.role is Role.WORKER and node.spec.role is Role.MANAGER:
-            check_demotion(tx, node, managers)
+        demoted = spec.role is Role.WORKER and node.spec.role is Role.MANAGER
+        if demoted:
+            check_not_the_last(view, node)
+        return node, demoted
+
+    async def managers() -> Managers:
+        return (await access.confirmed_read()).managers
+
+    present, demoted = check(await access.confirmed())
+    if demoted:
+        await check_quorum_without(present.id, managers, access.clock)
+
+    def update(tx: Transaction) -> None:
+        node, _ = check(tx)
         tx.update(replace(node, spec=carried(node.spec, replace(spec, labels=spec.labels or {}))))
 
     await access.store.update(update)
     return web.Response()
 
 
-def check_demotion(view: View, node: Node, managers: Managers) -> None:
-    """Refuse to demote the last manager, or one without which the rest would have no quorum."""
-    others = [n for n in view.all(Node) if n.spec.role is Role.MANAGER and n.id != node.id]
-    if not others:
-        raise InvalidArgument("attempting to demote the last manager of the swarm")
-    check_quorum_without(node.id, managers)
-
-
-def check_quorum_without(node_id: str, managers: Managers) -> None:
-    """Refuse a removal after which the reachable managers would be no majority of those left."""
-    left = managers.members - {node_id}
-    if node_id in managers.members and len(left & managers.reachable) < len(left) // 2 + 1:
+def check_not_the_last(view: View, node: Node) -> None:
+    """Refuse to demote the last manager."""
+    if not any(n.spec.role is Role.MANAGER and n.id != node.id for n in view.all(Node)):
         raise InvalidArgument(
-            "can't remove member from the raft: this would result in a loss of quorum. "
-            f"Only {len(left & managers.reachable)} of the other {len(left)} managers can be reached: "
-            "bring one back first"
+            "attempting to demote the last manager of the swarm: promote another node first (docker node "
+            "promote), or end the swarm (docker swarm leave --force)"
         )
 
 

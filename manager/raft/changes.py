@@ -294,4 +294,11 @@ class MemberChanges(Replication):
                 if reason == FAIL_REASON.SUCCESS:
                     self._hand_over_sent = now
 
-            self.transferLeadership(target, told)
+            self.transferLeadership(target or self._heir(), told)
+
+    def _heir(self) -> Peer | None:
+        """Who is furthest ahead; of several, any, so that it is not always the same one."""
+        connected = sorted(self.voters() & self.connected(), key=lambda peer: peer.id)
+        ahead = {peer: self._SyncObj__raftMatchIndex.get(peer, 0) for peer in connected}
+        best = [peer for peer in connected if ahead[peer] == max(ahead.values())]
+        return best[self._random.randrange(len(best))] if best else None

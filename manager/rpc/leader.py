@@ -181,7 +181,7 @@ class LeaderClient:
             raise _unknown(str(error) or type(error).__name__) from error
         async with answer:
             if NOT_DONE in answer.headers:
-                raise NotDone("the manager that was asked does not lead any more")
+                raise NotDone(_message(await answer.read()))
             if check and answer.status >= 400:
                 raise Refused(answer.status, _message(await answer.read()))
             yield answer

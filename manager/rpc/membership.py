@@ -7,9 +7,10 @@ from msgspec.structs import replace
 
 from cluster.errors import Conflict, Forbidden, InvalidArgument
 from cluster.objects import ManagerStatus, Node
+from cluster.seams import Clock
 from cluster.states import Role
 from manager.api.access import Managers
-from manager.api.nodes import check_quorum_without
+from manager.api.quorum import check_quorum_without
 from manager.raft.errors import NotLeader
 from manager.store import Store, Transaction, View
 
@@ -19,6 +20,7 @@ class Membership(Protocol):
 
     node_id: str
     store: Store
+    clock: Clock
 
     async def confirmed(self) -> View:
         """The confirmed state."""
@@ -64,8 +66,11 @@ async def admit_manager(leader: Membership, node_id: str, address: str) -> None:
 
 async def dismiss_manager(leader: Membership, node_id: str) -> None:
     """A manager gives up its vote and role. Raises when quorum would be lost; NotLeader when it leads."""
-    _, managers = await leader.barrier()
-    check_quorum_without(node_id, managers)
+
+    async def managers() -> Managers:
+        return (await leader.barrier())[1]
+
+    await check_quorum_without(node_id, managers, leader.clock)
     if node_id == leader.node_id:
         raise NotLeader(None)  # the leader hands over first; then its successor removes it
     await leader.remove_member(node_id)

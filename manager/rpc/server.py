@@ -11,7 +11,7 @@ from cluster.joining import JoinRequest, RenewRequest, RootCertificate
 from cluster.objects import Node
 from cluster.seams import MILLISECOND, SECOND
 from manager.api.access import ACCESS, Access
-from manager.api.app import MAX_BODY, Handler, engine_app, errors, on_the_leader
+from manager.api.app import MAX_BODY, Handler, engine_app, errors, not_done, on_the_leader
 from manager.api.request import answer, body
 from manager.ca.authority import Authority
 from manager.dispatcher.channel import PeerIdentity
@@ -72,7 +72,13 @@ class _Handlers:
     async def managers_only(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """What managers ask each other, they alone may ask; checked before anything is read."""
         if request.path.startswith((_FORWARD + "/", "/raft/")):
-            self._manager(request)
+            try:
+                self._manager(request)
+            except Forbidden as error:
+                if request.path != "/raft/barrier" and "/raft/" in request.path:
+                    raise  # about its own vote: it has none
+                # One that was demoted and does not know it yet: its client is told to try elsewhere.
+                return not_done(f"{error}. Ask another manager")
         return await handler(request)
 
     def _manager(self, request: web.Request) -> Peer:

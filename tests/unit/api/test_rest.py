@@ -114,7 +114,8 @@ async def test_availability_and_labels(api: Api) -> None:
 
 async def test_the_last_manager_stays(api: Api) -> None:
     status, problem = await update_node(api, "founder", Role="worker")
-    assert (status, problem["message"]) == (400, "attempting to demote the last manager of the swarm")
+    assert status == 400
+    assert problem["message"].startswith("attempting to demote the last manager of the swarm")
 
 
 async def test_a_demotion_that_would_lose_quorum_is_refused(api: Api) -> None:
