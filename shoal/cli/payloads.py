@@ -12,7 +12,7 @@ from cluster.errors import InvalidArgument
 from shoal.cli import service_flags
 from shoal.cli.client import Json
 from shoal.cli.output import ago, parse_time, print_json, say, table
-from shoal.cli.progress import wait_for_service
+from shoal.cli.progress import wait_for_services
 from shoal.cli.session import Session, format_option, pass_session
 
 _FILTERS = ("id", "label", "name", "names")
@@ -117,9 +117,9 @@ def _group(kind: str, words: str) -> click.Group:
             f"{name} has version {made['Version']}"
             + (f"; rolled to it: {', '.join(rolled)}" if rolled else "")
         )
-        for service in () if detach else rolled:
-            say(f"waiting for {service}")
-            wait_for_service(session.engine, session.service(service)["ID"], quiet=quiet)
+        if rolled and not detach:
+            services = {service: str(session.service(service)["ID"]) for service in rolled}
+            wait_for_services(session.engine, services, quiet=quiet)
 
     group = click.Group(kind, help=words)
     label = click.option("-l", "--label", "labels", multiple=True, help="A label: NAME=VALUE; repeatable.")

@@ -1,7 +1,8 @@
 """Waiting, with a live display, until a service is as asked for."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from cluster.errors import ShoalError
 from shoal.cli.client import Engine, Json
-from shoal.cli.convergence import STEPS, Convergence, measure
+from shoal.cli.convergence import STEPS, Convergence, combined, measure
 
 STABLE_SECONDS = 2.0
 """How long everything must have run before a service counts as stable."""
@@ -107,15 +108,25 @@ def wait(
                 raise ShoalError(f"the service's update has stopped ({state.stopped})")
             stable_since = (stable_since if stable_since is not None else clock()) if state.done else None
             if stable_since is not None and clock() - stable_since >= STABLE_SECONDS:
-                console.print("the service is as asked for")
+                console.print("everything is as asked for")
                 return
             sleep(_POLL_SECONDS)
 
 
 def wait_for_service(engine: Engine, service_id: str, *, quiet: bool) -> None:
     """Wait, with the display on standard error unless `quiet`; Ctrl-C only ends the waiting."""
+    _wait_for(lambda: observe(engine, service_id), quiet=quiet)
+
+
+def wait_for_services(engine: Engine, services: Mapping[str, str], *, quiet: bool) -> None:
+    """Wait for all of them together; `services` are ids by name."""
+    look = {name: partial(observe, engine, id) for name, id in services.items()}
+    _wait_for(lambda: combined({name: see() for name, see in look.items()}), quiet=quiet)
+
+
+def _wait_for(look: Callable[[], Convergence], *, quiet: bool) -> None:
     console = Console(stderr=True, quiet=quiet)
     try:
-        wait(lambda: observe(engine, service_id), console)
+        wait(look, console)
     except KeyboardInterrupt:
         console.print("the cluster goes on with it; `shoal service ps` shows how far it is")

@@ -12,7 +12,7 @@ from shoal.cli.client import Json
 from shoal.cli.credentials import Credentials
 from shoal.cli.output import print_json, say, table
 from shoal.cli.planning import show_stack
-from shoal.cli.progress import wait_for_service
+from shoal.cli.progress import wait_for_services
 from shoal.cli.service import service_row
 from shoal.cli.session import Session, format_option, pass_session
 from shoal.cli.tasks import show_tasks
@@ -106,10 +106,8 @@ def deploy(
     )
     deployment = Deployment(session.engine, found, options)
     deployment.run()
-    for name, id in deployment.services.items() if wait else ():
-        if not quiet:
-            say(f"waiting for {name}")
-        wait_for_service(session.engine, id, quiet=quiet)
+    if wait:
+        wait_for_services(session.engine, deployment.services, quiet=quiet)
 
 
 @stack.command(name="ls")

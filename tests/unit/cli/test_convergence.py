@@ -10,7 +10,7 @@ from rich.console import Console
 from cluster.errors import ShoalError
 from shoal.cli import progress
 from shoal.cli.client import EngineError, Unreachable
-from shoal.cli.convergence import Convergence, Slot, measure
+from shoal.cli.convergence import Convergence, Slot, combined, measure
 
 NODES = {
     "n1": {"ID": "n1", "Description": {"Hostname": "host1"}, "Status": {"State": "ready"}},
@@ -75,6 +75,17 @@ def test_a_job_is_done_when_all_its_tasks_have_completed() -> None:
     assert not measure(job, [done], NODES).done
     both = measure(job, [done, task(1, "complete", desired="complete")], NODES)
     assert (both.running, both.wanted, both.done) == (2, 2, True)
+
+
+def test_several_services_are_done_when_each_is() -> None:
+    ready = measure(service(1), [task(1, "running"), task(2, "running")], NODES)
+    missing = measure(service(2), [task(1, "running")], NODES)
+    both = combined({"a": ready, "b": missing})
+    assert (both.running, both.wanted, both.done) == (2, 3, False)
+    assert [slot.name for slot in both.slots] == ["a.1", "a.2", "b.1"]
+    assert combined({"a": ready, "c": ready}).done
+    paused = measure(service(1, "paused"), [task(1, "running")], NODES)
+    assert combined({"a": ready, "b": paused}).stopped.startswith("b: paused")
 
 
 def test_slots_scaled_away_are_not_shown() -> None:
