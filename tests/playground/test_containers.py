@@ -45,10 +45,13 @@ def test_bind_volume_and_tmpfs_mounts(cluster: Cluster) -> None:
         "web", "--constraint", "node.hostname==host2",
         "--mount", f"type=bind,source={shared},target=/bound",
         "--mount", f"type=bind,source={shared},target=/looked-at,readonly",
+        "--mount", f"type=bind,source={shared / 'greeting'},target=/one/file,readonly",
         "--mount", "type=volume,source=data,target=/data",
         "--mount", "type=tmpfs,target=/scratch,tmpfs-size=1048576",
     )  # fmt: skip
     assert cluster.enter(task, "cat /bound/greeting") == "hello"
+    assert cluster.enter(task, "cat /one/file; echo x 2>&1 >/one/file || true").startswith("hello")
+    assert (shared / "greeting").read_text() == "hello\n"
     cluster.enter(task, "echo back > /bound/answer; echo kept > /data/file")
     assert (shared / "answer").read_text() == "back\n"
     assert "Read-only" in cluster.enter(task, "echo x 2>&1 > /looked-at/x || true")

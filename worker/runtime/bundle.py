@@ -330,6 +330,11 @@ def _root_propagation(config: ContainerConfig) -> str:
     return "rslave" if wanted & {"slave", "rslave"} else ""
 
 
+def _plain(source: Path | None) -> bool:
+    """Whether nothing can be mounted below a source: a file or socket, which crun 1.8 can't bind so."""
+    return source is not None and source.exists() and not source.is_dir()
+
+
 def _mount_point(point: MountPoint) -> dict[str, object]:
     options: list[str]
     if point.kind is MountKind.TMPFS:
@@ -348,6 +353,6 @@ def _mount_point(point: MountPoint) -> dict[str, object]:
     options = ["rbind" if point.recursive else "bind", propagation, *point.options]
     if point.read_only or point.kind is MountKind.IMAGE:
         options.append("ro")
-        if point.recursive and point.read_only_recursive:
+        if point.recursive and point.read_only_recursive and not _plain(point.source):
             options.append("rro")
     return {"destination": point.target, "type": "bind", "source": str(point.source), "options": options}
