@@ -9,6 +9,7 @@ from cluster.errors import InvalidArgument
 from cluster.seams import SystemClock
 from worker.api import (
     container_attach,
+    container_attach_ws,
     container_exec,
     container_files,
     container_lifecycle,
@@ -28,6 +29,7 @@ def routes(app: web.Application, engine: Engine, containers: Containers) -> None
     """Add the handlers."""
     container_lifecycle.routes(app, engine, containers)
     container_attach.routes(app, engine, containers)
+    container_attach_ws.routes(app, containers)
     container_exec.routes(app, engine, containers)
     container_files.routes(app, engine, containers)
     container_stats.routes(app, engine, containers, SystemClock())

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cluster.errors import InvalidArgument
-from worker.api.hijack import Hijacked
 from worker.api.http import frame
 
 DETACH = b"\x10\x11"
 """Control-P, Control-Q: docker's keys to leave a terminal."""
+
+
+class Client(Protocol):
+    """Who has attached."""
+
+    async def read(self) -> bytes:
+        """What it has sent; empty once it has closed its side."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to it. ConnectionError when it has gone."""
 
 
 class Streams(Protocol):
@@ -78,7 +87,7 @@ class Pair:
     streams: frozenset[int]
 
 
-async def carry(client: Hijacked, pair: Pair, *, keys: bytes | None) -> None:
+async def carry(client: Client, pair: Pair, *, keys: bytes | None) -> None:
     """Until the process's output ends, the client goes, or the user types `keys` (of a terminal)."""
     process = pair.process
 

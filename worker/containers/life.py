@@ -239,7 +239,7 @@ class Life:
             return
         await self._networks.close(config.id)
         record = standalone(config)
-        if record.host.auto_remove and state.status is not ContainerStatus.CREATED:
+        if record.host.auto_remove:  # also one that never ran: who made it has gone with the daemon
             await self._remove(config, volumes=True)
             return
         policy = record.host.restart_policy
