@@ -1,6 +1,7 @@
 """`shoal swarm …`"""
 
 import sys
+from typing import IO, Any
 
 import click
 
@@ -8,6 +9,8 @@ from cluster.errors import InvalidArgument, Unavailable
 from shoal.cli.client import Json
 from shoal.cli.output import say
 from shoal.cli.session import Session, pass_session
+from shoal.cli.swarm_ca import ca
+from shoal.cli.swarm_settings import settings_flags, with_settings
 
 _PORT = 2377
 
@@ -15,6 +18,9 @@ _PORT = 2377
 @click.group()
 def swarm() -> None:
     """The cluster itself."""
+
+
+swarm.add_command(ca)
 
 
 @swarm.command()
@@ -29,18 +35,31 @@ def swarm() -> None:
 @click.option(
     "--force-new-cluster", is_flag=True, help="Make one manager of a lost majority a cluster again."
 )
+@click.option(
+    "--default-addr-pool-mask-length",
+    "mask_length",
+    type=int,
+    default=0,
+    help="The size of those networks: 24.",
+)
+@click.option("--data-path-port", type=int, default=0, help="The UDP port of container traffic: 4789.")
 @click.option("--autolock", is_flag=True, help="Keep managers locked after a restart, until `swarm unlock`.")
 @click.option("--availability", type=click.Choice(["active", "pause", "drain"]), default="active")
+@settings_flags
 @pass_session
 def init(
     session: Session,
+    /,
     advertise_addr: str,
     listen_addr: str,
     data_path_addr: str,
     pools: tuple[str, ...],
+    mask_length: int,
+    data_path_port: int,
     force_new_cluster: bool,
     autolock: bool,
     availability: str,
+    **flags: Any,
 ) -> None:
     """Make this engine the first manager of a new cluster."""
     body = {
@@ -50,7 +69,9 @@ def init(
         "ForceNewCluster": force_new_cluster,
         "AutoLockManagers": autolock,
         "Availability": availability,
-        "Spec": {},
+        "DataPathPort": data_path_port,
+        "SubnetSize": mask_length,
+        "Spec": with_settings({}, flags),
     }
     if pools:
         body["DefaultAddrPool"] = list(pools)
@@ -63,13 +84,18 @@ def init(
 
 
 @swarm.command()
-@click.option("--autolock", type=bool, required=True, help="Whether managers stay locked after a restart.")
+@click.option("--autolock", type=bool, help="Whether managers stay locked after a restart.")
+@settings_flags
 @pass_session
-def update(session: Session, autolock: bool) -> None:
+def update(session: Session, /, autolock: bool | None, **flags: Any) -> None:
     """Change the cluster's settings."""
     found = session.engine.get("/swarm")
     before = _autolock(found)
-    spec = found["Spec"] | {"EncryptionConfig": {"AutoLockManagers": autolock}}
+    spec = with_settings(found["Spec"], flags)
+    if autolock is not None:
+        spec["EncryptionConfig"] = {"AutoLockManagers": autolock}
+    if spec == found["Spec"] and autolock is None:
+        raise InvalidArgument("nothing to change: `shoal swarm update --help` shows what can be")
     session.engine.post("/swarm/update", spec, version=found["Version"]["Index"])
     click.echo("Swarm updated.")
     if autolock and not before:
@@ -105,7 +131,12 @@ def unlock_key(session: Session, rotate: bool, quiet: bool) -> None:
 
 @swarm.command()
 @click.argument("address")
-@click.option("--token", required=True, help="From `shoal swarm join-token`.")
+@click.option(
+    "--token", help="From `shoal swarm join-token`. Others on this machine can see it: --token-file."
+)
+@click.option(
+    "--token-file", type=click.File(), help="The token is in this file; - reads it from standard input."
+)
 @click.option("--advertise-addr", default="", help="The address that other nodes reach this one at.")
 @click.option(
     "--listen-addr", default=f"0.0.0.0:{_PORT}", show_default=True, help="Where to listen for nodes."
@@ -116,13 +147,21 @@ def unlock_key(session: Session, rotate: bool, quiet: bool) -> None:
 def join(
     session: Session,
     address: str,
-    token: str,
+    token: str | None,
+    token_file: IO[str] | None,
     advertise_addr: str,
     listen_addr: str,
     data_path_addr: str,
     availability: str,
 ) -> None:
-    """Join the cluster that the manager at ADDRESS belongs to."""
+    """Join the cluster that the manager at ADDRESS belongs to.
+
+    A node that was off until its certificate expired comes back in the same way, as the node it was.
+    """
+    if (token is None) == (token_file is None):
+        raise InvalidArgument("give the join token with --token or with --token-file")
+    if token_file is not None:
+        token = token_file.read().strip()
     remote = address if ":" in address else f"{address}:{_PORT}"
     body = {
         "ListenAddr": listen_addr,
