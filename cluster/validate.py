@@ -43,7 +43,7 @@ PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
 _INT64 = 1 << 63
 _MIN_CPUS = 1_000_000  # a thousandth of a core
 _MIN_MEMORY = 4 << 20
-_MAY_BE_NEGATIVE = {"swap_bytes", "memory_swappiness", "oom_score_adj", "soft", "hard"}
+_MAY_BE_NEGATIVE = {"swap_bytes", "memory_swappiness", "oom_score_adj", "soft", "hard", "pids"}
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]*[a-zA-Z0-9])?")
 _RESOURCE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?")
 _NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -147,8 +147,6 @@ def _check_resources(resources: ResourceRequirements) -> None:
         given = resource.discrete_resource_spec or resource.named_resource_spec
         if given is None or not given.kind:
             raise InvalidArgument("invalid generic resource: its kind must be given")
-    if 0 < limits.memory_bytes < reservations.memory_bytes:
-        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
     if resources.swap_bytes is not None:
         if resources.swap_bytes < -1:
             raise InvalidArgument(f"invalid SwapBytes {resources.swap_bytes}: use -1 for unlimited swap")

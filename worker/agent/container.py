@@ -187,14 +187,16 @@ def resources(task: Task) -> ResourceLimits:
     limits = requirements.limits if requirements else None
     reservations = requirements.reservations if requirements else None
     memory = limits.memory_bytes if limits else 0
+    reserved = reservations.memory_bytes if reservations else 0
     swap = requirements.swap_bytes if requirements else None
+    swappiness = requirements.memory_swappiness if requirements else None
     return ResourceLimits(
         memory=memory,
-        memory_reservation=reservations.memory_bytes if reservations else 0,
+        memory_reservation=min(reserved, memory) if memory else reserved,
         memory_swap=0 if swap is None else -1 if swap < 0 else memory + swap,
-        memory_swappiness=requirements.memory_swappiness if requirements else None,
+        memory_swappiness=None if swappiness == -1 else swappiness,  # -1: as the node does
         nano_cpus=limits.nano_cpus if limits else 0,
-        pids=limits.pids if limits else 0,
+        pids=max(0, limits.pids) if limits else 0,
     )
 
 
