@@ -1,5 +1,6 @@
 """One service: how far it is from what its spec asks, why, what its orchestrator does next and when."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cluster import defaults
@@ -60,11 +61,15 @@ def explain_service(view: View, service: Service, now: int) -> ServiceExplanatio
     updating = service.update_status is not None and service.update_status.state in UNDER_WAY
     if plan.wake_at is not None and updating:
         told.next.append(f"the update's next step is due in {span(plan.wake_at - now)}")
-    if is_job(service) and any(task.status.state == TaskState.RUNNING for task in present(situation)):
+    if is_job(service) and _goes_on(present(situation)):
         told.next.append("when a task completes it counts, and the next one starts if any is left")
     elif not told.tasks and not plan.steps and not updating:
         told.next.append("nothing: it is as its spec asks, until something changes")
     return told
+
+
+def _goes_on(tasks: Iterable[Task]) -> bool:
+    return any(t.status.state == TaskState.RUNNING and not t.desired_state.stops for t in tasks)
 
 
 def _about_node(told: ServiceExplanation, view: View, node_id: str, words: str) -> None:
@@ -77,7 +82,8 @@ def _standing(view: View, service: Service) -> str:
     tasks = view.tasks_of_service(service.id)
     if is_job(service):
         of_now = [task for task in tasks if of_iteration(service, task)]
-        running = sum(task.status.state == TaskState.RUNNING for task in of_now)
+        wanted = [task for task in of_now if not task.desired_state.stops]
+        running = sum(task.status.state == TaskState.RUNNING for task in wanted)
         done = len({task.slot or task.node_id for task in of_now if task.status.state == TaskState.COMPLETE})
         if is_replicated_job(service):
             total, at_once = total_completions(service), max_concurrent(service)

@@ -9,7 +9,7 @@ from cluster.objects import Node, Service, Task, TaskStatus
 from cluster.states import NodeState, RestartCondition, TaskState
 from manager.explain.situation import NoChance, situation_of
 from manager.explain.words import host, many, place, span
-from manager.orchestrator.restart import judge
+from manager.orchestrator.restart import PATIENCE, judge
 from manager.orchestrator.situation import Situation, age, stopped
 from manager.scheduler.why import NodeVerdict, advice, verdicts
 from manager.store import View
@@ -106,7 +106,9 @@ _MOST_NODES = 10
 def _waiting(told: TaskExplanation, view: View, situation: Situation | None, now: int) -> None:
     task = told.task
     if task.not_before > now:
-        told.why.append("it waits for the restart delay, and is made ready meanwhile")
+        delay = span(task.not_before - task.created_at)
+        grown = ", longer each time, as its runs end soon" if task.restarts.streak > PATIENCE else ""
+        told.why.append(f"it waits for the restart delay ({delay}{grown}), and is made ready meanwhile")
         told.next.append(f"it starts in {span(task.not_before - now)}")
         told.next_at = task.not_before
         return

@@ -69,10 +69,17 @@ def judge(task: Task, now: int, rng: Random, lost: str = "") -> Verdict:
     delay = DEFAULT_DELAY if policy.delay is None else policy.delay
     return Verdict(
         True,
-        f"task {task.id} {task.status.state.word}",
+        f"task {task.id} {_ended_how(task)}",
         _with_backoff(delay, streak, rng),
         RestartHistory(count=history.count + 1, streak=streak, times=times),
     )
+
+
+def _ended_how(task: Task) -> str:
+    word = {TaskState.COMPLETE: "completed", TaskState.REJECTED: "was rejected"}.get(
+        task.status.state, "failed"
+    )
+    return f"{word} ({task.status.error})" if task.status.error else word
 
 
 def _with_backoff(delay: int, streak: int, rng: Random) -> int:

@@ -76,7 +76,7 @@ def _why_there(candidate: "_Candidate", preferences: Sequence[str], fitting: int
     if preferences:
         values = (f"{key}={constraint.attribute(info.node, key) or '(not set)'}" for key in preferences)
         order = f"spread over {', '.join(preferences)}, then {order}; this one has {', '.join(values)}"
-    return f"{fitting} of {looked_at} nodes fitted; {order}; {others} others ran here"
+    return f"{fitting} of {looked_at} nodes fitted; {order}; {others} ran here already"
 
 
 def confirm(table: NodeTable, task: Task) -> Decision:
