@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from worker.runtime import apparmor
+
 _V1 = Path("/sys/fs/cgroup")
 _SYSCTL = Path("/proc/sys")
 
@@ -66,7 +68,7 @@ def warnings(support: dict[str, bool], version: str) -> list[str]:
 def security_options(version: str) -> list[str]:
     """How containers are confined by default."""
     found = ["name=seccomp,profile=builtin"]
-    if _text("/sys/module/apparmor/parameters/enabled") == "Y":
+    if apparmor.supported():
         found.insert(0, "name=apparmor")
     if version == "2":
         found.append("name=cgroupns")

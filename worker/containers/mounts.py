@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
+from msgspec.structs import replace
+
 from cluster.errors import InvalidArgument
 from cluster.log_options import parse_size
 from cluster.spec import BindOptions, DriverConfig, Mount, TmpfsOptions, VolumeOptions
@@ -51,16 +53,8 @@ def _lent(names: Iterable[str], find: Callable[[str], ContainerConfig]) -> list[
             raise InvalidArgument(f"invalid volume specification: '{text}'")
         for point in find(name).mounts:
             if point.kind is not MountKind.TMPFS:
-                found[_normal(point.target)] = MountPoint(
-                    kind=point.kind,
-                    target=point.target,
-                    source=point.source,
-                    volume_name=point.volume_name,
-                    driver=point.driver,
-                    read_only=point.read_only or mode == "ro",
-                    propagation=point.propagation,
-                    recursive=point.recursive,
-                )
+                read_only = point.read_only or mode == "ro"
+                found[_normal(point.target)] = replace(point, read_only=read_only, copy_up=False)
     return list(found.values())
 
 
