@@ -1,8 +1,8 @@
 """Placement constraints: `node.labels.disk==ssd`, `node.role!=manager`, as SwarmKit reads them.
 
 Key names compare without regard to case, except the label's own name; values compare without regard to
-case. A node without the label has the value "". `node.ip` takes an address or a CIDR, `node.platform.arch` both
-the kernel's words (x86_64) and images' (amd64).
+case. A node without the label has the value "". `node.ip` takes an address or a CIDR, `node.platform.arch`
+both the kernel's words (x86_64) and images' (amd64).
 """
 
 import ipaddress
