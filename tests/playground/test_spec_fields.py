@@ -6,11 +6,15 @@ and those that no flag reaches.
 
 import json
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from cluster.spec import HealthConfig
 from tests.support.cluster import Cluster, eventually
+from tests.support.images import DEFAULT_CONFIG, build_image
 
 pytestmark = pytest.mark.playground
 
@@ -351,3 +355,36 @@ def test_a_mount_that_should_pass_on_needs_a_mount_that_does(cluster: Cluster) -
     )  # fmt: skip
     cluster.curl("host1", "POST", "/services/create", body)
     assert "but it is not a shared mount" in cluster.complaint("web")
+
+
+def test_an_images_health_check_and_what_a_service_makes_of_it(cluster: Cluster, tmp_path: Path) -> None:
+    check = HealthConfig(test=["CMD-SHELL", "test -e /tmp/well"], interval=100_000_000, retries=1000)
+    archive = build_image(tmp_path, "checked:1", config=replace(DEFAULT_CONFIG, healthcheck=check))
+    cluster.load(archive)
+    # Zero values take what the image says; the test is the image's, the retries are the service's.
+    for name, given in (("whole", None), ("part", {"Retries": 2}), ("none", {"Test": ["NONE"]})):
+        body = service(
+            name,
+            {"Image": "checked:1", "Healthcheck": given, "Env": ["WELL=no"]},
+            RestartPolicy={"Condition": "none"},
+        )
+        status, answer = cluster.curl("host1", "POST", "/services/create", body)
+        assert status == 201, answer
+    (unchecked,) = cluster.running("none", 1)
+    assert "Health" not in cluster.container(unchecked)["State"]
+    assert "unhealthy" in cluster.complaint("part")
+    (task,) = eventually("it starts", lambda: cluster.tasks_in("whole", "starting"))
+    state = eventually("it is probed", lambda: probed(cluster, task))
+    assert (state["Status"], state["Log"][-1]["ExitCode"]) == ("starting", 1)
+    cluster.enter(cluster.tasks_in("whole", "starting")[0], "touch /tmp/well")
+    (healthy,) = cluster.running("whole", 1)
+    assert cluster.container(healthy)["State"]["Health"]["Status"] == "healthy"
+
+
+def probed(cluster: Cluster, task: Json) -> Json | None:
+    """The health of the task's container, once it has failed at least twice."""
+    for each in cluster.tasks("whole"):
+        if each["ID"] == task["ID"] and each["Status"].get("ContainerStatus"):
+            health: Json = cluster.container(each)["State"].get("Health", {})
+            return health if health.get("FailingStreak", 0) > 1 else None
+    return None
