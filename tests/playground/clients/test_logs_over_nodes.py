@@ -22,7 +22,16 @@ STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
 @covers("service logs", "--details", "--no-resolve", "--no-task-ids", "--no-trunc", "--raw")
 @covers("service logs", "--since", "--tail", "--timestamps")
 def test_flags(cluster: Cluster) -> None:
-    label = ("--log-opt", "labels=team", "--env", "TIER=front", "--log-opt", "env=TIER")
+    label = (
+        "--log-driver",
+        "json-file",
+        "--log-opt",
+        "labels=team",
+        "--env",
+        "TIER=front",
+        "--log-opt",
+        "env=TIER",
+    )
     tasks = {
         cluster.host_of(t): t for t in cluster.run("web", *SPREAD, *label, "--", "sh", "-c", FIVE, replicas=3)
     }
@@ -52,7 +61,7 @@ def test_flags(cluster: Cluster) -> None:
     assert len(lines("--since", last)) < 15
     assert len(lines("--since", "1h")) == 15
     detailed = lines("--raw", "--details", "--tail", "1")
-    assert all("TIER=front" in line and "team=blue" in line for line in detailed)
+    assert all("TIER=front" in line and "team=blue" in line for line in detailed), detailed
     one = cluster.docker("service", "logs", "--raw", ids["host2"], host="host3").splitlines()
     assert one == [f"line {i} of host2" for i in range(1, 6)]
 
