@@ -143,7 +143,7 @@ class FakeRuntime:
         if number == _SIGTERM and trapped is not None:
             self.end(id, trapped)
 
-    async def stop(self, id: str, grace_ns: int | None = None) -> None:
+    async def stop(self, id: str, grace_ns: int | None = None, signal: str = "") -> None:
         """SIGTERM, and SIGKILL after the grace period."""
         entry = self._table.find(id)
         if not entry.state.running:

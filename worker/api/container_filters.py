@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from cluster.errors import InvalidArgument
 from cluster.pattern import compiled
 from worker.api.http import boolean_filter, matches_labels
+from worker.containers.networks import host_ports
+from worker.containers.record import record_of
 from worker.engine import Engine
 from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus, HealthStatus
 
@@ -94,6 +96,9 @@ def _descends(config: ContainerConfig, name: str) -> bool:
 
 
 def _attached(engine: Engine, config: ContainerConfig, name: str) -> bool:
+    record = record_of(config)
+    if record is not None and engine.network_id(name) in map(engine.network_id, record.endpoints):
+        return True
     sandbox = engine.network.sandboxes().get(config.id)
     return sandbox is not None and any(
         name in (network, engine.network_name(network)) for network in sandbox.addresses
@@ -112,11 +117,14 @@ def _publishes(
     engine: Engine, key: str, ranges: list[tuple[int, int, str]]
 ) -> Callable[[ContainerConfig, ContainerState], bool]:
     def test(config: ContainerConfig, _: ContainerState) -> bool:
-        sandbox = engine.network.sandboxes().get(config.id)
-        ports = [
-            (port.published if key == "publish" else port.target, str(port.protocol))
-            for port in (sandbox.ports if sandbox else ())
-        ]
+        sandbox, record = engine.network.sandboxes().get(config.id), record_of(config)
+        bound = list(sandbox.ports) if sandbox else []
+        if record is not None and not bound:
+            bound = [port for port, _ in host_ports(record.settings, record.host)]
+        ports = [(port.published if key == "publish" else port.target, str(port.protocol)) for port in bound]
+        if key == "expose" and record is not None:
+            exposed = (text.partition("/") for text in record.settings.exposed_ports or {})
+            ports += [(int(port), kind or "tcp") for port, _, kind in exposed if port.isdigit()]
         return any(
             first <= port <= last and protocol == wanted
             for port, protocol in ports

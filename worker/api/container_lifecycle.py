@@ -48,7 +48,8 @@ class _Handlers:
             )
         if wanted.host_config.network_mode in ("host", "none"):
             wanted = replace(wanted, networking_config=NetworkingConfig())
-        id, warnings = await self._containers.create(request.query.get("name", ""), wanted)
+        platform = request.query.get("platform", "")
+        id, warnings = await self._containers.create(request.query.get("name", ""), wanted, platform)
         return answer({"Id": id, "Warnings": warnings}, status=201)
 
     async def start(self, request: web.Request) -> web.Response:
@@ -56,11 +57,11 @@ class _Handlers:
         return web.Response(status=204 if started else 304)
 
     async def stop(self, request: web.Request) -> web.Response:
-        stopped = await self._containers.stop(_name(request), _grace(request))
+        stopped = await self._containers.stop(_name(request), _grace(request), _signal(request))
         return web.Response(status=204 if stopped else 304)
 
     async def restart(self, request: web.Request) -> web.Response:
-        await self._containers.restart(_name(request), _grace(request))
+        await self._containers.restart(_name(request), _grace(request), _signal(request))
         return web.Response(status=204)
 
     async def kill(self, request: web.Request) -> web.Response:
@@ -119,3 +120,10 @@ def _grace(request: web.Request) -> int | None:
         return None
     seconds = integer(request, "t", -1)
     return seconds * SECOND
+
+
+def _signal(request: web.Request) -> str:
+    signal = request.query.get("signal", "")
+    if signal:
+        parse_signal(signal)
+    return signal

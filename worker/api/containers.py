@@ -1,6 +1,7 @@
 """`/containers`: list, inspect and logs, of tasks' containers and those that a user runs by hand."""
 
 from contextlib import aclosing
+from typing import Any
 
 from aiohttp import web
 
@@ -17,12 +18,14 @@ from worker.api import (
 )
 from worker.api.container_filters import KNOWN_FILTERS, Found, matcher
 from worker.api.container_json import container_summary, inspect_json
+from worker.api.disk_usage import container_sizes
 from worker.api.http import add_route, answer, filters, flag, frame, integer
 from worker.api.timestamps import parse_timestamp
 from worker.containers.containers import Containers
 from worker.engine import Engine
 from worker.logs.attributes import in_a_line
 from worker.logs.reader import LogQuery
+from worker.runtime.model import ContainerConfig, ContainerState
 
 
 def routes(app: web.Application, engine: Engine, containers: Containers) -> None:
@@ -55,14 +58,14 @@ class _Handlers:
         chosen = [found for found in containers if (everything or self._alive(found)) and matches(found)]
         now = SystemClock().now()
         shown = chosen[:limit] if limit > 0 else chosen
-        return answer(
-            [
-                container_summary(
-                    self._engine, config, state, now, restarting=self._containers.restarting(config.id)
-                )
-                for config, state in shown
-            ]
-        )
+        return answer([await self._summary(*found, now, request) for found in shown])
+
+    async def _summary(
+        self, config: ContainerConfig, state: ContainerState, now: int, request: web.Request
+    ) -> dict[str, Any]:
+        restarting = self._containers.restarting(config.id)
+        found = container_summary(self._engine, config, state, now, restarting=restarting)
+        return found | (await container_sizes(self._engine, config) if flag(request, "size") else {})
 
     def _alive(self, found: Found) -> bool:
         return found[1].running or self._containers.restarting(found[0].id)
@@ -76,7 +79,8 @@ class _Handlers:
             restarting=self._containers.restarting(config.id),
             execs=self._containers.execs.of(config.id),
         )
-        return answer(found)
+        sizes = await container_sizes(self._engine, config) if flag(request, "size") else {}
+        return answer(found | sizes)
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         config, _ = self._find(request)

@@ -13,6 +13,7 @@ from worker.api.http import add_route, answer
 from worker.api.volumes import volume_json
 from worker.engine import Engine
 from worker.images.engine_json import image_summary
+from worker.runtime.model import ContainerConfig
 from worker.volumes.store import Volume, size_of
 
 KINDS = ("container", "image", "volume", "build-cache")
@@ -58,14 +59,19 @@ def _images(engine: Engine) -> list[dict[str, Any]]:
 async def _containers(engine: Engine, now: int) -> list[dict[str, Any]]:
     found = []
     for config, state in engine.runtime.list():
-        written = await asyncio.to_thread(size_of, engine.runtime.upper(config.id))
-        try:
-            beneath = engine.images.get(config.image_id).size
-        except ShoalError:  # the image was removed by force
-            beneath = 0
         summary = container_summary(engine, config, state, now)
-        found.append({**summary, "SizeRw": written, "SizeRootFs": written + beneath})
+        found.append({**summary, **await container_sizes(engine, config)})
     return found
+
+
+async def container_sizes(engine: Engine, config: ContainerConfig) -> dict[str, int]:
+    """The bytes that a container has written, and with those of its image."""
+    written = await asyncio.to_thread(size_of, engine.runtime.upper(config.id))
+    try:
+        beneath = engine.images.get(config.image_id).size
+    except ShoalError:  # the image was removed by force
+        beneath = 0
+    return {"SizeRw": written, "SizeRootFs": written + beneath}
 
 
 async def _volumes(engine: Engine) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ from worker.runtime.model import ContainerStatus
 class Containers(Membership):
     """The verbs of `docker container`."""
 
-    async def create(self, name: str, request: CreateRequest) -> tuple[str, list[str]]:
-        """Make a container; its id, and warnings."""
+    async def create(self, name: str, request: CreateRequest, platform: str = "") -> tuple[str, list[str]]:
+        """Make a container; its id, and warnings. `platform` (os[/arch]) is what its image must be for."""
         if not request.image:
             raise InvalidArgument("no image is named")
         host = settings.normalized(
@@ -30,6 +30,7 @@ class Containers(Membership):
         settings.check(request, host)
         check_policy(host.restart_policy, auto_remove=host.auto_remove)
         image = self._engine.images.get(request.image)
+        _check_platform(request.image, image, platform)
         completed = settings.completed(_settings_of(request), image.config)
         endpoints = networks.asked_for(request)
         networks.host_ports(completed, host)
@@ -152,3 +153,15 @@ def _taken(name: str, owner: str) -> Conflict:
         f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
         "You have to remove (or rename) that container to be able to reuse that name."
     )
+
+
+def _check_platform(name: str, image: Image, wanted: str) -> None:
+    """With dockerd's words, to which the docker command answers with a pull."""
+    if not wanted:
+        return
+    system, _, architecture = wanted.lower().partition("/")
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(architecture, architecture).partition("/")[0]
+    if system != image.config.os or architecture not in ("", image.config.architecture):
+        raise NotFound(
+            f"image with reference {name} was found but does not provide the specified platform ({wanted})"
+        )

@@ -22,9 +22,12 @@ from worker.containers.restart import Restarts, restarts, restarts_with_daemon
 from worker.engine import Engine
 from worker.runtime.launch import ContainerStartFailed
 from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus
+from worker.runtime.oci import parse_signal
 from worker.runtime.runtime import Change
 
 log = logging.getLogger("shoal.containers")
+
+_KILL = 9
 
 
 class Life:
@@ -111,27 +114,27 @@ class Life:
         if record.host.auto_remove:
             await self._remove(config, volumes=True)
 
-    async def stop(self, name: str, grace: int | None = None) -> bool:
+    async def stop(self, name: str, grace: int | None = None, signal: str = "") -> bool:
         """Stop a container within `grace` ns (None: as configured); False if it does not run."""
         config, state = self.find(name)
         waited = self._restarts.cancel(config.id)
         await self._note_stop(config)
         if not state.running:
             return waited
-        await self._runtime.stop(config.id, config.stop_grace_ns if grace is None else grace)
+        await self._runtime.stop(config.id, config.stop_grace_ns if grace is None else grace, signal)
         await self._settled(config)
         return True
 
-    async def restart(self, name: str, grace: int | None = None) -> None:
+    async def restart(self, name: str, grace: int | None = None, signal: str = "") -> None:
         """Stop a container, and start it again. A task's is only stopped: its service starts another."""
         config, _ = self.find(name)
         record = record_of(config)
         if record is None:
-            await self.stop(config.id, grace)
+            await self.stop(config.id, grace, signal)
             return
         self._restarts.cancel(config.id)
         with self._holding(config.id):
-            await self._runtime.stop(config.id, config.stop_grace_ns if grace is None else grace)
+            await self._runtime.stop(config.id, config.stop_grace_ns if grace is None else grace, signal)
             await self._start(config.id)
         self._engine.events.container("restart", config)
 
@@ -140,10 +143,10 @@ class Life:
         config, state = self.find(name)
         if not state.running:
             raise Conflict(f"cannot kill container: {name}: container {config.id} is not running")
-        if number in (9, 15):
+        if number in (_KILL, parse_signal(config.stop_signal or "SIGTERM")):
             await self._note_stop(config)
         await self._runtime.signal(config.id, number)
-        if number == 9:
+        if number == _KILL:
             await self._runtime.wait(config.id)
             await self._settled(config)
 

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from cluster.errors import Conflict, InvalidArgument
+from cluster.errors import Forbidden, InvalidArgument
 from worker.containers import networks
 from worker.containers.life import Life, standalone
 from worker.containers.record import Record, with_record
@@ -28,7 +28,7 @@ class Membership(Life):
         network_id = await self._networks.resolve(network_id)
         if network_id in [await self._networks.resolve(name) for name in record.endpoints]:
             name = self._engine.network_name(network_id)
-            raise Conflict(f"endpoint with name {config.name} already exists in network {name}")
+            raise Forbidden(f"endpoint with name {config.name} already exists in network {name}")
         async with self._locks[config.id]:
             if state.running:
                 given = wanted

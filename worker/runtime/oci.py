@@ -252,13 +252,13 @@ class OCIRuntime:
         if number == _KILL_SIGNAL and entry.state.status is ContainerStatus.PAUSED:
             await self.resume(id)  # a frozen process can't even die
 
-    async def stop(self, id: str, grace_ns: int | None = None) -> None:
+    async def stop(self, id: str, grace_ns: int | None = None, signal: str = "") -> None:
         """End a container."""
         entry = self._table.find(id)
         config = entry.config
         if not entry.state.running:
             return
-        number = parse_signal(config.stop_signal or "SIGTERM")
+        number = parse_signal(signal or config.stop_signal or "SIGTERM")
         grace = config.stop_grace_ns if grace_ns is None else grace_ns
         if entry.state.status is ContainerStatus.PAUSED:
             await self.resume(id)

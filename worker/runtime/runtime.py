@@ -36,8 +36,11 @@ class Runtime(Protocol):
     async def signal(self, id: str, number: int) -> None:
         """Send a signal to its first process. Conflict when it is not running."""
 
-    async def stop(self, id: str, grace_ns: int | None = None) -> None:
-        """Its stop signal, and SIGKILL `grace_ns` later (None: as configured); returns when it has ended."""
+    async def stop(self, id: str, grace_ns: int | None = None, signal: str = "") -> None:
+        """Its stop signal (or another), and SIGKILL `grace_ns` later (None: as configured).
+
+        Returns when it has ended.
+        """
 
     async def wait(self, id: str) -> ContainerState:
         """The state once it is not running (or removed, then its last)."""

@@ -122,6 +122,21 @@ async def test_refusals(client: Client, path: str, status: int) -> None:
     assert (await call(client, "POST", path))[0] == status
 
 
+async def test_lists(client: Client) -> None:
+    ports = {"80/tcp": [{"HostPort": "8080"}]}
+    body = {"Image": "busybox", "HostConfig": {"PortBindings": ports}, "ExposedPorts": {"81/udp": {}}}
+    await call(client, "POST", "/containers/create?name=web", body)
+    for wanted, count in (
+        ({"network": ["bridge"]}, 1), ({"network": ["back"]}, 0), ({"publish": ["8080"]}, 1),
+        ({"publish": ["80"]}, 0), ({"expose": ["80"]}, 1), ({"expose": ["81/udp"]}, 1), ({"expose": ["82"]}, 0),
+        ({"status": ["created"]}, 1), ({"status": ["restarting"]}, 0),
+    ):  # fmt: skip
+        found = await client.get("/containers/json", params={"all": "1", "filters": json.dumps(wanted)})
+        assert len(await found.json()) == count, wanted
+    status, _ = await call(client, "POST", "/containers/create?platform=linux/s390x", {"Image": "busybox"})
+    assert status == 404
+
+
 @given(data=st.data())
 @hypothesis_settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cluster.errors import Conflict, InvalidArgument, NotFound
+from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from cluster.seams import MILLISECOND, SECOND
 from tests.fakes.clock import settle
 from tests.unit.containers.conftest import Node
@@ -174,7 +174,7 @@ async def test_networks_are_kept_for_the_next_start(node: Node) -> None:
     id = await node.run("web", "sleep", "1000")
     await node.containers.connect(id, "back", EndpointSettings(aliases=("w",)))
     assert node.network.sandboxes()[id].addresses.keys() == {"bridge-id", "back-id"}
-    with pytest.raises(Conflict, match="already exists in network back"):
+    with pytest.raises(Forbidden, match="already exists in network back"):
         await node.containers.connect(id, "back", EndpointSettings())
     assert node.containers.members("back-id") == [id]
     await node.containers.disconnect(id, "bridge", force=False)
