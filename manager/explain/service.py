@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from cluster import defaults
 from cluster.ids import new_id
-from cluster.objects import Service, Task, UpdateStatus
-from cluster.states import TaskState, UpdateState
+from cluster.objects import Node, Service, Task, UpdateStatus
+from cluster.states import NodeState, TaskState, UpdateState
 from cluster.validate import mode_word
 from manager.explain.situation import NoChance, situation_of
 from manager.explain.task import TaskExplanation, explain_task
@@ -110,7 +110,9 @@ def troubled(view: View, service: Service) -> list[Task]:
         if is_job(service) and completed(slot):
             continue
         newest = slot.newest
+        node = view.get(Node, newest.node_id)
         fine = newest.status.state == TaskState.RUNNING and newest.status.healthy
+        fine = fine and node is not None and node.status.state == NodeState.READY
         if not fine or newest.desired_state.stops:
             found.append(newest)
     return found

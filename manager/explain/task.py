@@ -9,6 +9,7 @@ from cluster.objects import Node, Service, Task, TaskStatus
 from cluster.states import NodeState, RestartCondition, TaskState
 from manager.explain.situation import NoChance, situation_of
 from manager.explain.words import host, many, place, span
+from manager.orchestrator.global_job import is_global_job
 from manager.orchestrator.restart import PATIENCE, judge
 from manager.orchestrator.situation import Situation, age, stopped
 from manager.scheduler.why import NodeVerdict, advice, verdicts
@@ -68,11 +69,15 @@ def _wanted(told: TaskExplanation, view: View, situation: Situation | None, now:
         told.why.append(f"it waits for its addresses and ports{f': {status.error}' if status.error else ''}")
     elif status.state < TaskState.ASSIGNED:
         _pending(told, view)
-    elif status.state == TaskState.RUNNING:
-        _running(told, situation, now)
     elif node is not None and node.status.state != NodeState.READY:
         told.why.append(f"node {told.node} is {node.status.state.value}: nothing is heard of the task")
-        told.next.append("it is replaced elsewhere when the node counts as down, or goes on when it is back")
+        told.next.append(
+            "it is the node's own part of the job: it is waited for until the node is back or removed"
+            if situation is not None and is_global_job(situation.service)
+            else "it is replaced elsewhere when the node counts as down, or goes on when it is back"
+        )
+    elif status.state == TaskState.RUNNING:
+        _running(told, situation, now)
     elif task.desired_state < TaskState.RUNNING:
         _waiting(told, view, situation, now)
     elif status.state == TaskState.STARTING:
