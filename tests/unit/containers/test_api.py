@@ -128,7 +128,8 @@ async def test_lists(client: Client) -> None:
     await call(client, "POST", "/containers/create?name=web", body)
     for wanted, count in (
         ({"network": ["bridge"]}, 1), ({"network": ["back"]}, 0), ({"publish": ["8080"]}, 1),
-        ({"publish": ["80"]}, 0), ({"expose": ["80"]}, 1), ({"expose": ["81/udp"]}, 1), ({"expose": ["82"]}, 0),
+        ({"publish": ["80"]}, 0), ({"expose": ["80"]}, 1), ({"expose": ["81/udp"]}, 1),
+        ({"expose": ["82"]}, 0),
         ({"status": ["created"]}, 1), ({"status": ["restarting"]}, 0),
     ):  # fmt: skip
         found = await client.get("/containers/json", params={"all": "1", "filters": json.dumps(wanted)})
