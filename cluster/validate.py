@@ -256,6 +256,8 @@ def check_network(spec: NetworkSpec) -> None:
     if spec.ingress and spec.internal:
         raise InvalidArgument("ingress network cannot be internal")
     _check_ipam(spec.ipam)
+    if spec.ingress and spec.ipam is not None and len(spec.ipam.config or ()) > 1:
+        raise InvalidArgument("the ingress network takes one subnet")
 
 
 def _check_ipam(ipam: IPAM | None) -> None:

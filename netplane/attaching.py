@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from cluster.errors import Conflict, Forbidden
+from cluster.errors import Forbidden
 from netplane import builder, links, planning, resolv
 from netplane.balancers import Balancers
 from netplane.dns.server import NameServers
@@ -69,14 +69,16 @@ class Attaching:
     async def attach(self, sandbox_id: str, attachment: Attachment) -> Sandbox:
         """Put a sandbox into one more network. On failure it is as it was.
 
-        Raises NetworkNotFound, Conflict if it is there already, Forbidden if its mode has no networks.
+        Raises NetworkNotFound, Forbidden if it is there already or its mode has no networks.
         """
         async with self._building_site(sandbox_id) as before:
             if before.spec.mode is not Mode.PRIVATE:
                 raise Forbidden(_ALONE if before.spec.mode is Mode.NONE else _SHARED)
             segment = await self._await_segment(attachment.network_id)
             if segment.network_id in before.networks:
-                raise Conflict(f"container {sandbox_id} is already in network {attachment.network_id}")
+                raise Forbidden(
+                    f"endpoint with name {sandbox_id[:12]} already exists in network {attachment.network_id}"
+                )
             path = before.sandbox.netns
             assert path is not None, "a private sandbox has a namespace"
             async with contextlib.AsyncExitStack() as undo:

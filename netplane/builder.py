@@ -272,8 +272,10 @@ def _inside(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) ->
         messages.append(route.link_up(each.index))
         if each.address6:
             messages.append(route.address6(each.index, each.address6, each.prefix6))
-        if each.gateway:
-            messages.append(route.neighbour(each.index, each.gateway, mac_for(each.gateway)))
+        messages += [route.link_route(subnet, each.index) for subnet in each.neighbours]
+        if each.gateway:  # the bridge, which has one MAC for all its addresses
+            mac = mac_for(segments[each.network_id].gateway)
+            messages.append(route.neighbour(each.index, each.gateway, mac))
         if each.ingress:
             segment = segments[each.network_id]
             hop = str(segment.subnet.broadcast_address - 1)

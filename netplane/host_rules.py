@@ -87,14 +87,12 @@ def networks(segments: Iterable[Segment]) -> str:
     if internal:
         lines.append(_elements("internal", internal))
     for segment in known:
-        # A sandbox that reaches its own bridge again through a published port must get its answers that way.
-        lines.append(
-            f"add rule ip {TABLE} egress ip saddr {segment.subnet} oifname @bridges ct status dnat masquerade"
-        )
-        if not segment.internal and segment.masquerade:
-            lines.append(
-                f"add rule ip {TABLE} egress ip saddr {segment.subnet} oifname != @bridges masquerade"
-            )
+        for subnet, _ in segment.subnets:
+            rule = f"add rule ip {TABLE} egress ip saddr {subnet} oifname"
+            # Who reaches its own bridge again through a published port must get its answers that way.
+            lines.append(f"{rule} @bridges ct status dnat masquerade")
+            if not segment.internal and segment.masquerade:
+                lines.append(f"{rule} != @bridges masquerade")
     return _commands(lines)
 
 

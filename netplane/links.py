@@ -67,8 +67,11 @@ def clear_addresses(name: str) -> None:
             route.flush_addr(index=index, family=2)
 
 
-def ensure_bridge(name: str, *, mac: str, mtu: int, address: str, address6: str = "") -> int:
-    """A bridge that is up, with a MAC that stays and the addresses ("a.b.c.d/prefix", or "" for none).
+def ensure_bridge(
+    name: str, *, mac: str, mtu: int, address: str, address6: str = "", more: Sequence[str] = ()
+) -> int:
+    """A bridge that is up, with a MAC that stays and the addresses ("a.b.c.d/prefix", or "" for none; `more`
+    besides).
 
     Returns its index. A bridge that exists is kept with its ports and brought to this state.
     """
@@ -93,12 +96,14 @@ def ensure_bridge(name: str, *, mac: str, mtu: int, address: str, address6: str 
             f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}"
             for each in route.get_addr(index=index, family=2)
         }
-        for stale in has - {address}:
+        wanted = [each for each in (address, *more) if each]
+        for stale in has.difference(wanted):
             ip, _, prefix = stale.partition("/")
             route.addr("del", index=index, address=ip, prefixlen=int(prefix))
-        if address and address not in has:
-            ip, _, prefix = address.partition("/")
-            route.addr("add", index=index, address=ip, prefixlen=int(prefix), broadcast=_broadcast(address))
+        for each in wanted:
+            if each not in has:
+                ip, _, prefix = each.partition("/")
+                route.addr("add", index=index, address=ip, prefixlen=int(prefix), broadcast=_broadcast(each))
         if address6:
             ip, _, prefix = address6.partition("/")
             # Told to do without duplicate detection: nobody else is on this link, and no one should wait.

@@ -129,6 +129,12 @@ class Segment:
     isolated: bool = False  # containers don't reach each other
     host_address: str = ""  # where ports are published that name no address
     interface_prefix: str = "eth"
+    more: tuple[tuple[ipaddress.IPv4Network, str], ...] = ()  # further subnets, with their gateways
+
+    @property
+    def subnets(self) -> tuple[tuple[ipaddress.IPv4Network, str], ...]:
+        """All IPv4 subnets, each with the bridge's own address in it."""
+        return ((self.subnet, self.gateway), *self.more)
 
 
 class Interface(msgspec.Struct, frozen=True):
@@ -150,6 +156,7 @@ class Interface(msgspec.Struct, frozen=True):
     link_local: tuple[str, ...] = ()
     priority: int = 0
     sysctls: tuple[tuple[str, str], ...] = ()  # below /proc/sys
+    neighbours: tuple[str, ...] = ()  # further subnets that are on this link
 
     @property
     def cidr(self) -> str:

@@ -61,6 +61,10 @@ def _clash(one: NetworkRecord, other: NetworkRecord) -> bool:
     )
 
 
+def _subnets(record: NetworkRecord) -> tuple[tuple[ipaddress.IPv4Network, str], ...]:
+    return tuple((ipaddress.IPv4Network(each.subnet), bare(each.gateway)) for each in record.subnets)
+
+
 class Overlays:
     """The overlay devices. Its methods touch the kernel: run them in a thread, one at a time."""
 
@@ -118,6 +122,7 @@ class Overlays:
             address = f"{bare(record.subnets[0].gateway)}/{subnet.prefixlen}"
         else:
             address = ""
+        more = () if record.ingress else _subnets(record)[1:]
         present = self._overlays.get(record.id)
         if (
             present is not None
@@ -131,7 +136,8 @@ class Overlays:
         bridge, vxlan = device_names(record.id)
         mtu = record.mtu or tunnel.mtu - links.VXLAN_OVERHEAD
         mac = mac_for(address) if address else mac_for(str(subnet.network_address))
-        index = links.ensure_bridge(bridge, mac=mac, mtu=mtu, address=address)
+        others = [f"{gateway}/{other.prefixlen}" for other, gateway in more if gateway]
+        index = links.ensure_bridge(bridge, mac=mac, mtu=mtu, address=address, more=others)
         vxlan_index = links.ensure_vxlan(
             vxlan, bridge=index, vni=record.vni, local=tunnel.address, port=tunnel.port, mtu=mtu
         )
@@ -144,6 +150,7 @@ class Overlays:
             gateway=bare(address),
             internal=record.internal,
             ingress=record.ingress,
+            more=more,
         )
         if present is not None and present.vxlan == vxlan_index:
             overlay = _Overlay(segment, record, tunnel, vxlan_index, present.places, present.neighbours)

@@ -60,6 +60,9 @@ def interface(
 ) -> Interface:
     """A sandbox's interface with this number on a segment."""
     address, address6 = _addresses(attachment, segment, local, undo)
+    subnet, gateway = next(
+        (pair for pair in segment.subnets if ipaddress.IPv4Address(address) in pair[0]), segment.subnets[0]
+    )
     subnet6 = segment.subnet6
     return Interface(
         network_id=segment.network_id,
@@ -68,15 +71,16 @@ def interface(
         port=port_name(sandbox_id, number),
         mtu=segment.mtu,
         address=address,
-        prefix=segment.subnet.prefixlen,
+        prefix=subnet.prefixlen,
         mac=_mac(attachment) or mac_for(address),
-        gateway="" if segment.internal else segment.gateway,
+        gateway="" if segment.internal else gateway,
         ingress=segment.ingress,
         address6=address6,
         prefix6=subnet6.prefixlen if subnet6 is not None and address6 else 0,
         gateway6="" if segment.internal or not address6 else segment.gateway6,
         link_local=tuple(_link_local(each) for each in attachment.link_local),
         priority=attachment.priority,
+        neighbours=tuple(str(other) for other, _ in segment.subnets if other != subnet),
         sysctls=_sysctls(attachment, attachment.device or f"{segment.interface_prefix}{number}"),
     )
 

@@ -82,6 +82,14 @@ def default_route6(gateway: str, index: int) -> bytes:
     return message(_NEWROUTE, CREATE | REPLACE, body)
 
 
+def link_route(subnet: str, index: int) -> bytes:
+    """A subnet that is on this link."""
+    ip, _, prefix = subnet.partition("/")
+    link = 253
+    header = struct.pack("=BBBBBBBBI", socket.AF_INET, int(prefix), 0, 0, 254, 3, link, 1, 0)
+    return message(_NEWROUTE, CREATE | REPLACE, header + attribute(1, socket.inet_aton(ip)) + u32(4, index))
+
+
 def default_route(gateway: str, index: int, table: int = 254) -> bytes:
     """A default route through an on-link gateway."""
     onlink = 4

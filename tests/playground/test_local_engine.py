@@ -195,3 +195,19 @@ def test_space_is_counted_and_set_free(node: Cluster) -> None:
     assert node.docker("ps", "--all", "--quiet", "--filter", "is-task=false") == ""
     assert node.docker("volume", "ls", "--quiet") == "data"  # it has a name
     assert "Total reclaimed space: 5.001MB" in node.docker("volume", "prune", "--all", "--force")
+
+
+def test_a_swarm_network_of_two_subnets(cluster: Cluster) -> None:
+    """When the first is full, the next tasks are in the second; they all reach each other and the world."""
+    subnets = ("--subnet", "10.70.0.0/29", "--subnet", "10.71.0.0/24")
+    cluster.docker("network", "create", "--driver", "overlay", *subnets, "wide")
+    tasks = cluster.run("web", "--network", "wide", "--", "httpd", "-f", "-p", "80", "-h", "/etc", replicas=7)
+    place = {task["ID"]: task["NetworksAttachments"][0]["Addresses"][0] for task in tasks}
+    assert sum(address.startswith("10.71.0.") for address in place.values()) >= 2
+    first = next(task for task in tasks if place[task["ID"]].startswith("10.70."))
+    last = next(task for task in tasks if place[task["ID"]].startswith("10.71."))
+    for task in (first, last):
+        for address in place.values():
+            assert cluster.enter(task, f"ping -c1 -W3 {address.partition('/')[0]}")
+        assert cluster.enter(task, "timeout 5 wget -q -O - http://web/hostname")
+        assert cluster.enter(task, "ping -c1 -W3 203.0.113.10")

@@ -124,6 +124,7 @@ class _Handlers:
         wanted = filters(request, {"dangling", "label", "label!", "until"})
         dangling = wanted.pop("dangling", ["true"])[0].lower() in ("1", "true")
         removal = await self._images.prune(users=self._users(), dangling=dangling, filters=wanted)
+        self._engine.events.tell("image", "prune", "", {"reclaimed": str(removal.reclaimed)})
         return answer(prune_report(removal))
 
     async def distribution(self, request: web.Request) -> web.Response:

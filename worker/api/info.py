@@ -116,7 +116,7 @@ def info_json(engine: Engine, swarm: Mapping[str, Any], programs: Programs) -> d
         "Isolation": "",
         "InitBinary": "docker-init",
         "ContainerdCommit": {"ID": _version(programs.monitor)},
-        "RuncCommit": {"ID": _version(runtime)},
+        "RuncCommit": {"ID": _version(runtime), "Expected": _version(runtime)},
         "InitCommit": {"ID": _version(programs.init)},
         "CDISpecDirs": [],
         "SecurityOptions": host_support.security_options(machine.cgroup_version),

@@ -35,4 +35,5 @@ async def pruned(engine: Engine, containers: Containers, request: web.Request) -
             freed += size_of(engine.runtime.upper(config.id))
             await containers.remove(config.id)
             removed.append(config.id)
+    engine.events.tell("container", "prune", "", {"reclaimed": str(freed)})
     return {"ContainersDeleted": removed, "SpaceReclaimed": freed}
