@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from cluster.errors import InvalidArgument
+from cluster.log_tag import tag
 
 DRIVERS = ("json-file", "local", "none", "journald")
 
@@ -50,6 +51,7 @@ def check_log_options(driver: str, options: Mapping[str, str]) -> None:
     kept = int(files or (5 if driver == "local" else 1))
     _check_compress(options.get("compress", ""), bounded and kept > 1)
     _check_delivery(options)
+    tag(options.get("tag", ""))
     for name in ("labels-regex", "env-regex"):
         try:
             re.compile(options.get(name, ""))

@@ -4,11 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote_plus
 
-from cluster.template import Record, TemplateError, render
+from cluster import log_tag
+from cluster.template import TemplateError
 from worker.runtime.model import ContainerConfig
-
-DEFAULT_TAG = "{{.ID}}"
-_ENGINE = "docker"  # what `.DaemonName` says in dockerd
 
 
 def attributes(config: ContainerConfig) -> dict[str, str]:
@@ -23,18 +21,15 @@ def attributes(config: ContainerConfig) -> dict[str, str]:
 
 def tag(config: ContainerConfig) -> str:
     """The log's tag, its template filled in. Raises TemplateError."""
-    image = config.image_id.removeprefix("sha256:")
-    fields = Record(
-        ID=config.id[:12],
-        FullID=config.id,
-        Name=config.name,
-        ImageID=image[:12],
-        ImageFullID=config.image_id,
-        ImageName=config.image_name,
-        DaemonName=_ENGINE,
-        Command=" ".join(config.args),
+    return log_tag.tag(
+        config.log.options.get("tag", ""),
+        id=config.id,
+        name=config.name,
+        image_id=config.image_id,
+        image_name=config.image_name,
+        command=" ".join(config.args),
+        labels=config.labels,
     )
-    return render(config.log.options.get("tag") or DEFAULT_TAG, fields)
 
 
 def tag_or_id(config: ContainerConfig) -> str:

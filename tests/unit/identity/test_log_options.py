@@ -38,6 +38,8 @@ def test_taken(driver: str, options: dict[str, str]) -> None:
         ("json-file", {"mode": "fast"}, "logging mode not supported: fast"),
         ("json-file", {"max-buffer-size": "1m"}, "only supported with"),
         ("json-file", {"env-regex": "("}, "invalid value for env-regex"),
+        ("json-file", {"tag": "{{.Nope}}"}, "no field Nope"),
+        ("json-file", {"tag": "{{lower 1}}"}, "a text is needed"),
     ],
 )
 def test_refused(driver: str, options: dict[str, str], words: str) -> None:

@@ -35,6 +35,11 @@ def test_labels_variables_and_tag() -> None:
     assert found == {"tier": "front", "REGION": "eu", "RELEASE": "7,a", "tag": "web.1.xyz/nginx:1"}
     assert in_a_line(found) == "REGION=eu,RELEASE=7%2Ca,tag=web.1.xyz%2Fnginx%3A1,tier=front"
     assert attributes(config(labels_regex="^te")) == {"team": "blue"}
+    layout = (
+        '{{upper .Name}}|{{index .ContainerLabels "tier"}}|{{truncate .FullID 3}}|{{.ContainerLabels.none}}'
+    )
+    assert tag(config(tag=layout)) == "WEB.1.XYZ|front|aba|<no value>"
+    assert tag(config(tag='{{index (split .ImageName ":") 1}}')) == "1"
 
 
 def test_a_bad_tag() -> None:
