@@ -19,6 +19,7 @@ from manager.orchestrator.replicated import replicas
 from manager.orchestrator.replicated_job import is_replicated_job, max_concurrent, total_completions
 from manager.orchestrator.situation import Slot, age, update_paused
 from manager.orchestrator.update import UNDER_WAY
+from manager.scheduler.why import Nodes
 from manager.store import View
 
 _MOST = 20
@@ -54,8 +55,10 @@ def explain_service(view: View, service: Service, now: int) -> ServiceExplanatio
             told.why.append(f"the update: {words}")
         elif subject.startswith("node ") and (is_global(service) or is_global_job(service)):
             _about_node(told, view, subject.removeprefix("node "), words)
-    for task in troubled(view, service)[:_MOST]:
-        told.tasks.append(explain_task(view, task, now))
+    nodes, tasks = Nodes(view), troubled(view, service)
+    told.tasks += [explain_task(view, task, now, nodes) for task in tasks[:_MOST]]
+    if (more := len(tasks) - _MOST) > 0:
+        told.why.append(f"{many(more, 'more task')} besides those shown are not as they should be")
     told.advice += dict.fromkeys(words for task in told.tasks for words in task.advice)
     told.next_at = plan.wake_at or 0
     updating = service.update_status is not None and service.update_status.state in UNDER_WAY

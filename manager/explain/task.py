@@ -12,7 +12,7 @@ from manager.explain.words import host, many, place, span
 from manager.orchestrator.global_job import is_global_job
 from manager.orchestrator.restart import PATIENCE, judge
 from manager.orchestrator.situation import Situation, age, stopped
-from manager.scheduler.why import NodeVerdict, advice, verdicts
+from manager.scheduler.why import Nodes, NodeVerdict, advice
 from manager.store import View
 
 
@@ -33,8 +33,8 @@ class TaskExplanation:
     nodes: list[NodeVerdict] = field(default_factory=list)
 
 
-def explain_task(view: View, task: Task, now: int) -> TaskExplanation:
-    """All that can be said of a task; `now` by the wall clock, in ns."""
+def explain_task(view: View, task: Task, now: int, nodes: Nodes | None = None) -> TaskExplanation:
+    """All that can be said of a task; `now` by the wall clock, in ns. `nodes` are those of the view."""
     service = view.get(Service, task.service_id)
     where = host(view, task.node_id) if task.node_id else ""
     state = task.status.state
@@ -55,20 +55,20 @@ def explain_task(view: View, task: Task, now: int) -> TaskExplanation:
     if task.desired_state.stops or state.terminal:
         _ended(told, view, situation)
     else:
-        _wanted(told, view, situation, now)
+        _wanted(told, view, situation, now, nodes or Nodes(view))
     return told
 
 
 # --- tasks that should run --------------------------------------------------------------------------------
 
 
-def _wanted(told: TaskExplanation, view: View, situation: Situation | None, now: int) -> None:
+def _wanted(told: TaskExplanation, view: View, situation: Situation | None, now: int, nodes: Nodes) -> None:
     task, status = told.task, told.task.status
     node = view.get(Node, task.node_id) if task.node_id else None
     if status.state < TaskState.PENDING:
         told.why.append(f"it waits for its addresses and ports{f': {status.error}' if status.error else ''}")
     elif status.state < TaskState.ASSIGNED:
-        _pending(told, view)
+        _pending(told, nodes)
     elif node is not None and node.status.state != NodeState.READY:
         told.why.append(f"node {told.node} is {node.status.state.value}: nothing is heard of the task")
         told.next.append(
@@ -90,8 +90,8 @@ def _wanted(told: TaskExplanation, view: View, situation: Situation | None, now:
         told.next.append("it does not run the service's present spec: the update replaces it in its turn")
 
 
-def _pending(told: TaskExplanation, view: View) -> None:
-    told.nodes = verdicts(view, told.task)
+def _pending(told: TaskExplanation, nodes: Nodes) -> None:
+    told.nodes = nodes.verdicts(told.task)
     refusing = [verdict for verdict in told.nodes if verdict.filter]
     if len(refusing) < len(told.nodes):
         fits = next(verdict.hostname for verdict in told.nodes if not verdict.filter)

@@ -1,6 +1,7 @@
 """Why a node takes a task or refuses it, in a sentence: the filters again, with figures. Pure."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from cluster.errors import InvalidArgument
 from cluster.objects import Network, Node, Task
@@ -23,24 +24,34 @@ class NodeVerdict:
     reason: str
 
 
-def verdicts(view: View, task: Task) -> list[NodeVerdict]:
-    """Every node's verdict on a task, by hostname; of one that was made for a node, only that node's."""
-    tasks = (other for other in view.all(Task) if other.id != task.id)
-    table = NodeTable(view.all(Node), tasks, view.all(Network))
-    wanted = [info for info in table if task.node_id in ("", info.node.id)]
-    try:
-        needs = Requirements.of(task, table.drivers)
-    except InvalidArgument as error:
-        return [_verdict(info, "constraints", str(error)) for info in wanted]
-    found = []
-    for info in wanted:
-        refused = refusal(info, needs)
-        if refused is None:
-            found.append(_verdict(info, "", "it fits"))
-        else:
-            name = next(iter(filters.names({refused: 1})))
-            found.append(_verdict(info, name, _reason(info, needs, refused)))
-    return sorted(found, key=lambda verdict: (verdict.hostname, verdict.node_id))
+class Nodes:
+    """All nodes with what is on them, put together at the first question; for one view's questions."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    @cached_property
+    def _table(self) -> NodeTable:
+        view = self._view
+        return NodeTable(view.all(Node), view.all(Task), view.all(Network))
+
+    def verdicts(self, task: Task) -> list[NodeVerdict]:
+        """Every node's verdict on a waiting task, by hostname; of one made for a node, only that node's."""
+        table = self._table
+        wanted = [info for info in table if task.node_id in ("", info.node.id)]
+        try:
+            needs = Requirements.of(task, table.drivers)
+        except InvalidArgument as error:
+            return [_verdict(info, "constraints", str(error)) for info in wanted]
+        found = []
+        for info in wanted:
+            refused = refusal(info, needs)
+            if refused is None:
+                found.append(_verdict(info, "", "it fits"))
+            else:
+                name = next(iter(filters.names({refused: 1})))
+                found.append(_verdict(info, name, _reason(info, needs, refused)))
+        return sorted(found, key=lambda verdict: (verdict.hostname, verdict.node_id))
 
 
 def _verdict(info: NodeInfo, filter: str, reason: str) -> NodeVerdict:
