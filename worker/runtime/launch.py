@@ -98,7 +98,6 @@ class Launcher:
             directory.create_bundle(paths, config)
             paths.exit_file.unlink(missing_ok=True)
             rootfs.mount_overlay(config.layers, paths.home / "upper", paths.home / "work", paths.rootfs)
-            mounting.mount_volumes(config)
             _fill_volumes(config, paths)
             self._write_bundle(replace(config, mounts=mounting.prepare(config, paths)), paths)
             pid = spawn.start_conmon(self.programs, paths.bundle, self._conmon_options(config, paths))

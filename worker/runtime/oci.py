@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +22,7 @@ from worker.logs.attributes import tag
 from worker.logs.format import LogEntry
 from worker.logs.reader import LogQuery, read_log
 from worker.logs.rotation import LogRotator, RotationPolicy, rotation_policy
-from worker.runtime import directory, launch
+from worker.runtime import directory, launch, mounting
 from worker.runtime.cgroups import Cgroups, detect
 from worker.runtime.directory import Layout
 from worker.runtime.ends import UNKNOWN_EXIT_CODE, Ends
@@ -48,8 +49,12 @@ from worker.runtime.session import Session
 from worker.runtime.spawn import Programs, RuntimeFailed, find_program, must_run, thread_pool
 from worker.runtime.table import ContainerTable, Entry, Observer
 from worker.runtime.view import clear_views, opened_root
+from worker.volumes.filesystems import VolumeUnavailable
 
 log = logging.getLogger("shoal.runtime")
+
+_MOUNTING = 8
+"""How many file systems of volumes may be waited for at once."""
 
 R = TypeVar("R")
 Acted = Callable[[str, ContainerConfig, Mapping[str, str]], None]
@@ -91,6 +96,7 @@ class OCIRuntime:
         self._launcher = Launcher(self._layout, programs, host, found, parent)
         self._executor = Executor(programs, self._layout)
         self._pool = thread_pool(workers)
+        self._mounting = ThreadPoolExecutor(_MOUNTING, "mount")
         self._table = ContainerTable()
         self._acted: Acted = _not_told
         self._ends = Ends(self._table, self._launcher, clock, self._set, self._clear)
@@ -148,6 +154,7 @@ class OCIRuntime:
         await self._ends.close()
         await self._executor.close()
         self._pool.shutdown()
+        self._mounting.shutdown(wait=False)
         if not any(entry.state.running for entry in self._table):
             self._launcher.cgroups.remove_if_empty(self._launcher.cgroup_parent)
             self._layout.release()
@@ -217,6 +224,7 @@ class OCIRuntime:
                 return
             await self._ends.cleared(id)
             try:
+                await self._mount_volumes(entry.config)
                 launched: Launched = await self._threaded(
                     self._launcher.launch, entry.config, created or _nothing
                 )
@@ -240,6 +248,18 @@ class OCIRuntime:
             )
             # It may have ended before it was known to run; its word then came too early.
             self._ends.exit_written(id)
+
+    async def _mount_volumes(self, config: ContainerConfig) -> None:
+        """Mount the file systems behind its volumes, in threads of their own: a file server that does not
+        answer must not keep other containers from starting. Raises ContainerStartFailed.
+        """
+        if not any(point.options_of_volume for point in config.mounts):
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._mounting, mounting.mount_volumes, config)
+        except VolumeUnavailable as error:
+            raise ContainerStartFailed(str(error)) from error
 
     async def signal(self, id: str, number: int) -> None:
         """Send a signal to a running container."""

@@ -6,6 +6,7 @@ Mounted on the volume's directory when a container first needs it, and left ther
 import ipaddress
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +28,8 @@ _PROPAGATION = {
     "shared": 1 << 20, "rshared": 1 << 20 | 0x4000,
 }  # fmt: skip
 _SECRET = ("password=", "pass=")
-_lock = threading.Lock()  # two containers that start at once must not mount the same volume twice
+_locks: dict[Path, threading.Lock] = defaultdict(threading.Lock)
+"""Two containers that start at once must not mount the same volume twice."""
 
 
 class VolumeUnavailable(ShoalError):
@@ -40,7 +42,7 @@ def mount_volume(name: str, path: Path, options: Mapping[str, str]) -> None:
     Raises VolumeUnavailable.
     """
     kind, device = options.get("type", ""), options.get("device", "")
-    with _lock:
+    with _locks[path]:
         if is_mount_point(path):
             return
         flags, data, propagation = parse_options(options.get("o", ""))

@@ -10,9 +10,10 @@ from cluster.errors import InvalidArgument
 from tests.host.runtime.test_security import run
 from tests.support.runtime_conformance import MakeConfig
 from worker.runtime import syscalls
+from worker.runtime.launch import ContainerStartFailed
 from worker.runtime.model import MountKind, MountPoint
 from worker.runtime.oci import OCIRuntime
-from worker.volumes.filesystems import VolumeUnavailable, unmount_volume
+from worker.volumes.filesystems import unmount_volume
 
 pytestmark = pytest.mark.host
 
@@ -101,7 +102,7 @@ async def test_file_systems_behind_volumes(runtime: OCIRuntime, config: MakeConf
         "true", mounts=(volume(tmp_path / "b", "/b", options_of_volume=tmpfs | {"type": "nosuch"}),)
     )
     await runtime.create(broken)
-    with pytest.raises(VolumeUnavailable, match="error while mounting volume 'b'"):
+    with pytest.raises(ContainerStartFailed, match="error while mounting volume 'b'"):
         await runtime.start_container(broken.id)
 
 
