@@ -42,7 +42,7 @@ class Attachments:
         self._membership = membership
         self._clock = clock
         self._known: set[str] = set()
-        self._asked: set[Place] = set()
+        self._asked = self._used()  # those that an earlier daemon asked for
         self._lock = asyncio.Lock()
         """Held while places are asked for or told: what is just being given is not to be taken back."""
 
