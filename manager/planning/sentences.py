@@ -90,7 +90,9 @@ def _places(places: Sequence[Place]) -> str:
     for place in places:
         key = place.node or "no node yet"
         counts[key] = counts.get(key, 0) + 1
-    return ", ".join(f"{count} on {node}" for node, count in sorted(counts.items()))
+    shown = [f"{count} on {node}" for node, count in sorted(counts.items())]
+    more = len(shown) - _SHOWN
+    return ", ".join(shown[:_SHOWN] + ([f"the others on {more} more nodes"] if more > 0 else []))
 
 
 def _tasks(count: int) -> str:

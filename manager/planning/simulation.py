@@ -21,7 +21,7 @@ from manager.orchestrator.reaper import reap
 from manager.orchestrator.replicated import replicas
 from manager.orchestrator.situation import Situation, TaskFactory
 from manager.scheduler import Decision, NodeTable, confirm, decide
-from manager.store import Transaction, View
+from manager.store import Event, Transaction, View
 
 Write = Callable[[Transaction], None]
 MOST_BATCHES = 40
@@ -40,6 +40,9 @@ class Simulation:
         """Why the tasks that have no node have none, by task id."""
         self._factory = TaskFactory(rng).of(view.cluster())
         self._wakes: list[int] = []
+        self._table = NodeTable(view.all(Node), view.all(Task), view.all(Network))
+        self._allocations = Allocations.of(view)
+        self._waiting = {task.id: task for task in view.all(Task) if _to_place(task)}
 
     def write(self, writes: Iterable[Write]) -> bool:
         """Make these changes; False when they change nothing."""
@@ -48,8 +51,25 @@ class Simulation:
             write(tx)
         if not tx.changes():
             return False
-        self.view, _ = tx.commit(self.view.index + 1, self.now)
+        self.view, events = tx.commit(self.view.index + 1, self.now)
+        for event in events:
+            self._note(event)
         return True
+
+    def _note(self, event: Event) -> None:
+        """Keep up what is read off the state as a whole, which would take long to do anew for each step."""
+        obj, gone = event.object, event.new is None
+        self._allocations.drop(obj) if gone else self._allocations.put(obj)
+        if isinstance(obj, Network):
+            self._table.drop_network(obj.id) if gone else self._table.put_network(obj)
+        elif isinstance(obj, Task):
+            self._waiting.pop(obj.id, None)
+            if gone:
+                self._table.drop_task(obj.id)
+                return
+            self._table.put_task(obj)
+            if _to_place(obj):
+                self._waiting[obj.id] = obj
 
     async def run(self, services: Collection[str]) -> None:
         """Go on until nothing more happens to these services. Other services only take what becomes free."""
@@ -92,7 +112,7 @@ class Simulation:
         if not tasks:
             return ()
         blocked: dict[Key, str] = {}
-        plan = AllocatorPlan(self.view, Allocations.of(self.view), blocked, self.now)
+        plan = AllocatorPlan(self.view, self._allocations, blocked, self.now)
         plan.allocate_networks([network.id for network in self.view.all(Network)])
         plan.allocate_services([id for id in services if self.view.get(Service, id) is not None])
         plan.allocate_tasks(tasks)
@@ -100,22 +120,18 @@ class Simulation:
         return [] if blocked and not _allocates(self.view, plan, blocked) else plan.writes
 
     def _schedule(self) -> Sequence[Write]:
-        waiting = [task for task in self.view.all(Task) if _to_place(task)]
-        if not waiting:
-            return ()
-        table = NodeTable(self.view.all(Node), self.view.all(Task), self.view.all(Network))
         groups: dict[tuple[str, int], list[Task]] = {}
         writes: list[Write] = []
-        for task in waiting:
+        for task in self._waiting.values():
             if task.node_id:
-                writes += self._placed(table, confirm(table, task))
+                writes += self._placed(confirm(self._table, task))
             else:
                 groups.setdefault((task.service_id, task.spec_version), []).append(task)
         for group in groups.values():
-            writes += self._placed(table, decide(table, group, self.now))
+            writes += self._placed(decide(self._table, group, self.now))
         return writes
 
-    def _placed(self, table: NodeTable, decision: Decision) -> list[Write]:
+    def _placed(self, decision: Decision) -> list[Write]:
         """The assignments of a decision, which the table knows of at once, as the scheduler's does."""
         self.reasons.update({task.id: decision.explanation for task in decision.unplaced})
         writes: list[Write] = []
@@ -127,7 +143,7 @@ class Simulation:
                 generic_resources=placement.generic_resources,
                 status=TaskStatus(state=TaskState.ASSIGNED, timestamp=self.now),
             )
-            table.put_task(assigned)
+            self._table.put_task(assigned)
             writes.append(_update(assigned))
         return writes
 
