@@ -98,8 +98,10 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
         process["oomScoreAdj"] = score
     if profile := apparmor_profile(config, host):
         process["apparmorProfile"] = profile
+    mount_label = ""
     if label := selinux.process_label(config.selinux, available=host.selinux):
         process["selinuxLabel"] = label
+        mount_label = selinux.mount_label(config.selinux)
     linux: dict[str, Any] = {
         "cgroupsPath": cgroup,
         "namespaces": _namespaces(config, host),
@@ -107,6 +109,8 @@ def build(config: ContainerConfig, user: User, host: Host, sources: Sources, cgr
         "maskedPaths": list(masked_paths(config)),
         "readonlyPaths": list(readonly_paths(config)),
     }
+    if mount_label:
+        linux["mountLabel"] = mount_label
     if propagation := _root_propagation(config):
         linux["rootfsPropagation"] = propagation
     if device_nodes := devices.nodes(config):

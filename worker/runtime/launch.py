@@ -97,7 +97,9 @@ class Launcher:
         try:
             directory.create_bundle(paths, config)
             paths.exit_file.unlink(missing_ok=True)
-            rootfs.mount_overlay(config.layers, paths.home / "upper", paths.home / "work", paths.rootfs)
+            upper, work = paths.home / "upper", paths.home / "work"
+            label = selinux.mount_label(config.selinux) if self.host.selinux else ""
+            rootfs.mount_overlay(config.layers, upper, work, paths.rootfs, label)
             _fill_volumes(config, paths)
             self._write_bundle(replace(config, mounts=mounting.prepare(config, paths)), paths)
             pid = spawn.start_conmon(self.programs, paths.bundle, self._conmon_options(config, paths))

@@ -14,8 +14,8 @@ from worker.runtime import syscalls
 _PAGE = 4096
 
 
-def mount_overlay(layers: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
-    """Mount `layers` (lowest first) below a writable `upper`.
+def mount_overlay(layers: Sequence[Path], upper: Path, work: Path, target: Path, label: str = "") -> None:
+    """Mount `layers` (lowest first) below a writable `upper`; with an SELinux context, if given.
 
     overlayfs separates lower directories by colons; mount(2) takes one page of options, so many layers go
     through the new mount API, layer by layer where the kernel can (6.5: `lowerdir+`).
@@ -24,10 +24,12 @@ def mount_overlay(layers: Sequence[Path], upper: Path, work: Path, target: Path)
         raise InvalidArgument("a container needs at least one image layer")
     lower = ":".join(_escape(str(path)) for path in reversed(layers))
     options = f"lowerdir={lower},upperdir={_escape(str(upper))},workdir={_escape(str(work))}"
+    options += f',context="{label}"' if label else ""
     if len(options.encode()) < _PAGE:
         syscalls.mount("overlay", str(target), "overlay", 0, options)
         return
     rest = [("upperdir", str(upper)), ("workdir", str(work))]
+    rest += [("context", label)] if label else []
     try:
         single = [("lowerdir+", str(path)) for path in reversed(layers)]
         syscalls.mount_with_options("overlay", single + rest, str(target))

@@ -6,12 +6,21 @@ from cluster.errors import InvalidArgument
 
 ENFORCE = Path("/sys/fs/selinux/enforce")
 _PARTS = ("user", "role", "type", "level")
+_FILES = "container_file_t"  # of the package container-selinux
 _DEFAULT = {"user": "system_u", "role": "system_r", "type": "container_t", "level": "s0"}
 
 
 def supported(enforce: Path = ENFORCE) -> bool:
     """Whether this kernel runs SELinux."""
     return enforce.exists()
+
+
+def mount_label(options: dict[str, str]) -> str:
+    """The context of the container's own files, which its processes may use; "" when it has no context."""
+    if not any(options.get(part) for part in _PARTS):
+        return ""
+    user, level = options.get("user") or _DEFAULT["user"], options.get("level") or _DEFAULT["level"]
+    return f"{user}:object_r:{_FILES}:{level}"
 
 
 def process_label(options: dict[str, str], *, available: bool) -> str:

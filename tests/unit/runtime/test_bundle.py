@@ -151,6 +151,8 @@ def test_confinement_where_the_kernel_has_it() -> None:
     wanted = {"type": "web_t", "level": "s0:c1,c2"}
     labelled = build(dataclasses.replace(HOST, selinux=True), selinux=wanted)
     assert labelled["process"]["selinuxLabel"] == "system_u:system_r:web_t:s0:c1,c2"
+    assert labelled["linux"]["mountLabel"] == "system_u:object_r:container_file_t:s0:c1,c2"
+    assert "mountLabel" not in build()["linux"]
     with pytest.raises(InvalidArgument, match="this node has no SELinux"):
         build(selinux=wanted)
 
