@@ -45,7 +45,7 @@ def container_summary(
         "State": "restarting" if restarting else state.status.value,
         "Status": status_text(state, now, restarting=restarting),
         "HostConfig": {"NetworkMode": record.host.network_mode if record else _network_mode(config, sandbox)},
-        "NetworkSettings": {"Networks": container_networks(engine, config, sandbox)},
+        "NetworkSettings": {"Networks": _listed(container_networks(engine, config, sandbox))},
         "Mounts": [_mount(mount) for mount in config.mounts],
     }
 
@@ -261,6 +261,14 @@ def container_networks(
         network_id = engine.network_id(record.host.network_mode)
         found[record.host.network_mode] = _endpoint(config, network_id, EndpointSettings(), {})
     return found
+
+
+def _listed(networks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Lists leave names out, as dockerd's do."""
+    return {
+        name: {**endpoint, "Aliases": None, "DNSNames": None, "IPAMConfig": None}
+        for name, endpoint in networks.items()
+    }
 
 
 def _place(sandbox: Sandbox, network_id: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _version_1(path: str, cpus: int, total_memory: int) -> dict[str, Any]:
     each = [int(text) for text in _text(accounting / "cpuacct.usage_percpu").split()]
     return {
         "pids_stats": {"current": _number(pids / "pids.current"), "limit": _limit(pids / "pids.max", 0)},
-        "blkio_stats": dict.fromkeys(_BLKIO)
+        "blkio_stats": {name: [] for name in _BLKIO}
         | {
             "io_service_bytes_recursive": _io_v1(block / "blkio.throttle.io_service_bytes_recursive"),
             "io_serviced_recursive": _io_v1(block / "blkio.throttle.io_serviced_recursive"),
