@@ -37,7 +37,8 @@ def test_how_logs_say_where_lines_come_from(cluster: Cluster) -> None:
 @covers("service rm")
 def test_updates_that_are_waited_for_or_not(cluster: Cluster) -> None:
     health = ("--health-cmd", "true", "--health-interval", "1s")
-    cluster.create("web", "--stop-grace-period", "200ms", *health, "--", *SLEEP)
+    soon = ("--stop-grace-period", "200ms", "--update-monitor", "200ms")
+    cluster.create("web", *soon, *health, "--", *SLEEP)
     (task,) = cluster.running("web", 1)
     assert cluster.container(task)["State"]["Health"]["Status"] == "healthy"
     assert cluster.docker("service", "update", "--quiet", "--no-healthcheck", "web") == "web"
