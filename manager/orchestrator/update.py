@@ -18,6 +18,7 @@ from manager.orchestrator.plan import Change, Create, Desire, Plan, SetUpdateSta
 from manager.orchestrator.situation import Situation, Slot, stopped, update_paused
 
 DEFAULT_MONITOR = 5 * SECOND
+_ROUNDING = 1e-6  # 29 of 100 are no more than 0.29
 _ROLLING_BACK = {UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED}
 UNDER_WAY = {UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED}
 
@@ -64,7 +65,8 @@ def progress(situation: Situation, slots: Sequence[Slot], busy: Collection[str])
     since = status.started_version
     failed = [task for slot in slots if (task := _failure(situation, slot, since, config)) is not None]
     updated = sum(1 for slot in slots if _attempts(situation, slot, since) or slot in todo)
-    if failed and len(failed) > config.max_failure_ratio * updated and _give_up(plan, situation, failed):
+    too_many = bool(failed) and len(failed) / updated > config.max_failure_ratio + _ROUNDING
+    if too_many and _give_up(plan, situation, failed):
         return plan
 
     waits = {slot.name: _under_way(situation, slot, since, config) for slot in slots}
@@ -199,12 +201,8 @@ def _complete(plan: Plan, situation: Situation, slots: Sequence[Slot], config: U
     status = service.update_status
     assert status is not None
     monitor = DEFAULT_MONITOR if config.monitor is None else config.monitor
-    began = [
-        task.running_at
-        for slot in slots
-        for task in _attempts(situation, slot, status.started_version)
-        if task.status.state == TaskState.RUNNING and task.running_at
-    ]
+    attempts = (_attempts(situation, slot, status.started_version) for slot in slots)
+    began = [first.running_at or first.updated_at for first, *_ in filter(None, attempts)]
     until = max(began, default=0) + monitor
     if until > now:
         plan.wake(until, monitor)

@@ -133,6 +133,7 @@ def test_generic_resources_are_claimed_by_name_and_number_and_freed(cluster: Clu
     described = cluster.nodes()["host2"]["Description"]["Resources"]["GenericResources"]
     assert {"NamedResourceSpec": {"Kind": "gpu", "Value": "two"}} in described
     assert {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 3}} in described
+    assert cluster.client("host2").info()["GenericResources"] == described
     cluster.create(
         "train", "--constraint", "node.hostname==host2", "--replicas", "2",
         "--generic-resource", "gpu=1", "--generic-resource", "ssd=1",

@@ -1,5 +1,6 @@
 """The six states of an update, with the times and words that clients read (SwarmKit's)."""
 
+import pytest
 from msgspec.structs import replace
 
 from cluster.objects import Service, UpdateStatus
@@ -113,6 +114,25 @@ def test_the_ratio_of_failures_that_is_put_up_with() -> None:
     fail_newest(of, "v2")
     of.work()
     assert status(of).state is UpdateState.PAUSED
+
+
+@pytest.mark.parametrize("percent", [0, 7, 29, 58, 100])
+def test_exactly_the_ratio_is_put_up_with(percent: int) -> None:
+    of = world(replicas=100)
+    update = spec("v2", ratio=percent / 100, replicas=100)
+    config = replace(update.update_config or UpdateConfig(), parallelism=0)
+    of.service(replace(update, update_config=config))
+    of.work()
+    tasks = [task for task in of.running() if task.spec_version > 0 and of.now == task.created_at]
+    assert len(tasks) == 100
+    for task in tasks[:percent]:
+        of.report(task, TaskState.FAILED)
+    of.work()
+    assert status(of).state is UpdateState.UPDATING
+    for task in tasks[percent : percent + 1]:
+        of.report(task, TaskState.FAILED)
+        of.work()
+        assert status(of).state is UpdateState.PAUSED
 
 
 def test_continue_never_stops() -> None:
