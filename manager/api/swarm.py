@@ -14,12 +14,12 @@ from cluster.identity import new_join_token
 from cluster.objects import Cluster, Node
 from cluster.root_ca import issuer
 from cluster.spec import ClusterSpec, EncryptionConfig
-from cluster.states import Role
+from cluster.states import NodeState, Role
 from cluster.validate import check_cluster
 from manager.api.access import ACCESS, Access, cluster_of
 from manager.api.reads import state
 from manager.api.request import answer, body, flag, version
-from manager.ca.root import signing
+from manager.ca.root import signing, wanted_tls
 from manager.keys.locks import with_autolock
 from manager.store import Transaction, View
 
@@ -112,11 +112,25 @@ def info(access: Access, view: View) -> dict[str, Any]:
         "Nodes": len(nodes),
         "Managers": len(managers),
     }
-    if access.known_leader() and (warnings := access.warnings()):
+    warnings = [*access.warnings(), *_rotation(cluster, nodes)] if access.known_leader() else []
+    if warnings:
         result["Warnings"] = warnings
     if cluster is not None:
         result["Cluster"] = _described(cluster)
     return result
+
+
+def _rotation(cluster: Cluster | None, nodes: list[Node]) -> list[str]:
+    """That a new root CA waits for nodes that are away."""
+    if cluster is None or cluster.root_ca.rotation is None:
+        return []
+    wanted = wanted_tls(cluster)
+    away = [node for node in nodes if node.status.state is NodeState.DOWN and node.tls != wanted]
+    if not away:
+        return []
+    names = ", ".join(sorted(node.description.hostname or node.id for node in away))
+    advice = "start them, or strike them off (docker node rm --force)"
+    return [f"a new root CA waits for nodes that are down: {names}; {advice}"]
 
 
 def _described(cluster: Cluster) -> dict[str, Any]:

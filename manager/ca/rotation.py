@@ -35,7 +35,7 @@ async def changed_root(
     root, before = cluster.root_ca, cluster.spec.ca_config or CAConfig()
     config = replace(
         spec.ca_config or CAConfig(),
-        external_cas=_checked(given.external_cas, root, clock.now()),
+        external_cas=_checked(given.external_cas, before.external_cas, root, clock.now()),
         signing_ca_cert=given.signing_ca_cert,
         signing_ca_key="",
     )
@@ -101,10 +101,17 @@ async def _try(cluster: Cluster, certificate: bytes, key: bytes, external: Exter
         raise InvalidArgument(f"{error}. Nothing was changed") from error
 
 
-def _checked(cas: list[ExternalCA] | None, root: RootCA, now: int) -> list[ExternalCA] | None:
+def _checked(
+    given: list[ExternalCA] | None, before: list[ExternalCA] | None, root: RootCA, now: int
+) -> list[ExternalCA] | None:
     """Each with the root that it signs for, as roots are stored; by default the present one."""
+    if given is None:  # left out, which is no wish to be without
+        return before
     checked = []
-    for ca in cas or ():
+    for ca in given:
+        if ca in (before or ()):
+            checked.append(ca)
+            continue
         if ca.protocol not in ("", PROTOCOL):
             raise InvalidArgument(f"unknown external CA protocol {ca.protocol!r}: only {PROTOCOL} is known")
         try:

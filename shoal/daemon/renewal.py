@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from cluster.errors import ShoalError
-from cluster.identity import Identity, check_identity, create_csr, expiry, renewal_time
+from cluster.identity import Identity, Peer, check_identity, create_csr, expiry, renewal_time
 from cluster.joining import JoinAnswer, RenewAnswer, RenewRequest
 from cluster.messages import ManagerAddress
 from cluster.seams import SECOND
@@ -37,6 +37,8 @@ class Renewal(NodeParts):
     """Part of SwarmNode: what the agent hears from the managers (agent.NodeEvents), and what follows."""
 
     _wishes: asyncio.Queue[Wish]
+    _planned: tuple[Peer | None, int] = (None, 0)
+    """The certificate, and when to renew it."""
     expired = ""
     """Why the certificate could not be renewed for too long, and what to do."""
 
@@ -80,8 +82,10 @@ class Renewal(NodeParts):
     async def _renewal_due(self) -> Wish | None:
         """Wait until the certificate should be renewed, for the managers' wish or (None) for its age."""
         while True:
-            due = self._store.peer() if self._membership and self._membership.cluster_id else None
-            wait = renewal_time(due, self._rng) - self._clock.now() if due else 3600 * SECOND
+            peer = self._store.peer() if self._membership and self._membership.cluster_id else None
+            if peer is not None and peer != self._planned[0]:  # once for each certificate
+                self._planned = peer, renewal_time(peer, self._rng)
+            wait = self._planned[1] - self._clock.now() if peer is not None else 3600 * SECOND
             try:
                 async with asyncio.timeout(max(1, wait) / SECOND):
                     wish = await self._wishes.get()
