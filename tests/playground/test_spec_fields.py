@@ -187,6 +187,14 @@ def test_one_container_with_nearly_everything(cluster: Cluster) -> None:
     assert capabilities & 1 << 23
     assert not capabilities & 1 << 27
 
+    def mounted() -> str:
+        return cluster.playground.run(host, ["grep", "volumes/data-1/", "/proc/mounts"]).stdout
+
+    assert "tmpfs" in mounted()
+    cluster.docker("service", "rm", "web")
+    eventually("the volume's file system is unmounted", lambda: not mounted())
+    assert cluster.docker("volume", "rm", "data-1", host=host) == "data-1"
+
 
 def test_custom_seccomp_terminals_and_details(cluster: Cluster) -> None:
     profile = {"Seccomp": {"Mode": "custom", "Profile": encoded(NO_MKDIR)}}
