@@ -10,6 +10,8 @@ from typing import Any
 import manager.core
 import manager.dispatcher.assignments
 import manager.orchestrator.node_down
+import manager.orchestrator.plan
+import manager.orchestrator.replicated_job
 import manager.store.events
 import manager.store.transaction
 import tests.simulator.disk
@@ -88,6 +90,12 @@ PLANTS: dict[str, Plant] = {
             rewritten(Operator, "_change", "choice = self.rng.random()", "choice = 1.0"),  # nodes are removed
         ],
         busy=60.0,
+    ),
+    "work is done again": Plant(
+        lambda: [
+            (manager.orchestrator.replicated_job, "completed", lambda slot: False),
+            (manager.orchestrator.plan.Create, "overtaken", lambda self, tx: False),
+        ]
     ),
     "forgotten containers stay": Plant(
         lambda: [(worker.agent.agent.Agent, "_begin_forgotten", lambda agent: None)], CRASHES, 60.0
