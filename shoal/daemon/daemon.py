@@ -184,7 +184,8 @@ class Daemon:
         @web.middleware
         async def bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
             path = split_version(request.path)[1]
-            if path in STREAMS or (request.method == "PUT" and path.endswith("/archive")):
+            imported = path == "/images/create" and "fromSrc" in request.query
+            if path in STREAMS or imported or (request.method == "PUT" and path.endswith("/archive")):
                 return await handler(request)
             return await guard.with_body(request, handler)
 

@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from docker.errors import APIError
 from docker.types import IPAMConfig, IPAMPool
 
 from tests.support.cluster import Cluster, eventually
+from tests.support.registries import OPEN
 
 pytestmark = pytest.mark.playground
 
@@ -195,6 +197,34 @@ def test_space_is_counted_and_set_free(node: Cluster) -> None:
     assert node.docker("ps", "--all", "--quiet", "--filter", "is-task=false") == ""
     assert node.docker("volume", "ls", "--quiet") == "data"  # it has a name
     assert "Total reclaimed space: 5.001MB" in node.docker("volume", "prune", "--all", "--force")
+
+
+def test_images_leave_and_come_as_a_whole(node: Cluster, web_image: str, tmp_path: Path) -> None:
+    """Saved, exported, imported with changes, pushed, and pulled elsewhere."""
+    saved, files = str(tmp_path / "saved.tar"), str(tmp_path / "files.tar")
+    node.docker("tag", "busybox", "spare:1")
+    node.docker("save", "--output", saved, "spare:1", "busybox")
+    node.docker("rmi", "spare:1")
+    assert set(node.docker("load", "--input", saved).splitlines()) == {
+        "Loaded image: spare:1", "Loaded image: busybox:latest",
+    }  # fmt: skip
+    assert "No such image" in node.refused("save", "--output", saved, "nosuch")
+    node.docker("run", "--name", "source", "busybox", "sh", "-c", "echo hello > /greeting")
+    node.docker("export", "--output", files, "source")
+    image = f"{OPEN}/test/made:1"
+    node.docker("import", "--change", 'CMD ["cat", "/greeting"]', "--message", "note", files, image)
+    size = {name: node.inspect("image", name)["Size"] for name in (image, "busybox")}
+    assert size[image] < 2 * size["busybox"]  # its hard links are links still
+    assert "note" in node.docker("history", image)
+    assert "digest: sha256:" in node.docker("push", image)
+    assert node.docker("run", "--rm", image, host="host2") == "hello"
+    assert (
+        node.inspect("image", image)["RepoDigests"]
+        == node.inspect("image", image, host="host2")["RepoDigests"]
+    )
+    for host in ("host1", "host2"):
+        node.docker("rmi", "--force", image, host=host)
+    node.docker("rmi", "spare:1")
 
 
 def test_a_swarm_network_of_two_subnets(cluster: Cluster) -> None:

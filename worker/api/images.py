@@ -8,7 +8,9 @@ from typing import Any
 from aiohttp import web
 
 from cluster.errors import Forbidden, InvalidArgument, ShoalError, Unauthorized
+from worker.api import image_archives
 from worker.api.http import JSONStream, add_route, answer, filters, flag
+from worker.api.image_archives import import_image
 from worker.engine import Engine
 from worker.images.auth import RegistryAuth
 from worker.images.engine_json import (
@@ -31,6 +33,7 @@ _END = object()
 def routes(app: web.Application, engine: Engine) -> None:
     """Add the handlers."""
     handlers = _Handlers(engine)
+    image_archives.routes(app, engine)
     for method, path, handler in (
         ("GET", "/images/json", handlers.index),
         ("POST", "/images/create", handlers.pull),
@@ -58,8 +61,10 @@ class _Handlers:
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         name = request.query.get("fromImage", "")
+        if not name and request.query.get("fromSrc", ""):
+            return await import_image(self._engine, request)
         if not name:
-            raise InvalidArgument("only pulling is offered: give fromImage (fromSrc imports are not served)")
+            raise InvalidArgument("give fromImage, to pull an image, or fromSrc, to import one")
         tag = request.query.get("tag", "")
         if tag:
             name = f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"

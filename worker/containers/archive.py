@@ -18,6 +18,8 @@ from worker.images.tarstream import Entry, Kind, TarReader
 from worker.runtime.rootfs import Root
 
 Write = Callable[[bytes], object]
+Seen = dict[tuple[int, int], str]
+"""Files with several names: device and inode → the first of them."""
 _CHUNK = 256 << 10
 _GO_KINDS = {
     stat.S_IFDIR: 1 << 31,
@@ -56,7 +58,7 @@ def write_tar(root: Root, path: str, write: Write) -> None:
     """What is at a path, as dockerd names it: below its own name, `.` for a path that ends in `/.`."""
     with _located(root, path) as (parent, name):
         base = "." if path.endswith("/.") else PurePosixPath(path).name or "/"
-        _add(parent, name, base, write)
+        _add(parent, name, base, write, {})
     write(bytes(2 * tarfile.BLOCKSIZE))
 
 
@@ -64,8 +66,9 @@ def write_tree(root: Root, write: Write) -> None:
     """The whole root, without a name of its own."""
     top = root.open("/", os.O_RDONLY | os.O_DIRECTORY)
     try:
+        seen: Seen = {}
         for name in sorted(os.listdir(top)):
-            _add(top, name, name, write)
+            _add(top, name, name, write, seen)
     finally:
         os.close(top)
     write(bytes(2 * tarfile.BLOCKSIZE))
@@ -94,7 +97,7 @@ def _located(root: Root, path: str) -> Iterator[tuple[int, str]]:
         raise
 
 
-def _add(parent: int, name: str, path: str, write: Write) -> None:
+def _add(parent: int, name: str, path: str, write: Write, seen: Seen) -> None:
     try:
         info = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
@@ -104,6 +107,10 @@ def _add(parent: int, name: str, path: str, write: Write) -> None:
         return
     if member.issym():
         member.linkname = os.readlink(name, dir_fd=parent)
+    if member.isreg() and info.st_nlink > 1:
+        first = seen.setdefault((info.st_dev, info.st_ino), path)
+        if first != path:  # another name of a file that is in the archive already
+            member.type, member.linkname, member.size = tarfile.LNKTYPE, first, 0
     if not member.isreg():
         write(_header(member))
     if member.isreg():
@@ -113,7 +120,7 @@ def _add(parent: int, name: str, path: str, write: Write) -> None:
         directory = os.open(name, flags, dir_fd=parent)
         try:
             for each in sorted(os.listdir(directory)):
-                _add(directory, each, f"{path.rstrip('/')}/{each}", write)
+                _add(directory, each, f"{path.rstrip('/')}/{each}", write, seen)
         finally:
             os.close(directory)
 

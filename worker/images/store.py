@@ -10,7 +10,7 @@ One asyncio loop owns a store; its methods are not thread-safe. What is on disk 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,11 @@ from cluster.seams import Clock, Random, system_random
 from worker.images.auth import RegistryAuth
 from worker.images.background import Threads
 from worker.images.catalog import Catalog, ImageRecord
-from worker.images.config import ConfigDocument, decode_config, image_config
+from worker.images.config import ConfigDocument, ImageConfig, decode_config, image_config
 from worker.images.digest import digest_of, hex_of
 from worker.images.endpoints import Endpoints, host_of
 from worker.images.errors import InvalidImage, NoSuchImage
+from worker.images.importing import archive_of_files
 from worker.images.layers import LayerStore, write_durably
 from worker.images.layout import LaidOut
 from worker.images.load import Loader
@@ -31,6 +32,7 @@ from worker.images.manifest import Descriptor, Index, Platform, platforms
 from worker.images.model import Image, ImageUser, Removal, ResolvedDescriptor
 from worker.images.progress import Progress, ignore
 from worker.images.pull import Puller, Resolver, check_platform
+from worker.images.push import push_archive
 from worker.images.query import select
 from worker.images.reference import Reference, familiar
 from worker.images.registry import verify
@@ -91,9 +93,10 @@ class ImageStore:
         self._made: dict[str, tuple[ImageRecord, Image]] = {}
         self._leases: Counter[str] = Counter()
         self._changing = asyncio.Lock()
+        self._insecure = tuple(insecure_registries)
         self._puller = Puller(
             transport,
-            Endpoints(insecure_registries, mirrors),
+            Endpoints(self._insecure, mirrors),
             resolver,
             self._layers,
             self._threads,
@@ -240,7 +243,7 @@ class ImageStore:
         finally:
             await self._threads.run(lambda: self._layers.discard(staging))
 
-    async def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
+    async def save(self, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
         """The archive that `docker save` writes, for `load` here or elsewhere. Raises NoSuchImage at first.
 
         An image named by id, or by a digest, is saved without names.
@@ -250,6 +253,44 @@ class ImageStore:
             pieces = write_images(self._layers, laid_out)
             while (piece := await self._threads.run(lambda: next(pieces, None))) is not None:
                 yield piece
+
+    async def import_files(self, stream: AsyncIterator[bytes], config: ImageConfig, name: str = "") -> Image:
+        """Make an image of the files in a tar. Raises InvalidArgument, InvalidImage, OSError."""
+        reference = Reference.parse(name) if name else None
+        if reference is not None and reference.digest:
+            raise InvalidArgument("cannot import digest reference")
+        staging = self._layers.stage()
+        try:
+            archive = archive_of_files(stream, staging, self._loader, self._threads, config, reference)
+            (image,) = await self.load(archive)
+        finally:
+            await self._threads.run(lambda: self._layers.discard(staging))
+        self.notice("import", image.id, {"name": name or image.id})
+        return image
+
+    async def push(self, ref: str, auth: RegistryAuth | None = None) -> str:
+        """Send a named image to its registry; the manifest's digest. Raises NoSuchImage, RegistryError, …"""
+        reference = Reference.parse(ref)
+        staging = self._layers.stage()
+        try:
+            path = staging / "archive"
+            with path.open("wb") as file:
+                async for piece in self.save([ref]):
+                    await self._threads.run(lambda content=piece: file.write(content))  # type: ignore[misc]
+            digest = await push_archive(
+                path,
+                ref,
+                transport=self._transport,
+                clock=self._clock,
+                auth=auth,
+                insecure_registries=self._insecure,
+            )
+        finally:
+            await self._threads.run(lambda: self._layers.discard(staging))
+        image_id = self._catalog.find(ref).id
+        await self._change(lambda: self._name(image_id, [reference.with_digest(digest)]))
+        self.notice("push", reference.familiar, {"name": reference.familiar_name})
+        return digest
 
     async def tag(self, source: str, target: str) -> None:
         """Give an image one more name. Raises NoSuchImage, InvalidArgument."""
