@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from worker.runtime import capabilities, rootfs
+from worker.runtime import apparmor, capabilities, rootfs
 from worker.runtime.directory import ContainerPaths
 from worker.runtime.users import resolve_user
 
@@ -42,4 +42,6 @@ def exec_process(
     if privileged:
         every = sorted(capabilities.own())
         process["capabilities"] = {"bounding": every, "effective": every, "permitted": every}
+        if "apparmorProfile" in process:
+            process["apparmorProfile"] = apparmor.UNCONFINED
     return msgspec.json.encode(process)
