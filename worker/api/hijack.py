@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from worker.api.half_closed_tls import HalfClosedTLS, of_tls
 from worker.api.http import common_headers
 
 _WINDOW = 1 << 20
@@ -38,7 +39,8 @@ class Hijacked(asyncio.Protocol):
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
-        self._transport = transport
+        self._tls = of_tls(transport)
+        self._transport: asyncio.Transport | HalfClosedTLS = self._tls or transport
         self._http = request.protocol
         self._upgrade = request.headers.get("Upgrade", "").lower() == "tcp"
         self._headers = headers
@@ -115,7 +117,8 @@ class Hijacked(asyncio.Protocol):
         self._ended = True
         self._arrived.set()
         self._writable.set()
-        self._http.connection_lost(exc)
+        if self._tls is None:  # else asyncio's TLS has told it
+            self._http.connection_lost(exc)
 
 
 class Done(web.Response):

@@ -1,11 +1,20 @@
 """Connections that are taken over: raw and framed bytes, a client that closes its side, one that goes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from worker.api.hijack import Done, Hijacked
 from worker.api.interactive import Pair, carry
@@ -123,5 +132,88 @@ async def test_a_slow_client_holds_the_process_up() -> None:
         sent += 65536
     writer.write_eof()
     assert len(await reader.read()) == sent + len(b"bye")
+    writer.close()
+    await server.server.close()
+
+
+class HalfClosing:
+    """A TLS client that can close its side and read on, as Go's can."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out)
+
+    async def _until(self, step: Callable[[], bytes | None]) -> bytes | None:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                self._writer.write(self._out.read())
+                self._in.write(await self._reader.read(65536))
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return b""
+            finally:
+                self._writer.write(self._out.read())
+
+    async def handshake(self) -> None:
+        await self._until(self._tls.do_handshake)
+
+    def write(self, data: bytes) -> None:
+        self._tls.write(data)
+        self._writer.write(self._out.read())
+
+    def close_side(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._writer.write(self._out.read())
+
+    async def read(self) -> bytes:
+        return await self._until(lambda: self._tls.read(65536)) or b""
+
+    async def read_to_the_end(self) -> bytes:
+        found = b""
+        while data := await self.read():
+            found += data
+        return found
+
+
+def tls_context(directory: Path) -> ssl.SSLContext:
+    """A server's, with a certificate of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1)
+        )
+    ).sign(key, hashes.SHA256())
+    path = directory / "server.pem"
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
+
+
+async def test_half_closed_over_tls(tmp_path: Path) -> None:
+    server = Server(raw=True)
+    await server.server.start_server(ssl=tls_context(tmp_path))
+    reader, writer = await asyncio.open_connection(server.server.host, server.server.port)
+    client = HalfClosing(reader, writer)
+    await client.handshake()
+    client.write(HEAD % UPGRADE)
+    said = b""
+    while b"hello " not in said:
+        said += await client.read()
+    assert said.startswith(b"HTTP/1.1 101 UPGRADED")
+    client.write(b"x" * 300_000)
+    client.close_side()
+    assert await client.read_to_the_end() == b"X" * 300_000 + b"bye"
+    await server.gone.wait()
     writer.close()
     await server.server.close()
