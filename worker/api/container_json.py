@@ -153,20 +153,6 @@ def _task_settings(config: ContainerConfig) -> dict[str, Any]:
     }
 
 
-def _health_check(check: HealthCheck | None) -> dict[str, Any]:
-    if check is None:
-        return {}
-    told = {
-        "Test": list(check.test),
-        "Interval": check.interval,
-        "Timeout": check.timeout,
-        "StartPeriod": check.start_period,
-        "StartInterval": check.start_interval,
-        "Retries": check.retries,
-    }
-    return {"Healthcheck": {name: value for name, value in told.items() if value}}
-
-
 def status_text(state: ContainerState, now: int, *, restarting: bool = False) -> str:
     """The human text of `docker ps`."""
     if restarting:
