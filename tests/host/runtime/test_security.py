@@ -11,7 +11,7 @@ from tests.host.runtime.conftest import Node
 from tests.support.runtime_conformance import MakeConfig
 from worker.logs.reader import LogQuery
 from worker.runtime import bpf
-from worker.runtime.model import Rlimit, SeccompMode
+from worker.runtime.model import LogConfig, Rlimit, SeccompMode
 from worker.runtime.oci import OCIRuntime
 
 pytestmark = pytest.mark.host
@@ -198,3 +198,14 @@ async def test_sysctls_and_limits(runtime: OCIRuntime, config: MakeConfig) -> No
         hostname="box", cwd="/made/for/me",
     )  # fmt: skip
     assert text.split() == ["512", "1", "box", "/made/for/me", "/root"]
+
+
+async def test_what_a_container_does_not_say_is_as_the_node_does(node: Node, config: MakeConfig) -> None:
+    runtime = await node.runtime(default_log=LogConfig(driver="local"), default_init=True)
+    usual = config("cat", "/proc/1/comm", init=None, log=LogConfig(driver=""))
+    await runtime.create(usual)
+    assert await output(runtime, usual.id) == "docker-init\n"
+    assert runtime.get(usual.id)[0].log.driver == "local"
+    own = config("cat", "/proc/1/comm", init=False)
+    await runtime.create(own)
+    assert await output(runtime, own.id) == "cat\n"

@@ -24,6 +24,11 @@ def test_the_file_and_the_flags_together(tmp_path: Path) -> None:
     assert config.log_level == "warn"
 
 
+def test_defaults_for_containers(tmp_path: Path) -> None:
+    config = load({}, file(tmp_path, {"log-driver": "local", "log-opts": {"max-size": "1m"}, "init": True}))
+    assert (config.log_driver, config.log_opts, config.init) == ("local", {"max-size": "1m"}, True)
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "words"),
     [
@@ -38,6 +43,13 @@ def test_the_file_and_the_flags_together(tmp_path: Path) -> None:
         ("", {}, "not valid"),
         ({"log-level": "loud"}, {}, "use one of debug, info"),
         ({"default-runtime": "gvisor"}, {}, "use crun or runc"),
+        ({"log-driver": "splunk"}, {}, "no log driver named 'splunk'"),
+        ({"log-opts": {"max-size": "big"}}, {}, "invalid size"),
+        (
+            {"log-driver": "local"},
+            {"log_driver": "none"},
+            "both as a flag and in the configuration file .*log-driver",
+        ),
         ({"labels": ["=x"]}, {}, "write key=value"),
         ({"hosts": ["ftp://x"]}, {}, "use unix://PATH or tcp://ADDRESS:PORT"),
         ({"hosts": ["unix://"]}, {}, "needs a path"),
