@@ -43,8 +43,10 @@ def _complaints(config: IPAMConfig, seen: list[IPNetwork], *, ipv6: bool) -> Ite
         return
     if ipaddress.ip_interface(config.subnet).ip != subnet.network_address:
         yield f"invalid subnet {config.subnet}: it should be {subnet}"
-    if subnet.version == 4 and subnet.prefixlen > 30:
+    if subnet.prefixlen > subnet.max_prefixlen - 2:
         yield f"invalid subnet {config.subnet}: it has no address for a container"
+    if subnet.prefixlen == 0 or subnet.is_loopback or subnet.is_multicast:
+        yield f"invalid subnet {config.subnet}: containers can't have these addresses"
     if any(subnet.version == other.version and subnet.overlaps(other) for other in seen):
         raise Forbidden(f"Pool overlaps with other one on this address space: {config.subnet}")
     seen.append(subnet)

@@ -99,6 +99,8 @@ class LocalNetworks:
         """Make a network, and its bridge if it is one."""
         if not spec.name.strip():
             raise InvalidNetwork("invalid name: name is empty")
+        if len(spec.name) > 255 or not spec.name.isprintable():
+            raise InvalidNetwork("invalid name: at most 255 characters that can be printed")
         if spec.name in PREDEFINED:
             raise PredefinedNetwork(f"operation is not permitted on predefined {spec.name} network")
         if self.find(spec.name) is not None:

@@ -70,6 +70,11 @@ def test_options_that_cannot_be_meant(name: str, value: str, kind: type[ShoalErr
     [
         (IPAMConfig(subnet="10.1.0.1/24"), "it should be 10.1.0.0/24"),
         (IPAMConfig(subnet="10.1.0.0"), "invalid CIDR block notation"),
+        (IPAMConfig(subnet="0.0.0.0/0"), "can't have these addresses"),
+        (IPAMConfig(subnet="127.0.0.0/8"), "can't have these addresses"),
+        (IPAMConfig(subnet="ff00::/8"), "can't have these addresses"),
+        (IPAMConfig(subnet="10.1.0.0/31"), "no address for a container"),
+        (IPAMConfig(subnet="fd00::/127"), "no address for a container"),
         (IPAMConfig(gateway="10.1.0.1"), "invalid subnet : invalid CIDR block notation"),
         (IPAMConfig(subnet="10.1.0.0/24", ip_range="10.2.0.0/25"), "doesn't contain ip-range"),
         (IPAMConfig(subnet="10.1.0.0/24", ip_range="10.1.0.0/16"), "bigger than its parent subnet"),
