@@ -18,7 +18,7 @@ from cluster.states import NodeState, Role
 from cluster.validate import check_cluster
 from manager.api.access import ACCESS, Access, cluster_of
 from manager.api.reads import state
-from manager.api.request import answer, body, flag, version
+from manager.api.request import answer, body, strict_flag, version
 from manager.ca.root import signing, wanted_tls
 from manager.keys.locks import with_autolock
 from manager.store import Transaction, View
@@ -50,11 +50,11 @@ async def update_swarm(request: web.Request) -> web.Response:
             raise OutOfSequence()
         root = changed.root_ca
         tokens = root.join_tokens
-        if flag(request, "rotateWorkerToken"):
+        if strict_flag(request, "rotateWorkerToken"):
             tokens = replace(tokens, worker=new_join_token(root.certificate, access.rng))
-        if flag(request, "rotateManagerToken"):
+        if strict_flag(request, "rotateManagerToken"):
             tokens = replace(tokens, manager=new_join_token(root.certificate, access.rng))
-        locked = with_autolock(changed, access.rng, rotate=flag(request, "rotateManagerUnlockKey"))
+        locked = with_autolock(changed, access.rng, rotate=strict_flag(request, "rotateManagerUnlockKey"))
         tx.update(replace(locked, root_ca=replace(root, join_tokens=tokens)))
 
     await access.store.update(update)

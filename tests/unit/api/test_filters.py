@@ -332,10 +332,15 @@ async def test_status_counts(filled: Api) -> None:
     [
         ("/services?status=maybe", "invalid value for status: maybe"),
         ("/services/web?insertDefaults=often", "invalid value for insertDefaults: often"),
+        ("/swarm/update?version={}&rotateWorkerToken=now", "invalid value for rotateWorkerToken: now"),
+        ("/swarm/update?version={}&rotateManagerToken=2", "invalid value for rotateManagerToken: 2"),
+        ("/swarm/update?version={}&rotateManagerUnlockKey=yes", "invalid value for rotateManagerUnlockKey"),
     ],
 )
 async def test_flags_that_are_none(filled: Api, path: str, words: str) -> None:
-    status, problem = await filled("GET", path)
+    index = (await filled.ok("GET", "/swarm"))["Version"]["Index"]
+    method = "POST" if "update" in path else "GET"
+    status, problem = await filled(method, path.format(index), {} if method == "POST" else None)
     assert (status, words in problem["message"]) == (400, True)
 
 
