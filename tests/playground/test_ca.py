@@ -118,10 +118,9 @@ def test_a_node_without_power_is_waited_for_and_managers_may_be_killed_meanwhile
     )
     assert swarm(nodes)["RootRotationInProgress"]
     assert swarm(nodes)["TLSInfo"]["TrustRoot"] == before
-    warning = eventually(
-        "it is down, and waited for", lambda: nodes.docker("info", "--format", "{{.Swarm.Warnings}}")
-    )
-    assert "waits for nodes that are down: host4" in warning
+    waited_for = "a new root CA waits for nodes that are down: host4"
+    info = ("info", "--format", "{{.Swarm.Warnings}}")
+    eventually("docker info says whom it waits for", lambda: waited_for in nodes.docker(*info))
     for _ in range(2):  # connections are made anew, between managers whose certificates are of either root
         kill_the_leader(nodes)
     nodes.docker("swarm", "ca", "--rotate", "--detach")  # another one takes its place

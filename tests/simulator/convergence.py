@@ -12,6 +12,7 @@ from manager.orchestrator.replicated_job import is_replicated_job, total_complet
 from manager.orchestrator.situation import dirty
 from manager.store import View
 from tests.simulator.checks import same
+from tests.simulator.root_ca import ROOTS, Held
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -35,7 +36,7 @@ def lacking(world: "World") -> str:
             return f"{node.name} is at {node.core.store.view().index}, the leader at {view.index}"
         if not same(node.core.store.view(), view):
             return f"{node.name} has another state than the leader"
-    found = _locks(world, view) or _roles(world, view) or _tasks(world, view)
+    found = _locks(world, view) or _certificates(world, view) or _roles(world, view) or _tasks(world, view)
     return found or _services(world, view) or _machines(world, view)
 
 
@@ -48,6 +49,19 @@ def _locks(world: "World", view: View) -> str:
             return f"{node.name} is not locked as the cluster says"
         if [lock.key for lock in node.keys.locks] != [lock_of(cluster).key]:
             return f"{node.name}'s shoald knows other keys than the one in force"
+    return ""
+
+
+def _certificates(world: "World", view: View) -> str:
+    """Everybody holds a certificate of the root in force, and trusts that one alone."""
+    cluster = view.cluster()
+    assert cluster is not None
+    if cluster.root_ca.rotation is not None:
+        return "one root CA is still replacing another"
+    root = ROOTS.index(cluster.root_ca.certificate)
+    for node in world.nodes:
+        if not node.gone and node.node_id and node.held != Held(root, None, (root,)):
+            return f"{node.name} holds {node.held}, and root {root} is in force"
     return ""
 
 

@@ -20,7 +20,7 @@ from manager.rpc.server import port_app
 from manager.settings import Founding
 from tests.simulator.http import Caller, Server, SimLeaderClient
 from tests.simulator.loop import PROCESS, Killed, Process
-from tests.simulator.network import End
+from tests.simulator.network import Certificate, End
 from tests.simulator.raft_network import AcceptedSocket, RaftNetwork, manager_channel
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ async def manage(node: "SimNode", process: Process, founding: Cluster | None) ->
     core.key_keeper = node.keys
     process.core = core  # type: ignore[attr-defined]
     witness = world.checks.witness(node, process, core.store)
+    raft_network = RaftNetwork(world.network, process, node.host, me)
     raft = Raft(
         node_id=node.node_id,
         cluster_id=world.cluster_id,
@@ -90,13 +91,14 @@ async def manage(node: "SimNode", process: Process, founding: Cluster | None) ->
         clock=node.clock,
         random=random,
         disk=node.disk.of(process),
-        network=RaftNetwork(world.network, process, node.host, me),
+        network=raft_network,
         on_fatal=fatal,
         own_thread=False,
         locks=node.keys.locks,
     )
     caller = Caller(world.network, process, node.host, me)
     core.client = SimLeaderClient(node.node_id, core.leader_member, caller, node.clock, core.no_leader)
+    process.renewed = lambda now: _renewed(process, raft_network, caller, now)  # type: ignore[attr-defined]
     api, port = applications()
     try:
         async with AsyncExitStack() as stack:
@@ -129,6 +131,13 @@ async def manage(node: "SimNode", process: Process, founding: Cluster | None) ->
         node.end_manager(f"died: {error!r}")
 
 
+def _renewed(process: Process, raft_network: RaftNetwork, caller: Caller, now: Certificate) -> None:
+    """The node has another certificate: as at SIGHUP."""
+    caller.network.renewed(process, now)
+    raft_network.renewed(now)
+    caller.certificate = now
+
+
 def _server(app: web.Application, process: Process) -> Any:
     return lambda end: end.attach(Server(app, process, end))
 
@@ -137,7 +146,8 @@ def _sessions(core: SimCore, process: Process) -> Any:
     def accept(end: End) -> None:
         certificate = end.certificate
         cluster = core.store.view().cluster()
-        who = PeerIdentity(certificate.node_id, Role(certificate.role), end.peer_host)
+        der = str(certificate.held.root).encode() if certificate.held is not None else b""
+        who = PeerIdentity(certificate.node_id, Role(certificate.role), end.peer_host, der)
         if certificate.cluster_id != core.cluster_id or cluster is None:
             end.abort()
             return

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from cluster.seams import MILLISECOND, SECOND
 from tests.simulator.loop import Process, VirtualLoop
+from tests.simulator.root_ca import Held
 
 USER_TIMEOUT = 4 * SECOND
 """As TCP_USER_TIMEOUT of the managers' connections: unacknowledged for longer, and the connection is lost."""
@@ -42,6 +43,15 @@ class Certificate(NamedTuple):
     node_id: str
     role: str
     cluster_id: str
+    held: Held | None = None
+    """None: it has no certificate, or does not look at others'."""
+
+
+def refused(one: Certificate, other: Certificate) -> bool:
+    """Whether either does not trust the root of the other's certificate."""
+    if one.held is None or other.held is None:
+        return False
+    return not (one.held.accepted_by(other.held) and other.held.accepted_by(one.held))
 
 
 class End:
@@ -212,12 +222,20 @@ class SimNetwork:
         if other.stopped:  # the kernel accepts, and nobody shakes hands
             await asyncio.sleep(3 * CONNECT_TIMEOUT / SECOND)
             raise TimeoutError(110, "the handshake timed out")
+        if refused(me, certificate):
+            raise ConnectionResetError(104, "certificate verify failed")
         mine, theirs = End(self, process, host, target), End(self, other, target, host)
         mine.peer, theirs.peer = theirs, mine
         mine.certificate, theirs.certificate = certificate, me
         self.ends[mine] = self.ends[theirs] = None
         other.call(listener, theirs)
         return mine
+
+    def renewed(self, process: Process, me: Certificate) -> None:
+        """The process accepts connections with another certificate from now on."""
+        for key, (owner, listener, _) in list(self.listeners.items()):
+            if owner is process:
+                self.listeners[key] = (owner, listener, me)
 
     def _cut_either(self, one: str, other: str) -> bool:
         return self.is_cut(one, other) or self.is_cut(other, one)

@@ -25,6 +25,7 @@ from tests.simulator.machine import Machine, SimExecutor, SimPlane
 from tests.simulator.manager import RAFT, SimCore, manage
 from tests.simulator.network import Certificate
 from tests.simulator.raft_network import AgentConnector
+from tests.simulator.root_ca import ROOTS, Held, held
 from worker.agent.agent import Agent
 from worker.agent.records import DataplaneRecords
 from worker.agent.session import Session
@@ -66,6 +67,8 @@ class SimNode:
         self.session: Session | None = None
         self.boots = 0
         self.token = ""
+        self.held = Held()
+        self.root_ca = ROOTS[0].decode()
         self.gone = False
         self.keys = NoKeeper()
         """What shoald, or after a loss of power a person, knows of the unlock keys."""
@@ -75,7 +78,7 @@ class SimNode:
 
     def certificate(self) -> Certificate:
         """Who it is."""
-        return Certificate(self.node_id, self.role, self.world.cluster_id)
+        return Certificate(self.node_id, self.role, self.world.cluster_id, self.held)
 
     def _process(self, kind: str) -> Process:
         self.boots += 1
@@ -131,6 +134,7 @@ class SimNode:
             address=self.host,
             data_path_address=self.host,
             clock=self.clock,
+            trust_root=lambda: self.root_ca,
         )
         executor.secrets = agent.secrets  # type: ignore[assignment]
         self.the_agent = agent
@@ -234,8 +238,8 @@ class SimNode:
         raise ConnectionError("no manager renewed: " + "; ".join(reasons))
 
     def _become(self, answer: RenewAnswer) -> None:
-        role = answer.role.value
-        changed, self.role = role != self.role, role
+        role = self.role = answer.role.value
+        self._take(answer)
         if role == "manager" and not self.manages:
             self.world.story.note(self.name, "promoted")
             self.keys.locks = (UNLOCKED, lock_in(answer))
@@ -246,8 +250,14 @@ class SimNode:
             self.end_manager("demoted")
             self.disk.wipe(RAFT)
             self.refused, self.disk.damaged = "", False
-        if changed and self.session is not None:
+        elif self.manager is not None and self.manager.alive and hasattr(self.manager, "renewed"):
+            self.manager.renewed(self.certificate())
+        if self.session is not None:
             self.session.reconnect()
+
+    def _take(self, answer: RenewAnswer | JoinAnswer) -> None:
+        """Keep what the answer says of certificates."""
+        self.held, self.root_ca = held(answer.certificate, answer.root_ca), answer.root_ca
 
     async def _leave(self, process: Process) -> None:
         agent = self.the_agent
@@ -278,6 +288,7 @@ class SimNode:
                 continue
             joined = msgspec.json.decode(answer.body, type=JoinAnswer)
             self.node_id, self.role, self.managers = joined.node_id, joined.role.value, joined.managers
+            self._take(joined)
             self.keys.locks = (lock_in(joined),)
             self.gone, self.refused, self.disk.damaged = False, "", False
             self.world.joined(self)

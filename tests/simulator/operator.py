@@ -5,6 +5,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from cluster.seams import SECOND
+from cluster.states import Role
 from tests.simulator.workload import Client, Unknown
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 NUMBER = 90
 LOCKING = 0.3
 """In how many runs there is autolock."""
+ROTATING, ROTATION_PACE = 0.4, 0.08
+"""In how many runs the root CA is replaced, and how often in a second."""
 LOCK_PACE = 0.15
 """Changes of the lock in a second."""
 
@@ -28,6 +31,8 @@ class Operator:
         self.rng = Random(f"{world.seed} operator")
         self.pace = 0.04 if changes else 0.0
         self.locking = self.rng.random() < LOCKING
+        self.ca = Random(f"{world.seed} root CA")
+        self.rotating = self.ca.random() < ROTATING
         self.resting = False
 
     async def work(self) -> None:
@@ -43,6 +48,8 @@ class Operator:
                 await self._change()
             if not self.resting and self.locking and self.rng.random() < LOCK_PACE:
                 await self.lock()
+            if not self.resting and self.rotating and self.ca.random() < ROTATION_PACE:
+                await self.rotate_ca()
 
     def _due(self) -> int:
         return self.world.loop.now + int(self.rng.expovariate(self.pace or 1) * SECOND)
@@ -60,6 +67,21 @@ class Operator:
             node = self.rng.choice(workers)
             await self.remove(node)
             await self.join(node, "worker")
+
+    async def rotate_ca(self) -> None:
+        """`docker swarm ca --rotate`, perhaps while another one is under way."""
+        try:
+            answer = await self.client.request("GET", "/swarm")
+        except Unknown:
+            return
+        if answer.status != 200:
+            return
+        found = answer.json()
+        spec, op = found["Spec"], self.client.op()
+        spec["Labels"] = {**(spec.get("Labels") or {}), "op": op}
+        spec["CAConfig"]["ForceRotate"] = spec["CAConfig"].get("ForceRotate", 0) + 1
+        self.world.story.note("operator", "replaces the root CA")
+        await self.client.write("POST", f"/swarm/update?version={found['Version']['Index']}", spec, op)
 
     async def lock(self) -> None:
         """Turn autolock on or off, or rotate the unlock key."""
@@ -114,9 +136,8 @@ class Operator:
 
     async def join(self, node: "SimNode", role: str) -> None:
         """Join again, as another node."""
-        tokens = self.world.cluster.root_ca.join_tokens
-        token = tokens.manager if role == "manager" else tokens.worker
         while True:
+            token = self.world.token(Role(role))
             managers = [other.address for other in self.world.nodes if other.manages and other is not node]
             self.rng.shuffle(managers)
             if node.powered:

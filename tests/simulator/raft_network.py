@@ -75,7 +75,11 @@ class RaftNetwork:
         end.attach(link)
 
     def update_tls(self, tls: TlsMaterial) -> None:
-        """Certificates do not expire here."""
+        """Certificates are the node's: see `renewed`."""
+
+    def renewed(self, me: Certificate) -> None:
+        """Use another certificate from now on."""
+        self._me = me
 
 
 _encode = msgspec.msgpack.Encoder().encode

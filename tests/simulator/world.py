@@ -12,7 +12,8 @@ from cluster.objects import Cluster, Node
 from cluster.seams import MILLISECOND, SECOND
 from cluster.spec import ClusterSpec
 from cluster.states import NodeState, Role
-from manager.ca import authority
+from manager.ca import authority, rotation
+from manager.dispatcher import registration
 from manager.raft.errors import RaftCorrupt
 from manager.raft.timing import RaftLimits, RaftTiming
 from manager.rpc import peers
@@ -21,7 +22,7 @@ from tests.simulator.checks import Checks
 from tests.simulator.loop import Process, VirtualLoop, close_tasks
 from tests.simulator.network import NOBODY, SimNetwork
 from tests.simulator.node import SimNode
-from tests.simulator.root_ca import CERTIFICATE
+from tests.simulator.root_ca import Roots
 from tests.simulator.story import Story, StoryHandler
 
 TIMING = RaftTiming(1800 * MILLISECOND, 3600 * MILLISECOND, 550 * MILLISECOND, 3600 * MILLISECOND)
@@ -156,9 +157,15 @@ class World:
             await self._join(node, Role.MANAGER if number <= self._first_managers else Role.WORKER)
         await self.until(self.all_ready, 60)
 
+    def token(self, role: Role) -> str:
+        """The newest join token that any manager knows."""
+        cores = [node.core for node in self.nodes if node.core is not None]
+        known = [found for core in cores if (found := core.store.view().cluster()) is not None]
+        tokens = max(known, key=lambda found: found.version, default=self.cluster).root_ca.join_tokens
+        return tokens.manager if role is Role.MANAGER else tokens.worker
+
     async def _join(self, node: SimNode, role: Role) -> None:
-        tokens = self.cluster.root_ca.join_tokens
-        token = tokens.manager if role is Role.MANAGER else tokens.worker
+        token = self.token(role)
         process = self.process(f"{node.name}.join")
         managers = [other.address for other in self.nodes if other.manages]
         for _ in range(20):
@@ -218,9 +225,13 @@ def _has(node: SimNode, cls: Any) -> bool:
 @contextmanager
 def simulated(story: Story) -> Iterator[None]:
     """What the real code does in ways that would differ from run to run, replaced: keys and certificates."""
+    roots = Roots()
     replaced: list[tuple[Any, str, Any]] = [
-        (authority, "create_root_ca", lambda now: (CERTIFICATE, b"simulated")),
-        (authority, "issue_certificate", lambda ca, csr, **who: b"simulated"),
+        (authority, "create_root_ca", roots.create),
+        (authority, "issue_certificate", roots.sign),
+        (rotation, "create_root_ca", roots.create),
+        (rotation, "cross_sign", roots.cross_sign),
+        (registration, "issuer_among", roots.issuer_among),
         (peers, "peer_of_der", http.peer_of_der),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
