@@ -7,7 +7,7 @@ from aiohttp import web
 
 from cluster.engine_json import task_json
 from cluster.errors import InvalidArgument, NotFound
-from cluster.objects import Network, Task
+from cluster.objects import Network, Service, Task
 from cluster.states import TaskState
 from manager.api.encoded import ENCODED, OF_TASKS
 from manager.api.filters import Filters, parse_filters
@@ -30,12 +30,21 @@ async def list_tasks(request: web.Request) -> web.Response:
     encoded = request.app[ENCODED]
 
     def made() -> bytes:
-        tasks = _candidates(view, filters)
+        tasks: Iterable[Task] = [task for task in _candidates(view, filters) if not _past(view, task)]
         if filters:
             tasks = [task for task in tasks if _listed(view, task, filters, desired, fresh)]
         return encoded.tasks(view, tasks)
 
     return encoded_answer(encoded.answer(("tasks", request.query.get("filters", "")), view, OF_TASKS, made))
+
+
+def _past(view: View, task: Task) -> bool:
+    """Whether a task has ended, and its service is gone: it is about to be removed.
+
+    `docker stack rm --detach=false` counts the ended, and waits for ever if they vanish meanwhile.
+    """
+    ended = task.status.state > TaskState.RUNNING
+    return ended and bool(task.service_id) and view.get(Service, task.service_id) is None
 
 
 def _listed(

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cluster.objects import Network, NetworkAttachment, Service, Task, UpdateStatus
+from cluster.objects import Network, NetworkAttachment, Service, Task, TaskStatus, UpdateStatus
 from cluster.states import TaskState, UpdateState
 from manager.api.networks import user_of
 from tests.unit.api.manager import Api, service_body
@@ -89,3 +89,21 @@ async def test_tasks_of_a_service_that_is_gone_do_not_hold_a_network(api: Api) -
     found = api.manager.store.view().by_name(Network, "n")
     assert found is not None
     assert user_of(api.manager.store.view(), found) is None
+
+
+async def test_ended_tasks_of_a_service_that_is_gone_are_not_listed(api: Api) -> None:
+    """docker's command would count them, and wait for ever when they vanish."""
+    id = await api.service()
+    ended, running = TaskStatus(state=TaskState.SHUTDOWN), TaskStatus(state=TaskState.RUNNING)
+    await api.put(
+        Task(id="t1", service_id=id, status=ended),
+        Task(id="t2", service_id=id, status=running),
+        Task(id="t3", status=ended),
+    )
+
+    async def listed() -> set[str]:
+        return {task["ID"] for task in await api.ok("GET", "/tasks")}
+
+    assert {"t1", "t2", "t3"} <= await listed()
+    await api.ok("DELETE", f"/services/{id}")
+    assert await listed() & {"t1", "t2", "t3"} == {"t2", "t3"}
