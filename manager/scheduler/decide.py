@@ -133,7 +133,9 @@ class _Candidate:
         for kind, amount in sorted(self._needs.generic.items()):
             names = self._names.setdefault(kind, self.info.free_names(kind))
             if names:
-                taken, self._names[kind] = names[:amount], names[amount:]
+                asked = [name for name in names if (kind, name) in self._needs.named]
+                others = [name for name in names if name not in asked]
+                taken, self._names[kind] = (asked + others)[:amount], (asked + others)[amount:]
                 claimed += [
                     GenericResource(named_resource_spec=NamedResource(kind=kind, value=name))
                     for name in taken

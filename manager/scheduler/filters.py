@@ -35,6 +35,7 @@ class Requirements:
     nano_cpus: int
     memory_bytes: int
     generic: Mapping[str, int]
+    named: frozenset[tuple[str, str]]
     plugins: frozenset[tuple[str, str]]
     constraints: tuple[constraint.Constraint, ...]
     platforms: tuple[Platform, ...]
@@ -54,6 +55,11 @@ class Requirements:
             nano_cpus=reserved.nano_cpus,
             memory_bytes=reserved.memory_bytes,
             generic=generic_amounts(reserved.generic_resources or ()),
+            named=frozenset(
+                (named.kind, named.value)
+                for resource in reserved.generic_resources or ()
+                if (named := resource.named_resource_spec) is not None
+            ),
             plugins=frozenset(_plugins(task, drivers)),
             constraints=constraint.parse(placement.constraints or ()) if placement else (),
             platforms=tuple(placement.platforms or ()) if placement else (),
@@ -107,7 +113,13 @@ def _resources_suffice(info: NodeInfo, needs: Requirements, already: int) -> boo
         (not needs.nano_cpus or needs.nano_cpus * count <= info.free_cpus)
         and (not needs.memory_bytes or needs.memory_bytes * count <= info.free_memory)
         and all(amount * count <= info.free_generic(kind) for kind, amount in needs.generic.items())
+        and (not needs.named or (not already and names_free(info, needs.named)))
     )
+
+
+def names_free(info: NodeInfo, named: Iterable[tuple[str, str]]) -> bool:
+    """Whether the node has these generic resources, (kind, name), and no task has them."""
+    return all(name in info.free_names(kind) for kind, name in named)
 
 
 def _plugins_present(info: NodeInfo, plugins: Iterable[tuple[str, str]]) -> bool:

@@ -112,6 +112,9 @@ def _short_of(info: NodeInfo, needs: Requirements) -> str:
     for kind, amount in needs.generic.items():
         if amount > info.free_generic(kind):
             short.append(f"{amount} of {kind} are asked for, {max(0, info.free_generic(kind))} are free")
+    if needs.named and not short:
+        wanted = ", ".join(f"{kind}={name}" for kind, name in sorted(needs.named))
+        short.append(f"{wanted} is asked for, and it has no such one that is free")
     return "; ".join(short)
 
 

@@ -100,15 +100,14 @@ def test_bad_templates(template: dict[str, Any], message: str) -> None:
         service(template=template)
 
 
-def test_generic_resources_are_asked_for_by_number() -> None:
+def test_generic_resources_are_asked_for_by_number_or_name() -> None:
     named = {"NamedResourceSpec": {"Kind": "gpu", "Value": "one"}}
-    reserved = {"Reservations": {"GenericResources": [named]}}
-    with pytest.raises(ShoalError, match="invalid argument for resource gpu"):
-        service(template={"Resources": reserved})
-    service(template={"Resources": {"Reservations": {"GenericResources": [DISCRETE]}}})
-
-
-DISCRETE = {"DiscreteResourceSpec": {"Kind": "gpu", "Value": 2}}
+    number = {"DiscreteResourceSpec": {"Kind": "gpu", "Value": 2}}
+    for resource in (named, number):
+        service(template={"Resources": {"Reservations": {"GenericResources": [resource]}}})
+    for bad in ({}, {"DiscreteResourceSpec": {"Value": 2}}):
+        with pytest.raises(ShoalError, match="its kind must be given"):
+            service(template={"Resources": {"Reservations": {"GenericResources": [bad]}}})
 
 
 def test_plugins_are_not_served() -> None:

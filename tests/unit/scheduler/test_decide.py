@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cluster.objects import Task
 from cluster.seams import SECOND
@@ -310,3 +311,23 @@ def test_the_table_after_many_changes_equals_one_made_anew(
         assert (info.free_cpus, info.active) == (other.free_cpus, other.active)
         assert +info.ports == +other.ports
         assert +info.active_by_service == +other.active_by_service
+
+
+def test_a_generic_resource_that_is_asked_for_by_name() -> None:
+    def gpu(name: str) -> GenericResource:
+        return GenericResource(named_resource_spec=NamedResource(kind="gpu", value=name))
+
+    two = node("a", generic=[gpu("one"), gpu("two")])
+    table = NodeTable([node("b", generic=[gpu("one")]), two])
+    asked = [task("t1", generic=[gpu("two")]), task("t2", generic=[gpu("two")])]
+    decision = decide(table, asked, 0)
+    (placement,) = decision.placements
+    assert (placement.node_id, placement.generic_resources) == ("a", (gpu("two"),))
+    assert decision.explanation == "no suitable node (insufficient resources on 2 nodes)"
+    taken = replace(
+        asked[0],
+        node_id="a",
+        generic_resources=(gpu("two"),),
+        status=replace(asked[0].status, state=TaskState.RUNNING),
+    )
+    assert decide(NodeTable([two], [taken]), asked[1:], 0).placements == ()
