@@ -60,6 +60,7 @@ class PublishedPort(Record, frozen=True):
     protocol: Protocol
     published: int
     target: int
+    at: tuple[str, ...] = ()  # addresses, subnets, interfaces; empty: every address (cluster.publish_at)
 
 
 class ServiceRecord(Record, frozen=True):

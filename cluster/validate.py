@@ -17,6 +17,7 @@ from cluster.errors import Conflict, Forbidden, InvalidArgument, NotImplementedH
 from cluster.log_options import check_log_options
 from cluster.objects import Network, Service
 from cluster.payload import GO_TEMPLATE, is_template, payload_bytes
+from cluster.publish_at import check_publish_labels
 from cluster.spec import (
     IPAM,
     ClusterSpec,
@@ -69,6 +70,7 @@ def check_service(spec: ServiceSpec) -> None:
     _check_update("update", spec.update_config)
     _check_update("rollback", spec.rollback_config)
     _check_endpoint(spec.endpoint_spec)
+    check_publish_labels(spec.labels)
 
 
 def check_service_update(old: Service, spec: ServiceSpec) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.dataplane import Protocol
+from cluster.publish_at import is_interface
 from netplane.model import HostPort, Segment
 
 TABLE = "shoal"
@@ -63,6 +64,8 @@ class Published:
     port: int
     target: int
     backends: tuple[str, ...]
+    at: tuple[str, ...] = ()
+    """Addresses, subnets and interfaces at which alone it is open; empty: everywhere."""
 
 
 PortKey = tuple[Protocol, int]
@@ -179,7 +182,21 @@ def _chain(key: PortKey) -> str:
     return f"port_{key[0]}_{key[1]}"
 
 
+def _elsewhere(places: Sequence[str]) -> list[str]:
+    """The rule that leaves packets to other places than these to the host itself. What the host sends has
+    come in by no interface, so the condition on those lets it pass."""
+    addresses = [place for place in places if not is_interface(place)]
+    interfaces = [f'"{place}"' for place in places if is_interface(place)]
+    conditions = [f"ip daddr != {{ {', '.join(addresses)} }}"] if addresses else []
+    conditions += [f"iifname != {{ {', '.join(interfaces)} }}"] if interfaces else []
+    return [f"{' '.join(conditions)} return"] if conditions else []
+
+
 def _balance(published: Published) -> list[str]:
+    return _elsewhere(published.at) + _destinations(published)
+
+
+def _destinations(published: Published) -> list[str]:
     if not published.backends:
         refusals = ["reject"]
         if published.protocol is Protocol.TCP:

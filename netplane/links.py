@@ -9,6 +9,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError as RouteError
 
+from cluster.publish_at import is_interface
 from netplane import sysctl
 from netplane.errors import NetworkError
 
@@ -165,6 +166,22 @@ def mtu_of_address(address: str) -> int:
             if each.get_attr("IFA_LOCAL") == address or each.get_attr("IFA_ADDRESS") == address:
                 return int(route.get_links(each["index"])[0].get_attr("IFLA_MTU"))
     return 1500
+
+
+def address_at(places: Sequence[str]) -> str:
+    """The first IPv4 address of this host that a place means (address, subnet, interface), or ""."""
+    with _route("looking for an address") as route:
+        names = {each["index"]: each.get_attr("IFLA_IFNAME") for each in route.get_links()}
+        held = [(each.get_attr("IFA_LOCAL"), names.get(each["index"])) for each in route.get_addr(family=2)]
+    for place in places:
+        for address, interface in held:
+            if place == interface or (
+                address
+                and not is_interface(place)
+                and ipaddress.IPv4Address(address) in ipaddress.IPv4Network(place, strict=False)
+            ):
+                return str(address)
+    return ""
 
 
 def routed_subnets(ignore: set[str]) -> list[ipaddress.IPv4Network]:

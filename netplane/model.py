@@ -21,12 +21,14 @@ class Mode(StrEnum):
 
 
 class HostPort(msgspec.Struct, frozen=True):
-    """A host port that leads to a sandbox. `published` 0: any free one. Empty `host_ip`: all addresses."""
+    """A host port that leads to a sandbox. `published` 0: any free one. Empty `host_ip`: all addresses, or
+    the first of this node that fits one of the places in `at` (cluster.publish_at)."""
 
     protocol: Protocol
     published: int
     target: int
     host_ip: str = ""
+    at: tuple[str, ...] = ()
 
 
 class Attachment(msgspec.Struct, frozen=True):

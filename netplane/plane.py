@@ -24,7 +24,14 @@ from netplane.adoption import survivors
 from netplane.attaching import Attaching, ignore
 from netplane.balancers import Balancers
 from netplane.dns.server import NameServers
-from netplane.errors import ActiveEndpoints, InvalidNetwork, NetworkError, NetworkNotFound, NetworkNotReady
+from netplane.errors import (
+    ActiveEndpoints,
+    InvalidNetwork,
+    NetworkError,
+    NetworkNotFound,
+    NetworkNotReady,
+    PortUnavailable,
+)
 from netplane.host_ports import HostPorts
 from netplane.libnftables import LibNftables
 from netplane.local_networks import LocalNetworks
@@ -323,7 +330,8 @@ class NetPlane(Attaching):
             await self._site.build(path, interfaces, by_id, handles, embedded=embedded)
             if isolated := [each.port for each in interfaces if by_id[each.network_id].isolated]:
                 await self._run(links.isolate_ports, isolated)
-            ports = self._host_ports.reserve(spec.id, _published(spec, interfaces, by_id))
+            wanted = await self._run(_placed, _published(spec, interfaces, by_id))
+            ports = self._host_ports.reserve(spec.id, wanted)
             undo.callback(self._host_ports.release, spec.id)
             sandbox = describe(spec, path, interfaces, ports, host_dns, embedded=embedded)
             record = SandboxRecord(
@@ -513,6 +521,22 @@ class NetPlane(Attaching):
             raise
 
 
+def _placed(ports: tuple[HostPort, ...]) -> tuple[HostPort, ...]:
+    """The ports with an address of this host where they name places. Raises PortUnavailable."""
+    found = []
+    for port in ports:
+        if port.at and not port.host_ip:
+            address = links.address_at(port.at)
+            if not address:
+                raise PortUnavailable(
+                    f"port {port.published}/{port.protocol} is to be open at {', '.join(port.at)}, "
+                    "which this node has not"
+                )
+            port = replace(port, host_ip=address)
+        found.append(port)
+    return tuple(found)
+
+
 def _published(
     spec: SandboxSpec, interfaces: Sequence[Interface], segments: Mapping[str, Segment]
 ) -> tuple[HostPort, ...]:
@@ -521,7 +545,9 @@ def _published(
     address = segments[leading.network_id].host_address if leading is not None else ""
     if not address:
         return spec.host_ports
-    return tuple(replace(port, host_ip=port.host_ip or address) for port in spec.host_ports)
+    return tuple(
+        port if port.host_ip or port.at else replace(port, host_ip=address) for port in spec.host_ports
+    )
 
 
 def _task_ids(records: ClusterRecords) -> set[str]:

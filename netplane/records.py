@@ -127,7 +127,7 @@ class ClusterRecords:
                 backends = self.serving(network.id, service.service_id, withdrawn, fresh)
                 for port in service.ports:
                     found[port.protocol, port.published] = Published(
-                        port.protocol, port.published, port.target, backends
+                        port.protocol, port.published, port.target, backends, port.at
                     )
         return found
 

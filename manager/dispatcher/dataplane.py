@@ -17,6 +17,7 @@ from cluster.dataplane import (
     ServiceRecord,
 )
 from cluster.objects import Network, Node, Service, Task
+from cluster.publish_at import places
 from cluster.states import NodeState, TaskState
 from manager.store import Event, View
 
@@ -117,7 +118,12 @@ def service_records(view: View, service: Service) -> dict[str, ServiceRecord]:
         if network is not None and not network.predefined:
             aliases[network.id] = tuple(attachment.aliases or ())
     ports = tuple(
-        PublishedPort(Protocol(port.protocol or "tcp"), port.published_port, port.target_port)
+        PublishedPort(
+            protocol=Protocol(port.protocol or "tcp"),
+            published=port.published_port,
+            target=port.target_port,
+            at=places(service.spec.labels, port.protocol or "tcp", port.published_port),
+        )
         for port in (endpoint.ports if endpoint else ())
         if port.publish_mode != "host" and port.published_port
     )

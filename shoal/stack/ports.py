@@ -1,5 +1,8 @@
 """Published ports of a Compose file."""
 
+from ipaddress import IPv4Address
+
+from cluster.publish_at import LABEL
 from shoal.cli.client import Json
 from shoal.cli.service_flags import published_ports
 from shoal.stack import reading
@@ -8,35 +11,51 @@ from shoal.stack.node import ComposeError, Node
 _FIELDS = ("target", "published", "protocol", "mode", "name", "app_protocol", "host_ip")
 
 
-def ports(node: Node) -> list[Json]:
-    """The endpoint's ports, in docker's order: by the published one."""
+def ports(node: Node) -> tuple[list[Json], dict[str, str]]:
+    """The endpoint's ports, in docker's order (by the published one), and labels for those that are to be
+    open at one address only."""
     found: list[Json] = []
+    labels: dict[str, str] = {}
     for item in reading.items(node):
-        for port in _long(item) if isinstance(item.value, dict) else _short(item):
+        address, made = _long(item) if isinstance(item.value, dict) else _short(item)
+        for port in made:
             if port not in found:
                 found.append(port)
-    return sorted(found, key=lambda port: int(port.get("PublishedPort", 0)))
+            if address and "PublishedPort" in port:
+                labels[f"{LABEL}.{port['PublishedPort']}/{port['Protocol']}"] = address
+    return sorted(found, key=lambda port: int(port.get("PublishedPort", 0))), labels
 
 
-def _short(item: Node) -> list[Json]:
+def _short(item: Node) -> tuple[str, list[Json]]:
     text = reading.word(item)
     if isinstance(item.value, bool) or "=" in text:
         raise ComposeError(item, f"{text!r} is no port: write '8080:80', or a mapping with target")
-    return reading.located(item, published_ports)
+    address, colon, rest = text.partition(":")
+    if colon and "." in address:
+        return _address(item, address), reading.located(item.of(rest), published_ports)
+    return "", reading.located(item, published_ports)
 
 
-def _long(item: Node) -> list[Json]:
+def _long(item: Node) -> tuple[str, list[Json]]:
     given = reading.fields(item, _FIELDS)
     if "target" not in given:
         raise ComposeError(item, "target is missing: the port inside the container")
-    if "host_ip" in given:
-        raise ComposeError(given["host_ip"], "a service's port can't be bound to one address here")
     protocol = reading.choice(given["protocol"], ("tcp", "udp", "sctp")) if "protocol" in given else "tcp"
     mode = reading.choice(given["mode"], ("ingress", "host")) if "mode" in given else "ingress"
     port: Json = {"Protocol": protocol, "TargetPort": _number(given["target"]), "PublishMode": mode}
     if "published" in given:
         port["PublishedPort"] = _number(given["published"])
-    return [port]
+    address = _address(given["host_ip"], reading.text(given["host_ip"])) if "host_ip" in given else ""
+    return address, [port]
+
+
+def _address(node: Node, text: str) -> str:
+    """An IPv4 address to be open at; "" for all of them."""
+    try:
+        address = IPv4Address(text)
+    except ValueError as error:
+        raise ComposeError(node, f"{text!r} is no IPv4 address") from error
+    return "" if address.is_unspecified else str(address)
 
 
 def _number(node: Node) -> int:

@@ -83,6 +83,8 @@ def service(name: str, node: Node, around: Surroundings) -> Service:
     labels = around.namespace.labels(labels) | {IMAGE: reading.text(given["image"])}
     if depends_on:
         labels[DEPENDS_ON] = ",".join(f"{other}:{how}" for other, how in sorted(depends_on.items()))
+    endpoint_ports, places = ports(given["ports"]) if "ports" in given else ([], {})
+    labels = places | labels
     template: Json = {
         "ContainerSpec": _container(given, around),
         "Resources": deploy_section.resources(deploy.get("resources")),
@@ -103,7 +105,7 @@ def service(name: str, node: Node, around: Surroundings) -> Service:
         "Labels": labels,
         "TaskTemplate": template,
         "Mode": deploy_section.mode(deploy),
-        "EndpointSpec": {"Mode": endpoint, "Ports": ports(given["ports"]) if "ports" in given else []},
+        "EndpointSpec": {"Mode": endpoint, "Ports": endpoint_ports},
     }
     updates = deploy_section.update(deploy.get("update_config"), ("continue", "pause", "rollback"))
     rollbacks = deploy_section.update(deploy.get("rollback_config"), ("continue", "pause"))

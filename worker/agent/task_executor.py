@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from cluster.dataplane import NetworkRecord, Protocol
 from cluster.errors import NotFound, ShoalError
 from cluster.objects import Config, ContainerStatus, NodeDescription, Secret, Task
+from cluster.publish_at import places
 from cluster.seams import Clock
 from cluster.spec import ContainerSpec, PortConfig
 from netplane.model import DNS, Attachment, HostPort, Mode, SandboxSpec
@@ -228,6 +229,7 @@ class TaskExecutor:
                         protocol=Protocol(port.protocol),
                         published=port.published_port,
                         target=port.target_port,
+                        at=places(task.service_labels, port.protocol, port.published_port),
                     )
                     for port in ports
                 )

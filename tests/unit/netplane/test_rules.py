@@ -36,6 +36,21 @@ def test_publish_writes_only_what_changed() -> None:
     )
 
 
+def test_a_port_may_be_open_at_some_places_only() -> None:
+    def rules(*at: str) -> str:
+        return host_rules.publish({}, {(Protocol.TCP, 1): Published(Protocol.TCP, 1, 80, ("10.0.0.1",), at)})
+
+    chain = "add rule ip shoal port_tcp_1 "
+    assert f"{chain}ip daddr != {{ 192.0.2.1, 10.0.0.0/8 }} return\n{chain}meta" in rules(
+        "192.0.2.1", "10.0.0.0/8"
+    )
+    assert f'{chain}iifname != {{ "eth1" }} return\n{chain}meta' in rules("eth1")
+    assert f'{chain}ip daddr != {{ 192.0.2.1 }} iifname != {{ "eth1" }} return\n' in rules(
+        "eth1", "192.0.2.1"
+    )
+    assert " return\n" not in rules()
+
+
 def test_without_backends_clients_are_refused() -> None:
     tcp, udp = published(1), published(1, protocol=Protocol.UDP)
     text = host_rules.publish({}, {(each.protocol, each.port): each for each in (tcp, udp)})

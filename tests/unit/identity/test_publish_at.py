@@ -1,0 +1,43 @@
+"""Labels that say where published ports are open."""
+
+import pytest
+
+from cluster.errors import InvalidArgument
+from cluster.publish_at import check_publish_labels, places
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        ({}, ()),
+        (None, ()),
+        ({"shoal.publish": "eth0"}, ("eth0",)),
+        ({"shoal.publish": "eth0", "shoal.publish.80": "10.0.0.1, 10.1.0.0/16"}, ("10.0.0.1", "10.1.0.0/16")),
+        ({"shoal.publish.80": "eth0", "shoal.publish.80/tcp": "lo"}, ("lo",)),
+        ({"shoal.publish.80/udp": "lo", "shoal.publish.81": "lo"}, ()),
+    ],
+)
+def test_the_most_exact_label_counts(labels: dict[str, str] | None, found: tuple[str, ...]) -> None:
+    assert places(labels, "tcp", 80) == found
+    check_publish_labels(labels)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shoal.publish.x", "eth0"),
+        ("shoal.publish.0", "eth0"),
+        ("shoal.publish.70000", "eth0"),
+        ("shoal.publish.80/icmp", "eth0"),
+        ("shoal.publish", ""),
+        ("shoal.publish", "10.0.0"),
+        ("shoal.publish", "10.0.0.1/33"),
+        ("shoal.publish", "a-name-that-is-too-long"),
+        ("shoal.publish", '"; flush ruleset'),
+        ("shoal.publish", ",".join(["lo"] * 33)),
+        ("shoal.publish", "fd00::1"),
+    ],
+)
+def test_labels_that_mean_nothing_are_refused(key: str, value: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"label shoal\.publish"):
+        check_publish_labels({key: value})
