@@ -30,7 +30,7 @@ from shoal.daemon.networks_api import NetworksAPI
 from shoal.daemon.proxy import ManagerProxy
 from shoal.daemon.swarm_node import SwarmNode
 from shoal.daemon.systemd import Systemd
-from worker.api import auth, containers, disk_usage, images, system, volumes
+from worker.api import auth, container_commit, containers, disk_usage, images, system, volumes
 from worker.api.http import Handler, add_common_headers, errors_middleware, split_version
 from worker.container_logs import ContainerLogs
 from worker.containers.containers import Containers
@@ -195,6 +195,7 @@ class Daemon:
         app.on_response_prepare.append(add_common_headers)
         system.routes(app, engine, lambda: cluster_api.swarm_info(node, proxy), lambda: node.ping_state)
         containers.routes(app, engine, standalone)
+        container_commit.routes(app, engine, standalone)
         images.routes(app, engine)
         volumes.routes(app, engine, lambda: proxy.attached)
         disk_usage.routes(app, engine, self._clock)

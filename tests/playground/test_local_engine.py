@@ -222,6 +222,16 @@ def test_images_leave_and_come_as_a_whole(node: Cluster, web_image: str, tmp_pat
         node.inspect("image", image)["RepoDigests"]
         == node.inspect("image", image, host="host2")["RepoDigests"]
     )
+    script = "echo hello > /greeting; rm /etc/group; echo x > /data/file"
+    node.docker("run", "--name", "changed", "--volume", "/data", "busybox", "sh", "-c", script)
+    change = 'CMD ["sh", "-c", "cat /greeting; ls /data /etc/group"]'
+    node.docker("commit", "--message", "kept", "--change", change, "changed", "spare:2")
+    done = node.attempt("run", "--rm", "spare:2")
+    assert (done.stdout.split(), "/etc/group: No such file" in done.stderr) == (["hello", "/data:"], True)
+    layers = [node.inspect("image", name)["RootFS"]["Layers"] for name in ("busybox", "spare:2")]
+    assert layers[1][:-1] == layers[0]
+    node.docker("rm", "changed")
+    node.docker("rmi", "spare:2")
     for host in ("host1", "host2"):
         node.docker("rmi", "--force", image, host=host)
     node.docker("rmi", "spare:1")

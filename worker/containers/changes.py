@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
-_OURS = frozenset(
+OURS = frozenset(
     {
         "/.dockerenv", "/dev", "/dev/console", "/dev/mqueue", "/dev/pts", "/dev/shm", "/etc/hostname",  # noqa: S108
         "/etc/hosts", "/etc/mtab", "/etc/resolv.conf", "/proc", "/sys",
@@ -17,7 +17,7 @@ _OURS = frozenset(
 
 def changes(upper: Path, layers: Sequence[Path], places: Sequence[str]) -> list[tuple[str, int]]:
     """Paths and what became of them, by path. `places` are where the container has mounts."""
-    made = _OURS | {target.rstrip("/") for target in places}
+    made = OURS | {target.rstrip("/") for target in places}
     return sorted(_walk(upper, "", layers, made))
 
 
@@ -29,7 +29,7 @@ def _walk(
         info = entry.stat(follow_symlinks=False)
         if inner in made:
             continue
-        if _is_whiteout(info):
+        if is_whiteout(info):
             yield inner, DELETED
             continue
         before = _in_image(inner, layers)
@@ -53,9 +53,10 @@ def _in_image(path: str, layers: Sequence[Path]) -> os.stat_result | None:
             info = os.lstat(f"{layer}{path}")
         except (FileNotFoundError, NotADirectoryError):
             continue
-        return None if _is_whiteout(info) else info
+        return None if is_whiteout(info) else info
     return None
 
 
-def _is_whiteout(info: os.stat_result) -> bool:
+def is_whiteout(info: os.stat_result) -> bool:
+    """Whether it says that a file of the layers below is gone."""
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0

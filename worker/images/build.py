@@ -49,7 +49,7 @@ def write_layer(rootfs: Path, out: IO[bytes]) -> None:
             base = Path(directory)
             for name in sorted([*subdirectories, *files]):
                 path = base / name
-                layer.add(path, str(path.relative_to(rootfs)), recursive=False, filter=_anonymous(path))
+                layer.add(path, str(path.relative_to(rootfs)), recursive=False, filter=anonymous(path))
 
 
 def install_program(rootfs: Path, program: Path) -> None:
@@ -65,7 +65,7 @@ def install_program(rootfs: Path, program: Path) -> None:
             shutil.copy2(os.path.realpath(source), target)
 
 
-def _anonymous(path: Path) -> Callable[[tarfile.TarInfo], tarfile.TarInfo]:
+def anonymous(path: Path) -> Callable[[tarfile.TarInfo], tarfile.TarInfo]:
     """A tarfile filter that drops user names, which mean nothing elsewhere, and keeps file capabilities."""
 
     def apply(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -1,8 +1,8 @@
-"""`docker import`: an image of one layer, made of the files in a tar."""
+"""`docker import` and `commit`: an image whose last, or only, layer is made of the files in a tar."""
 
 import hashlib
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from worker.images.background import Threads
@@ -21,14 +21,16 @@ async def archive_of_files(
     threads: Threads,
     config: ImageConfig,
     reference: Reference | None,
+    below: Sequence[str] = (),
 ) -> AsyncIterator[bytes]:
-    """The archive, as `docker save` writes it, of an image whose only layer is the tar in `stream` (plain,
-    gzip, zstd). Raises InvalidImage."""
+    """The archive, as `docker save` writes it, of an image whose last layer is the tar in `stream` (plain,
+    gzip, zstd), on those `below`, which the store has and the archive leaves out. Raises InvalidImage."""
     plain = await loader.spool(stream, staging)
     diff_id = await threads.run(lambda: _digest(plain))
     size = plain.stat().st_size
-    document = encode_config(config, [diff_id])
-    image = LaidOut(document, (reference,) if reference is not None else (), ((diff_id, size),))
+    document = encode_config(config, [*below, diff_id])
+    layers = (*((each, 0) for each in below), (diff_id, size))
+    image = LaidOut(document, (reference,) if reference is not None else (), layers)
     yield _header(blob_name(diff_id), size)
     with plain.open("rb") as file:
         while chunk := await threads.run(lambda: file.read(_COPY)):

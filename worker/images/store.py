@@ -254,18 +254,30 @@ class ImageStore:
             while (piece := await self._threads.run(lambda: next(pieces, None))) is not None:
                 yield piece
 
-    async def import_files(self, stream: AsyncIterator[bytes], config: ImageConfig, name: str = "") -> Image:
-        """Make an image of the files in a tar. Raises InvalidArgument, InvalidImage, OSError."""
+    async def import_files(
+        self,
+        stream: AsyncIterator[bytes],
+        config: ImageConfig,
+        name: str = "",
+        below: Image | None = None,
+    ) -> Image:
+        """Make an image of the files in a tar, as one layer, on those of another image if one is given.
+
+        Raises InvalidArgument, InvalidImage, OSError.
+        """
         reference = Reference.parse(name) if name else None
         if reference is not None and reference.digest:
             raise InvalidArgument("cannot import digest reference")
         staging = self._layers.stage()
+        lower = below.diff_ids if below is not None else ()
         try:
-            archive = archive_of_files(stream, staging, self._loader, self._threads, config, reference)
-            (image,) = await self.load(archive)
+            archive = archive_of_files(stream, staging, self._loader, self._threads, config, reference, lower)
+            async with self._lease(lower):
+                (image,) = await self.load(archive)
         finally:
             await self._threads.run(lambda: self._layers.discard(staging))
-        self.notice("import", image.id, {"name": name or image.id})
+        if below is None:
+            self.notice("import", image.id, {"name": name or image.id})
         return image
 
     async def push(self, ref: str, auth: RegistryAuth | None = None) -> str:
