@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from cluster.defaults import stored_service
 from cluster.objects import JobStatus, Node, Service, Task
 from cluster.seams import SECOND
 from cluster.spec import (
@@ -220,3 +221,14 @@ def test_nothing_replaces_what_completed_meanwhile() -> None:
         tx = Transaction(world.view)
         write(tx)
         assert not tx.changes()
+
+
+def test_what_a_job_does_not_say() -> None:
+    def stored(mode: ReplicatedJobMode) -> ReplicatedJobMode | None:
+        return stored_service(ServiceSpec(mode=ServiceMode(replicated_job=mode))).mode.replicated_job
+
+    assert stored(ReplicatedJobMode()) == ReplicatedJobMode(max_concurrent=1, total_completions=1)
+    three = ReplicatedJobMode(max_concurrent=3)
+    assert stored(three) == ReplicatedJobMode(max_concurrent=3, total_completions=3)
+    none = ReplicatedJobMode(max_concurrent=3, total_completions=0)
+    assert stored(none) == none
