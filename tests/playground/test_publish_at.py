@@ -43,10 +43,7 @@ def test_a_port_of_the_mesh_is_open_where_the_label_says(cluster: Cluster, web_i
         becomes(*hosts)
     cluster.docker("service", "update", "--detach", "--label-rm", "shoal.publish.8080", "web")
     becomes(*cluster.hosts)
-    assert (
-        cluster.tasks_in("web", "running") == [task]
-        or cluster.tasks_in("web", "running")[0]["ID"] == task["ID"]
-    )
+    assert [found["ID"] for found in cluster.tasks_in("web", "running")] == [task["ID"]]
     words = ("service", "update", "--detach", "--label-add", "shoal.publish=10.0.0.1/99", "web")
     assert "list at most 32 IPv4 addresses, subnets or names of interfaces" in cluster.refused(*words)
 
@@ -57,5 +54,6 @@ def test_a_port_of_its_own_host_is_open_where_the_label_says(cluster: Cluster, w
     assert cluster.fetch("host1", 8081)
     inside = cluster.playground.run("host1", ["curl", "-sS", "-m", "3", "http://127.0.0.1:8081/"])
     assert inside.returncode == 7, inside.stdout + inside.stderr
+    publish = ("--publish", "published=8082,target=80,mode=host", "--constraint", "node.hostname==host1")
     cluster.create("other", *publish, "--label", f"shoal.publish={cluster.address('host2')}", image=web_image)
     assert "is to be open at" in cluster.complaint("other")
