@@ -312,7 +312,9 @@ def check_config(spec: ConfigSpec) -> None:
 
 
 def _check_resource_name(name: str) -> None:
-    if not name or len(name) > 64 or not _RESOURCE_NAME.fullmatch(name):
+    if not name:
+        raise InvalidArgument("name must be provided")
+    if len(name) > 64 or not _RESOURCE_NAME.fullmatch(name):
         raise InvalidArgument(
             "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, "
             "and the start and end character must be [a-zA-Z0-9]"
