@@ -238,12 +238,11 @@ def test_images_leave_and_come_as_a_whole(node: Cluster, web_image: str, tmp_pat
 
 
 def test_a_swarm_network_of_two_subnets(cluster: Cluster) -> None:
-    """When the first is full, the next tasks are in the second; they all reach each other and the world."""
-    subnets = ("--subnet", "10.70.0.0/29", "--subnet", "10.71.0.0/24")
+    """Tasks are in both, as neither has room for all; they all reach each other and the world."""
+    subnets = ("--subnet", "10.70.0.0/29", "--subnet", "10.71.0.0/29")
     cluster.docker("network", "create", "--driver", "overlay", *subnets, "wide")
     tasks = cluster.run("web", "--network", "wide", "--", "httpd", "-f", "-p", "80", "-h", "/etc", replicas=7)
     place = {task["ID"]: task["NetworksAttachments"][0]["Addresses"][0] for task in tasks}
-    assert sum(address.startswith("10.71.0.") for address in place.values()) >= 2
     first = next(task for task in tasks if place[task["ID"]].startswith("10.70."))
     last = next(task for task in tasks if place[task["ID"]].startswith("10.71."))
     for task in (first, last):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from cluster.errors import InvalidArgument
+from cluster.errors import Conflict, InvalidArgument
 from worker.api.http import add_route, answer, body, flag
 from worker.containers.commit import changed_config, pieces, spooled, write_changes
 from worker.containers.containers import Containers
@@ -15,6 +15,7 @@ from worker.engine import Engine
 from worker.images.changes import apply_changes
 from worker.images.config import image_config
 from worker.runtime.model import ContainerStatus
+from worker.runtime.spawn import RuntimeFailed
 
 
 def routes(app: web.Application, engine: Engine, containers: Containers) -> None:
@@ -44,7 +45,10 @@ def routes(app: web.Application, engine: Engine, containers: Containers) -> None
         places = [mount.target for mount in config.mounts]
         with spooled() as layer:
             if freeze:
-                await engine.runtime.pause(config.id)
+                try:
+                    await engine.runtime.pause(config.id)
+                except (RuntimeFailed, Conflict):
+                    freeze = False  # it has just ended, or somebody paused it
             try:
                 await asyncio.to_thread(write_changes, engine.runtime.upper(config.id), places, layer)
             finally:

@@ -104,7 +104,7 @@ class _Handlers:
                 messages.put_nowait(_END)
             return None
 
-        return await _stream(stream, messages, asyncio.create_task(work()))
+        return await _stream(stream, messages, asyncio.create_task(work()), as_a_line=True)
 
     async def inspect(self, request: web.Request) -> web.Response:
         image = self._images.get(request.match_info["name"])
@@ -157,14 +157,23 @@ def _into(messages: "asyncio.Queue[Any]") -> Callable[[dict[str, Any]], None]:
 
 
 async def _stream(
-    stream: JSONStream, messages: "asyncio.Queue[Any]", work: "asyncio.Task[Exception | None]"
+    stream: JSONStream,
+    messages: "asyncio.Queue[Any]",
+    work: "asyncio.Task[Exception | None]",
+    *,
+    as_a_line: bool = False,
 ) -> web.StreamResponse:
-    """Send progress until the work is done; a client that goes away ends its own pull."""
+    """Send progress until the work is done; a client that goes away ends its own pull.
+
+    `as_a_line`: tell a failure in the stream in any case, as dockerd does where clients look for it there.
+    """
     try:
         while (message := await messages.get()) is not _END:
             await stream.send(message)
         error = await work
-        if error is not None:
+        if error is not None and as_a_line:
+            await stream.send(error_line(error))
+        elif error is not None:
             await stream.fail(error, error_line(error))
         return await stream.finish()
     finally:

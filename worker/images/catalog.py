@@ -23,6 +23,7 @@ class ImageRecord(msgspec.Struct, frozen=True):
     tags: list[str] = []
     digests: list[str] = []
     tagged_at: int = 0
+    parent: str = ""  # the image that it was made of here, by a commit
 
 
 class Catalog:
@@ -103,6 +104,10 @@ class Catalog:
     @staticmethod
     def _first(records: Iterable[ImageRecord]) -> ImageRecord | None:
         return next(iter(records), None)
+
+    def made_of(self, image_id: str, parent: str) -> None:
+        """Note of which image one was made."""
+        self._set(self._records[image_id], parent=parent)
 
     def put(self, image_id: str, diff_ids: list[str]) -> None:
         """Add an image unless it is there."""

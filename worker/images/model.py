@@ -26,6 +26,7 @@ class Image:
     layers: tuple[Path, ...]
     layer_names: tuple[str, ...]
     tagged_at: int
+    parent: str = ""  # the id of the image that it was made of here
 
     @property
     def dangling(self) -> bool:

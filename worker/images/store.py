@@ -278,7 +278,9 @@ class ImageStore:
             await self._threads.run(lambda: self._layers.discard(staging))
         if below is None:
             self.notice("import", image.id, {"name": name or image.id})
-        return image
+            return image
+        await self._change(lambda: self._catalog.made_of(image.id, below.id))
+        return self.get(image.id)
 
     async def push(self, ref: str, auth: RegistryAuth | None = None) -> str:
         """Send a named image to its registry; the manifest's digest. Raises NoSuchImage, RegistryError, …"""
@@ -377,6 +379,7 @@ class ImageStore:
             layers=tuple(self._layers.path(diff_id) for diff_id in diff_ids),
             layer_names=tuple(self._layers.relative(diff_id) for diff_id in diff_ids),
             tagged_at=record.tagged_at,
+            parent=record.parent,
         )
 
     def _laid_out(self, record: ImageRecord, ref: str) -> LaidOut:
