@@ -2,11 +2,14 @@
 
 import click
 
+from cluster.errors import InvalidArgument
 from shoal.cli import service_flags
 from shoal.cli.client import Json
 from shoal.cli.output import print_json, table
 from shoal.cli.session import Session, format_option, pass_session
 from shoal.cli.tasks import show_tasks
+
+_FILTERS = ("id", "label", "membership", "name", "node.label", "role")
 
 
 @click.group()
@@ -17,22 +20,43 @@ def node() -> None:
 @node.command(name="ls")
 @format_option
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
+@click.option(
+    "-f", "--filter", "filters", multiple=True, help=f"Such as role=manager: {', '.join(_FILTERS)}."
+)
 @pass_session
-def list_nodes(session: Session, form: str, quiet: bool) -> None:
+def list_nodes(session: Session, form: str, quiet: bool, filters: tuple[str, ...]) -> None:
     """List nodes."""
-    nodes = sorted(session.engine.get("/nodes"), key=lambda n: str(n["Description"]["Hostname"]))
+    wanted: dict[str, list[str]] = {}
+    for text in filters:
+        key, equals, value = text.partition("=")
+        if not equals or key not in _FILTERS:
+            raise InvalidArgument(f"--filter {text}: write KEY=VALUE with one of {', '.join(_FILTERS)}")
+        wanted.setdefault(key, []).append(value)
+    found = session.engine.get("/nodes", filters=wanted or None)
+    nodes = sorted(found, key=lambda n: str(n["Description"]["Hostname"]))
     if quiet:
         for found in nodes:
             click.echo(found["ID"])
     elif form == "json":
         print_json(nodes)
     else:
-        own = session.engine.get("/info").get("Swarm", {}).get("NodeID", "")
-        header = ["ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "ENGINE VERSION"]
-        table(header, [_row(found, own) for found in nodes])
+        swarm = session.engine.get("/info").get("Swarm", {})
+        own, tls = swarm.get("NodeID", ""), (swarm.get("Cluster") or {}).get("TLSInfo")
+        header = [
+            "ID",
+            "HOSTNAME",
+            "STATUS",
+            "AVAILABILITY",
+            "MANAGER STATUS",
+            "TLS STATUS",
+            "ENGINE VERSION",
+        ]
+        table(header, [_row(found, own, tls) for found in nodes])
 
 
-def _row(found: Json, own: str) -> list[str]:
+def _row(found: Json, own: str, tls: Json | None) -> list[str]:
+    """`tls`: what a node's certificate and trust should be."""
+    held = found["Description"].get("TLSInfo")
     manager = found.get("ManagerStatus") or {}
     standing = "Leader" if manager.get("Leader") else str(manager.get("Reachability", "")).capitalize()
     return [
@@ -41,6 +65,7 @@ def _row(found: Json, own: str) -> list[str]:
         found["Status"]["State"].capitalize(),
         found["Spec"]["Availability"].capitalize(),
         standing,
+        "Unknown" if not (held and tls) else "Ready" if held == tls else "Needs Rotation",
         (found["Description"].get("Engine") or {}).get("EngineVersion", ""),
     ]
 
@@ -98,8 +123,7 @@ def update(
 def promote(session: Session, names: tuple[str, ...]) -> None:
     """Make nodes managers."""
     for name in names:
-        _update(session, name, Role="manager")
-        click.echo(f"Node {name} promoted to a manager in the swarm.")
+        _set_role(session, name, "manager", f"Node {name} promoted to a manager in the swarm.")
 
 
 @node.command()
@@ -108,8 +132,16 @@ def promote(session: Session, names: tuple[str, ...]) -> None:
 def demote(session: Session, names: tuple[str, ...]) -> None:
     """Make managers workers."""
     for name in names:
-        _update(session, name, Role="worker")
-        click.echo(f"Manager {name} demoted in the swarm.")
+        _set_role(session, name, "worker", f"Manager {name} demoted in the swarm.")
+
+
+def _set_role(session: Session, name: str, role: str, done: str) -> None:
+    found = session.engine.get(f"/nodes/{session.node_id(name)}")
+    if found["Spec"]["Role"] == role:
+        click.echo(f"Node {name} is already a {role}.")
+        return
+    _update(session, name, Role=role)
+    click.echo(done)
 
 
 @node.command()

@@ -241,7 +241,7 @@ def test_swarm_leave(swarm: FakeEngine, run: Run) -> None:
 
 def test_node_commands(swarm: FakeEngine, run: Run) -> None:
     row = run("node", "ls").out.splitlines()[1].split()
-    assert row == ["node1id", "*", "host1", "Ready", "Active", "Leader", "28.0"]
+    assert row == ["node1id", "*", "host1", "Ready", "Active", "Leader", "Unknown", "28.0"]
     assert json.loads(run("node", "inspect", "self").out)[0]["ID"] == "node1id"
     assert run("node", "demote", "host1").status == 0
     assert (

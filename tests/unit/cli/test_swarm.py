@@ -112,3 +112,27 @@ def test_the_root_is_shown_and_replaced(swarm: FakeEngine, run: Run, tmp_path: P
     assert run("swarm", "ca", "--rotate", "--detach", *own).out == ""
     config = sent(swarm, "/swarm/update")["CAConfig"]
     assert (config["SigningCACert"], config["SigningCAKey"], config["ForceRotate"]) == ("cert", "key", 3)
+
+
+def test_nodes_are_filtered_and_say_whether_they_have_the_new_root(swarm: FakeEngine, run: Run) -> None:
+    old = TLS | {"TrustRoot": "OLD\n"}
+    nodes = [
+        {
+            "ID": f"id{number}",
+            "Version": {"Index": 1},
+            "Spec": {"Availability": "active", "Role": "worker"},
+            "Description": {"Hostname": f"h{number}", "TLSInfo": tls} if tls else {"Hostname": f"h{number}"},
+            "Status": {"State": "ready"},
+        }
+        for number, tls in enumerate((TLS, old, None))
+    ]
+    swarm.on("GET", "/nodes", nodes)
+    swarm.on("GET", "/info", {"Swarm": {"NodeID": "id0", "Cluster": {"TLSInfo": TLS}}})
+    lines = run("node", "ls", "--filter", "role=worker", "--filter", "label=a=b").out.splitlines()
+    assert [line.split("  ")[-1].strip() or line for line in lines[:1]] == ["ENGINE VERSION"]
+    assert ["Ready" in lines[1], "Needs Rotation" in lines[2], "Unknown" in lines[3]] == [True] * 3
+    (call,) = swarm.asked("GET", "/nodes")
+    assert call.query["filters"] == '{"role": ["worker"], "label": ["a=b"]}'
+    assert "KEY=VALUE" in run("node", "ls", "--filter", "colour=red").err
+    swarm.on("GET", "/nodes/id1", nodes[1])
+    assert run("node", "demote", "id1").out == "Node id1 is already a worker.\n"
