@@ -62,7 +62,7 @@ T = TypeVar("T")
 _NETWORK_PATIENCE = 5_000_000_000
 # What is under way to an address that is withdrawn is answered by then; TCP tries again after a second.
 _ANSWER_SECONDS = 0.3
-_FRESH_SECONDS = 0.5
+_FRESH_SECONDS = 1.0
 
 
 class NetPlane(Attaching):
