@@ -72,7 +72,9 @@ def published_ports(text: str) -> list[Json]:
         protocol, mode = protocol.lower() or "tcp", "ingress"
         front, colon, back = ports.rpartition(":")
         if ":" in front:
-            raise InvalidArgument(f"{flag}: a service's port can't be bound to one address; write 8080:80")
+            raise InvalidArgument(
+                f"{flag}: write 8080:80, and say where with --label shoal.publish.8080=ADDRESS"
+            )
         targets = _port_range(back, flag)
         published = _port_range(front, flag) if colon and front else []
     if protocol not in _PROTOCOLS:

@@ -7,6 +7,7 @@ from cluster.states import TaskState
 from shoal.cli.client import Json
 
 _STARTED = (TaskState.STARTING.word, TaskState.RUNNING.word, TaskState.COMPLETE.word)
+_STOPPED = ("paused", "rollback_paused", "rollback_completed")
 _ENDED = (TaskState.FAILED.word, TaskState.REJECTED.word)
 
 
@@ -26,6 +27,9 @@ def progress(condition: str, service: Json, tasks: Iterable[Json]) -> Progress:
         service: as GET /services?status=true lists it.
         tasks: its tasks that are of its present specification (filter `_up-to-date`).
     """
+    update = service.get("UpdateStatus") or {}
+    if update.get("State") in _STOPPED:
+        return Progress(False, f"its update stopped: {update.get('Message', update['State'])}", hopeless=True)
     newest: dict[tuple[int, str], Json] = {}
     for task in sorted(tasks, key=lambda task: str(task.get("CreatedAt", ""))):
         newest[(int(task.get("Slot") or 0), "" if task.get("Slot") else str(task.get("NodeID")))] = task

@@ -7,6 +7,7 @@ by coverage.
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,10 +21,10 @@ from cluster.messages import UnknownMessage
 from cluster.objects import NodeDescription
 from cluster.seams import SECOND, system_random
 from cluster.spec import ServiceSpec
+from cluster.spelling import spelled
 from cluster.states import Role
 from cluster.validate import check_service
 from manager.api.filters import parse_filters
-from cluster.spelling import spelled
 from manager.backup.file import MAGIC, Head, Scrypt, read_head
 from manager.keys.sealing import Damaged, WrongKey, seal, unseal
 from manager.port import client_hello_protocols
@@ -31,6 +32,7 @@ from manager.raft import wire as raft
 from netplane.dns import wire as dns
 from netplane.dns.server import NameServers
 from netplane.dns.zone import Zone
+from shoal.stack.stack import Source, load
 from tests.support.layers import compress, directory, hardlink, make_tar, member, symlink
 from worker.api import http
 from worker.images.archive import Archive
@@ -272,6 +274,11 @@ _REQUEST = (
     UnicodeError,
 )  # the last three: manager.api.request
 
+
+def _compose(data: bytes) -> object:
+    return load(Source([("f.yml", data.decode(errors="replace"))], Path("/nonexistent"), {}), "s")
+
+
 TARGETS: dict[str, Target] = {
     "manifest": Target(_manifest, (ShoalError,), (_MANIFEST, _INDEX)),
     "config": Target(_config, (InvalidImage,), (_CONFIG,)),
@@ -297,6 +304,14 @@ TARGETS: dict[str, Target] = {
         _challenges,
         (),
         (b'Bearer realm="https://a/t",service="r",scope="repository:a:pull"', b'Basic realm=x, Foo a="\\"b"'),
+    ),
+    "compose": Target(
+        _compose,
+        (ShoalError,),
+        (
+            b"services: {web: {image: i, ports: ['80:80'], deploy: {replicas: 2}, user: '${B:-c}'}}",
+            b"x-a: &a {image: i}\nservices:\n  web:\n    <<: *a\n    volumes: ['d:/d:ro']\nvolumes: {d: {}}\n",
+        ),
     ),
     "registry-auth": Target(
         _registry_auth, (ShoalError,), (b"eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImIifQ==",)

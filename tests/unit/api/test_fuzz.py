@@ -92,3 +92,22 @@ def test_lists_and_lookups(fuzzed: Fuzzed, path: str, filters: str, id: str) -> 
     fuzzed("GET", f"{path}?filters={quote(filters)}")
     fuzzed("GET", f"{path}/{quote(id, safe='')}")
     fuzzed("DELETE", f"/services/{quote(id, safe='')}?version={quote(filters)}")
+
+
+@fuzz()
+@given(
+    body=spoiled(
+        {"Services": [FULL_SERVICE], "Networks": [FULL_NETWORK], "Secrets": [SECRET], "Remove": ["x"]}
+    )
+)
+def test_plans(fuzzed: Fuzzed, body: dict[str, Any]) -> None:
+    fuzzed("POST", "/shoal/plan", body)
+
+
+@fuzz()
+@given(body=spoiled(SECRET), kind=st.sampled_from(["secrets", "configs"]))
+def test_payload_versions(fuzzed: Fuzzed, body: dict[str, Any], kind: str) -> None:
+    status, answer = fuzzed("POST", f"/{kind}/create", {"Name": "versioned", "Data": "eA=="})
+    assert status == 201, answer
+    fuzzed("POST", f"/shoal/{kind}/versioned/versions", body)
+    assert fuzzed("DELETE", f"/{kind}/versioned")[0] == 204

@@ -63,5 +63,11 @@ def test_what_is_not_restarted_will_never_complete() -> None:
     assert not progress(COMPLETED, _service(restart="any"), failed).hopeless
 
 
+def test_an_update_that_stopped_brings_nothing() -> None:
+    service = _service() | {"UpdateStatus": {"State": "paused", "Message": "update paused due to failure"}}
+    now = progress(HEALTHY, service, [_task(1, "running")])
+    assert (now.hopeless, now.words) == (True, "its update stopped: update paused due to failure")
+
+
 def test_no_replicas_are_enough_for_none() -> None:
     assert progress(STARTED, _service({"Replicated": {"Replicas": 0}}), []).met
