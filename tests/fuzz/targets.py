@@ -310,7 +310,7 @@ TARGETS: dict[str, Target] = {
         (ShoalError,),
         (
             b"services: {web: {image: i, ports: ['80:80'], deploy: {replicas: 2}, user: '${B:-c}'}}",
-            b"x-a: &a {image: i}\nservices:\n  web:\n    <<: *a\n    volumes: ['d:/d:ro']\nvolumes: {d: {}}\n",
+            b"x-a: &a {image: i}\nservices:\n  web:\n    <<: *a\n    volumes: ['d:/d']\nvolumes: {d: {}}\n",
         ),
     ),
     "registry-auth": Target(
