@@ -15,7 +15,7 @@ import msgspec
 from cluster.seams import SECOND, Clock
 from worker.runtime.exits import read_exit_code
 from worker.runtime.launch import Launcher
-from worker.runtime.model import ContainerState, ContainerStatus, HealthStatus
+from worker.runtime.model import ContainerState, ContainerStatus, HealthStatus, ProcessIdentity
 from worker.runtime.table import ContainerTable, Entry
 
 log = logging.getLogger("shoal.runtime")
@@ -125,12 +125,16 @@ class Ends:
     def _process_gone(self, id: str) -> None:
         """The first process ended. Its exit code follows from conmon, unless conmon was killed."""
         asyncio.get_running_loop().remove_reader(self._pidfds[id])
-        task = self._spawn(self._await_exit_code(id))
+        process = self._table.find(id).state.process if self._table.known(id) else None
+        task = self._spawn(self._await_exit_code(id, process))
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
-    async def _await_exit_code(self, id: str) -> None:
+    async def _await_exit_code(self, id: str, process: ProcessIdentity | None) -> None:
+        """`process` is the one that is gone: meanwhile the container may have been started again."""
         await self._clock.sleep(_MONITOR_GRACE)
+        if not self._table.known(id) or self._table.find(id).state.process != process:
+            return
         self.exit_written(id)
         if self._table.known(id) and self._table.find(id).state.running:
             self.ended(self._table.find(id), None, "its monitor ended first; the exit code is lost")
