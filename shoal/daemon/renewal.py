@@ -24,6 +24,8 @@ log = logging.getLogger("shoal.daemon.swarm")
 
 RENEW_RETRY = 30 * SECOND
 EXPIRED_RETRY = 5 * SECOND
+WISH_RETRY_MAX = 8 * SECOND
+"""A wish is tried again after a second, and then after twice as long each time, up to this."""
 
 
 class Wish(NamedTuple):
@@ -44,15 +46,18 @@ class Renewal(NodeParts):
 
     async def run(self) -> None:
         """Renew the certificate in time, and when the node's role changes. Runs until cancelled."""
+        failures = 0
         while True:
             wish = await self._renewal_due()
             try:
                 await self._renew(wish)
+                failures = 0
             except (ShoalError, OSError) as error:
                 log.warning("renewing the certificate failed", extra={"reason": str(error)})
                 self.expired = self._expired()
                 pause = EXPIRED_RETRY if self.expired else RENEW_RETRY
-                await self._clock.sleep(SECOND if wish else pause)
+                await self._clock.sleep(min(SECOND << failures, WISH_RETRY_MAX) if wish else pause)
+                failures = min(failures + 1, 10)
                 if wish:
                     self._wishes.put_nowait(wish)
 
@@ -91,8 +96,18 @@ class Renewal(NodeParts):
                     wish = await self._wishes.get()
             except TimeoutError:
                 return None
+            wish = self._gathered(wish)
             if wish.role:
                 return wish
+
+    def _gathered(self, wish: Wish) -> Wish:
+        """Of all that wait, the wish that counts: to be removed, or the latest. While nobody can sign, say,
+        the leader repeats itself, and one renewal is enough then."""
+        while not self._wishes.empty():
+            later = self._wishes.get_nowait()
+            if later.role and wish != Wish("removed", self.node_id):
+                wish = later
+        return wish
 
     async def _renew(self, wish: Wish | None) -> None:
         async with self._lock:

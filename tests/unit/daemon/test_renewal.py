@@ -168,6 +168,21 @@ async def test_managers_that_do_not_answer_are_asked_until_it_is_too_late(
         assert node.expired == ""
 
 
+async def test_a_wish_that_was_repeated_while_nobody_could_sign_is_one(
+    time: Time, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path, time, Role.WORKER)
+    node.away = True
+    with patched(monkeypatch, node):
+        for _ in range(20):
+            node.role_changed("worker")
+            await time.pass_by(10 / 3600)
+        assert len(node.tries) > 5
+        node.away = False
+        await time.pass_by(0.1)
+        assert len(node.renewed) == 1
+
+
 async def test_a_manager_that_was_off_for_too_long_helps_itself(
     time: Time, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
