@@ -48,6 +48,7 @@ def decide(table: NodeTable, group: Sequence[Task], now: int) -> Decision:
     preferences = _spread_keys(first)
     tree = _Branch()
     refusals: Counter[int] = Counter()
+    faulty = 0
     for info in table:
         refused = filters.refusal(info, needs)
         values = [constraint.attribute(info.node, key) or "" for key in preferences]
@@ -56,27 +57,30 @@ def decide(table: NodeTable, group: Sequence[Task], now: int) -> Decision:
             tree.count(values, info.active_by_service[first.service_id])
             continue
         failures = info.recent_failures((first.service_id, first.spec_version), now)
+        faulty += failures >= FAULTY
         tree.add(values, _Candidate(info, needs, failures if failures >= FAULTY else 0))
     placements: list[Placement] = []
-    looked_at, fitting = len(table), len(table) - refusals.total()
+    fitted = f"{len(table) - refusals.total()} of {len(table)} nodes fitted"
+    if faulty:
+        fitted += f", those where the service's tasks keep failing ({faulty}) come last"
     for task in group:
         candidate = tree.take(refusals)
         if candidate is None:
             unplaced = tuple(group[len(placements) :])
             return Decision(tuple(placements), unplaced, filters.explain(refusals), refusals)
-        reason = _why_there(candidate, preferences, fitting, looked_at)
+        reason = f"{fitted}; {_why_there(candidate, preferences)}"
         placements.append(Placement(task, candidate.info.node.id, candidate.claim(), reason))
     return Decision(tuple(placements))
 
 
-def _why_there(candidate: "_Candidate", preferences: Sequence[str], fitting: int, looked_at: int) -> str:
-    """In a sentence: what the node was chosen from, and by what."""
+def _why_there(candidate: "_Candidate", preferences: Sequence[str]) -> str:
+    """By what the node was chosen among those that fitted, in words."""
     info, others = candidate.info, candidate.service_tasks - 1
     order = "where fewest tasks of the service run comes first"
     if preferences:
         values = (f"{key}={constraint.attribute(info.node, key) or '(not set)'}" for key in preferences)
         order = f"spread over {', '.join(preferences)}, then {order}; this one has {', '.join(values)}"
-    return f"{fitting} of {looked_at} nodes fitted; {order}; {others} ran here already"
+    return f"{order}; {others} ran here already"
 
 
 def confirm(table: NodeTable, task: Task) -> Decision:

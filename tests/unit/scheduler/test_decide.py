@@ -331,3 +331,22 @@ def test_a_generic_resource_that_is_asked_for_by_name() -> None:
         status=replace(asked[0].status, state=TaskState.RUNNING),
     )
     assert decide(NodeTable([two], [taken]), asked[1:], 0).placements == ()
+
+
+def test_why_a_node_was_taken_is_told() -> None:
+    nodes = [node("a", labels={"zone": "x"}), node("b", labels={"zone": "y"}), node("c", cpus=0)]
+    table = NodeTable(nodes)
+    wanted = task("t", cpus=1, spread=("node.labels.zone",))
+    (placement,) = decide(table, [wanted], 0).placements
+    assert placement.reason == (
+        "2 of 3 nodes fitted; spread over node.labels.zone, then where fewest tasks of the service run comes "
+        "first; this one has node.labels.zone=x; 0 ran here already"
+    )
+    for _ in range(5):
+        table.task_failed(replace(wanted, node_id="a"), 0)
+    (placement,) = decide(table, [task("u", cpus=1)], 0).placements
+    assert placement.node_id == "b"
+    assert placement.reason == (
+        "2 of 3 nodes fitted, those where the service's tasks keep failing (1) come last; "
+        "where fewest tasks of the service run comes first; 0 ran here already"
+    )
