@@ -8,11 +8,12 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from cluster.consistency import CONSISTENCY, READ
-from cluster.errors import Forbidden, InvalidArgument, NotFound, ShoalError
+from cluster.consistency import CONSISTENCY, READ, STALE
+from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound, ShoalError
 from cluster.seams import Clock
 from cluster.spec import NetworkSpec
 from netplane.errors import NetworkNotFound
+from netplane.local_networks import PREDEFINED
 from netplane.model import LocalNetwork
 from shoal.daemon.network_filters import FILTERS, PRUNE_FILTERS, check_filters, kept, listed
 from shoal.daemon.networks_json import containers_json, network_json, record_json
@@ -89,7 +90,10 @@ class NetworksAPI:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST /networks/create."""
         spec = await body(request, NetworkSpec)
-        if spec.driver in _SWARM_DRIVERS or spec.scope == "swarm" or spec.ingress:
+        in_swarm = spec.driver in _SWARM_DRIVERS or spec.scope == "swarm" or spec.ingress
+        if in_swarm and not spec.config_only:  # settings alone belong to a node, whatever the driver
+            if self._local(spec.name) is not None and spec.name not in PREDEFINED:
+                raise Conflict(f"network with name {spec.name} already exists")
             if spec.driver in _SWARM_DRIVERS and spec.scope not in ("", "swarm"):
                 raise InvalidArgument(
                     f"networks of driver {spec.driver} are of scope swarm, not {spec.scope}"
@@ -97,8 +101,18 @@ class NetworksAPI:
             return await self._proxy.forward(request)
         if spec.scope not in ("", "local"):
             raise InvalidArgument(f"invalid network scope {spec.scope!r}: local or swarm")
+        if self._proxy.attached and spec.name and await self._named_in_cluster(spec.name):
+            raise Conflict(f"network with name {spec.name} already exists")
         network = await self._engine.network.create_network(spec)
         return answer({"Id": network.id, "Warning": ""}, status=201)
+
+    async def _named_in_cluster(self, name: str) -> bool:
+        """As far as this node's manager knows: a node goes on by itself while the cluster has no leader."""
+        try:
+            found, _ = await self._proxy.ask("GET", "/networks", headers={CONSISTENCY: STALE})
+        except ShoalError:
+            return False
+        return any(network["Name"] == name for network in found)
 
     async def inspect(self, request: web.Request) -> web.StreamResponse:
         """GET /networks/{id}: a local network first, unless the scope says otherwise."""

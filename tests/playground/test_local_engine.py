@@ -124,6 +124,14 @@ def test_containers_of_no_service_in_a_swarm_network(node: Cluster) -> None:
     far = node.docker("exec", "there", "nslookup", "near", "127.0.0.11", host="host2")
     assert node.inspect("container", "here")["NetworkSettings"]["Networks"]["open"]["IPAddress"] in far
     assert "not manually attachable" in node.refused("run", "--rm", "--network", "closed", *SLEEP)
+    eventually(
+        "its name is taken on the node, too",
+        lambda: "already exists" in node.refused("network", "create", "open"),
+    )
+    for verb in ("connect", "disconnect"):
+        task = web["Status"]["ContainerStatus"]["ContainerID"]
+        place = node.host_of(web)
+        assert "is a task of web" in node.refused("network", verb, "open", task, host=place)
     told = json.loads(node.docker("network", "inspect", "--verbose", "open"))[0]
     assert {peer["IP"] for peer in told["Peers"]} >= {node.address("host1"), node.address("host2")}
     assert told["Services"]["web"]["Tasks"]
