@@ -1,6 +1,8 @@
 """`/commit`: an image of a container."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -44,19 +46,23 @@ def routes(app: web.Application, engine: Engine, containers: Containers) -> None
         freeze = flag(request, "pause", default=True) and state.status is ContainerStatus.RUNNING
         places = [mount.target for mount in config.mounts]
         with spooled() as layer:
-            if freeze:
-                try:
-                    await engine.runtime.pause(config.id)
-                except (RuntimeFailed, Conflict):
-                    freeze = False  # it has just ended, or somebody paused it
-            try:
+            async with _frozen(engine, config.id) if freeze else nullcontext():
                 await asyncio.to_thread(write_changes, engine.runtime.upper(config.id), places, layer)
-            finally:
-                if freeze:
-                    await engine.runtime.resume(config.id)
             committed = await engine.images.import_files(pieces(layer), made, reference, below=image)
         told = {"comment": made.comment, "imageID": committed.id, "imageRef": reference}
         engine.events.container("commit", config, told)
         return answer({"Id": committed.id}, status=201)
 
     add_route(app, "POST", "/commit", commit)
+
+
+@asynccontextmanager
+async def _frozen(engine: Engine, id: str) -> AsyncIterator[None]:
+    """Hold a container still. One that has just ended is still anyway."""
+    with suppress(RuntimeFailed, Conflict):
+        await engine.runtime.pause(id)
+    try:
+        yield
+    finally:
+        with suppress(RuntimeFailed, Conflict):
+            await engine.runtime.resume(id)
