@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -209,18 +209,6 @@ class VolumeStore:
             if must:
                 raise Conflict(f"remove {name}: its file system can't be unmounted: {error}") from error
             log.warning("can't unmount a volume", extra={"volume": name, "error": str(error)})
-
-    def prune(self, *, named: bool = False, keep: Iterable[str] = ()) -> tuple[list[str], int]:
-        """Remove unused volumes, the anonymous only unless `named`; their names and the bytes set free."""
-        spared = set(keep)
-        removed, freed = [], 0
-        for volume in self.all():
-            if volume.name in spared or self._users.get(volume.name) or not (named or volume.anonymous):
-                continue
-            freed += size_of(volume.path)
-            self.remove(volume.name)
-            removed.append(volume.name)
-        return removed, freed
 
 
 def size_of(path: Path) -> int:

@@ -53,7 +53,6 @@ def test_in_use(tmp_path: Path) -> None:
     volumes.acquire("data", "c1")
     with pytest.raises(Conflict, match="volume is in use - \\[c1\\]"):
         volumes.remove("data")
-    assert volumes.prune(named=True) == ([], 0)
     assert volumes.release("c1", remove_anonymous=True) == []
     volumes.remove("data")
     with pytest.raises(NotFound, match="no such volume"):
@@ -67,16 +66,6 @@ def test_in_use(tmp_path: Path) -> None:
 def test_bad_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid characters"):
         store(tmp_path).create(name)
-
-
-def test_prune_takes_anonymous_ones_only(tmp_path: Path) -> None:
-    volumes = store(tmp_path)
-    named, anonymous = volumes.create("named"), volumes.create()
-    (anonymous.path / "file").write_bytes(b"x" * 5000)
-    removed, freed = volumes.prune()
-    assert removed == [anonymous.name]
-    assert freed >= 5000
-    assert volumes.prune(named=True)[0] == [named.name]
 
 
 def test_image_volumes_become_anonymous_and_go_with_the_container(tmp_path: Path) -> None:
