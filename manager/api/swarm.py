@@ -129,7 +129,7 @@ def _rotation(cluster: Cluster | None, nodes: list[Node]) -> list[str]:
     if not away:
         return []
     names = ", ".join(sorted(node.description.hostname or node.id for node in away))
-    advice = "start them, or strike them off (docker node rm --force)"
+    advice = "start or unlock them, or strike them off (docker node rm --force)"
     return [f"a new root CA waits for nodes that are down: {names}; {advice}"]
 
 
