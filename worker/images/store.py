@@ -20,11 +20,10 @@ from cluster.seams import Clock, Random, system_random
 from worker.images.auth import RegistryAuth
 from worker.images.background import Threads
 from worker.images.catalog import Catalog, ImageRecord
-from worker.images.config import ConfigDocument, ImageConfig, decode_config, image_config
+from worker.images.config import ConfigDocument, decode_config, image_config
 from worker.images.digest import digest_of, hex_of
 from worker.images.endpoints import Endpoints, host_of
 from worker.images.errors import InvalidImage, NoSuchImage
-from worker.images.importing import archive_of_files
 from worker.images.layers import LayerStore, write_durably
 from worker.images.layout import LaidOut
 from worker.images.load import Loader
@@ -32,12 +31,12 @@ from worker.images.manifest import Descriptor, Index, Platform, platforms
 from worker.images.model import Image, ImageUser, Removal, ResolvedDescriptor
 from worker.images.progress import Progress, ignore
 from worker.images.pull import Puller, Resolver, check_platform
-from worker.images.push import push_archive
 from worker.images.query import select
 from worker.images.reference import Reference, familiar
 from worker.images.registry import verify
 from worker.images.removal import RemovalPlan, plan_everything, plan_removal
 from worker.images.save import write_images
+from worker.images.transfers import Notice, Transfers
 from worker.images.transport import RegistryTransport
 from worker.images.unpack import Limits
 
@@ -54,10 +53,6 @@ async def system_resolver(domain: str) -> Sequence[str]:
     return [str(address[0]) for *_, address in found]
 
 
-Notice = Callable[[str, str, Mapping[str, str]], None]
-"""Told what was done to images: the action in Docker's words, the image, attributes."""
-
-
 def _nothing() -> None:
     pass
 
@@ -66,7 +61,7 @@ def _untold(action: str, image: str, attributes: Mapping[str, str]) -> None:
     pass
 
 
-class ImageStore:
+class ImageStore(Transfers):
     """Everything below `root` belongs to one open store."""
 
     def __init__(
@@ -253,58 +248,6 @@ class ImageStore:
             pieces = write_images(self._layers, laid_out)
             while (piece := await self._threads.run(lambda: next(pieces, None))) is not None:
                 yield piece
-
-    async def import_files(
-        self,
-        stream: AsyncIterator[bytes],
-        config: ImageConfig,
-        name: str = "",
-        below: Image | None = None,
-    ) -> Image:
-        """Make an image of the files in a tar, as one layer, on those of another image if one is given.
-
-        Raises InvalidArgument, InvalidImage, OSError.
-        """
-        reference = Reference.parse(name) if name else None
-        if reference is not None and reference.digest:
-            raise InvalidArgument("cannot import digest reference")
-        staging = self._layers.stage()
-        lower = below.diff_ids if below is not None else ()
-        try:
-            archive = archive_of_files(stream, staging, self._loader, self._threads, config, reference, lower)
-            async with self._lease(lower):
-                (image,) = await self.load(archive)
-        finally:
-            await self._threads.run(lambda: self._layers.discard(staging))
-        if below is None:
-            self.notice("import", image.id, {"name": name or image.id})
-            return image
-        await self._change(lambda: self._catalog.made_of(image.id, below.id))
-        return self.get(image.id)
-
-    async def push(self, ref: str, auth: RegistryAuth | None = None) -> str:
-        """Send a named image to its registry; the manifest's digest. Raises NoSuchImage, RegistryError, …"""
-        reference = Reference.parse(ref)
-        staging = self._layers.stage()
-        try:
-            path = staging / "archive"
-            with path.open("wb") as file:
-                async for piece in self.save([ref]):
-                    await self._threads.run(lambda content=piece: file.write(content))  # type: ignore[misc]
-            digest = await push_archive(
-                path,
-                ref,
-                transport=self._transport,
-                clock=self._clock,
-                auth=auth,
-                insecure_registries=self._insecure,
-            )
-        finally:
-            await self._threads.run(lambda: self._layers.discard(staging))
-        image_id = self._catalog.find(ref).id
-        await self._change(lambda: self._name(image_id, [reference.with_digest(digest)]))
-        self.notice("push", reference.familiar, {"name": reference.familiar_name})
-        return digest
 
     async def tag(self, source: str, target: str) -> None:
         """Give an image one more name. Raises NoSuchImage, InvalidArgument."""
