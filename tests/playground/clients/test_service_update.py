@@ -1,5 +1,7 @@
-"""Every flag of `docker service update`, by its effect: one update with everything, on a service that had the
-opposite of everything.
+"""The flags of `docker service update`, by their effects.
+
+One update has them all, of a service that had the opposite of everything. `--health-start-interval` is left out: the
+docker command 28 takes it and sends nothing of it.
 """
 
 from collections.abc import Iterator
@@ -31,7 +33,7 @@ BEFORE = (
     *("--sysctl", "net.core.somaxconn=321", "--ulimit", "nofile=99:199", "--dns", "192.0.2.99"),
     *("--dns-search", "old.example", "--dns-option", "ndots:7", "--mount", "type=tmpfs,target=/old"),
     *("--secret", "oldkey", "--config", "source=oldconf,target=/etc/old.conf", "--network", "oldnet"),
-    *("--constraint", "node.hostname!=host1", "--publish", "published=8130,target=80,mode=host"),
+    *("--constraint", "node.hostname==host3", "--publish", "published=8130,target=80,mode=host"),
     *("--placement-pref", "spread=node.labels.old", "--entrypoint", "sleep", "--stop-grace-period", "1s"),
 )
 UPDATED = [
@@ -41,7 +43,7 @@ UPDATED = [
     Flag("--replicas", "2", lambda s: len(s.cluster.tasks_in("changed", "running")) == 2),
     Flag("--replicas-max-per-node", "1", lambda s: s.spread == ["host1", "host2"]),
     Flag("--constraint-add", "node.hostname!=host3", lambda s: s.spread == ["host1", "host2"]),
-    Flag("--constraint-rm", "node.hostname!=host1", lambda s: s.constraints == ["node.hostname!=host3"]),
+    Flag("--constraint-rm", "node.hostname==host3", lambda s: s.constraints == ["node.hostname!=host3"]),
     Flag("--label-add", "new=2", lambda s: s.service["Spec"]["Labels"].get("new") == "2"),
     Flag("--label-rm", "old", lambda s: "old" not in s.service["Spec"]["Labels"]),
     Flag("--container-label-add", "new=2", lambda s: s.container["Config"]["Labels"]["new"] == "2"),
@@ -103,11 +105,6 @@ UPDATED = [
     Flag("--health-retries", "4", lambda s: s.health_check["Retries"] == 4),
     Flag("--health-timeout", "9s", lambda s: s.health_check["Timeout"] == 9 * NS),
     Flag("--health-start-period", "8s", lambda s: s.health_check["StartPeriod"] == 8 * NS),
-    Flag(
-        "--health-start-interval",
-        "100ms",
-        lambda s: s.health_check["StartInterval"] == NS // 10,
-    ),
     Flag("--restart-condition", "on-failure", lambda s: s.restarts["Condition"] == "on-failure"),
     Flag("--restart-delay", "2s", lambda s: s.restarts["Delay"] == 2 * NS),
     Flag("--restart-max-attempts", "7", lambda s: s.restarts["MaxAttempts"] == 7),
