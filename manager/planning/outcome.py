@@ -9,6 +9,7 @@ from cluster.objects import Node, Service, Task
 from cluster.spec import ServiceSpec
 from cluster.states import TaskState
 from manager.orchestrator.job import is_job
+from manager.orchestrator.situation import dirty
 from manager.planning.proposal import Applied
 from manager.planning.simulation import Simulation
 from manager.store import View
@@ -56,6 +57,8 @@ class ServiceOutcome(_Answer):
     moves: list[Move] = []
     unplaced: list[Misfit] = []
     kept: int = 0
+    outdated: int = 0
+    """How many of those would still have the old specification, as the update would wait."""
     order: str = ""
     """Of an update: stop-first or start-first."""
     parallelism: int = 0
@@ -136,6 +139,7 @@ def _slot(
     kept = [id for id in held if id in placed]
     gone = [task for id, task in held.items() if id not in placed]
     result.kept += len(kept)
+    result.outdated += sum(_outdated(simulation.view, placed[id]) for id in kept)
     for task in has:
         if task.id not in placed:
             reason = simulation.reasons.get(task.id) or task.status.error or "it waits for its turn"
@@ -156,6 +160,11 @@ def _slot(
             result.moves.append(Move(slot=slot, task=old.id, source=source, target=node))
     for task in gone:
         result.stops.append(Place(slot=slot, node=_name(simulation.view, task.node_id), task=task.id))
+
+
+def _outdated(view: View, task: Task) -> bool:
+    service = view.get(Service, task.service_id)
+    return service is not None and dirty(service, task, view.get(Node, task.node_id))
 
 
 def _done(before: View, after: View, id: str) -> list[Place]:

@@ -55,6 +55,9 @@ def _service(service: ServiceOutcome) -> list[str]:
     found += _misfits(name, service.unplaced)
     if service.kept:
         found.append(f"{name}: {_tasks(service.kept)} would go on untouched.")
+    if service.outdated:
+        old = "it" if service.kept == 1 else f"{service.outdated} of them"
+        found.append(f"{name}: the update would wait there, {old} with the old specification.")
     return found
 
 

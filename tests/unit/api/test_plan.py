@@ -156,6 +156,9 @@ async def test_an_update_that_gets_stuck_keeps_what_runs(cluster: Api) -> None:
     assert service["Kept"] == 2
     assert [m["Reason"] for m in service["Unplaced"]]
     assert any("the old task would go on" in sentence for sentence in answer["Sentences"])
+    assert service["Outdated"] == 2
+    waits = "Service web: the update would wait there, 2 of them with the old specification."
+    assert waits in answer["Sentences"]
 
 
 async def test_removing_makes_room(cluster: Api) -> None:
