@@ -1,7 +1,7 @@
 """The flags of `docker service update`, by their effects.
 
-One update has them all, of a service that had the opposite of everything. `--health-start-interval` is left out: the
-docker command 28 takes it and sends nothing of it.
+One update has them all, of a service that had the opposite of everything. `--health-start-interval` is left
+out: the docker command 28 takes it and sends nothing of it.
 """
 
 from collections.abc import Iterator
