@@ -301,11 +301,16 @@ def test_exec(engine: Cluster) -> None:
     terminal.type("tty; exit 6\n")
     terminal.until("/dev/pts/")
     assert terminal.end() == 6
+    left = Terminal(engine, "exec", "-it", "box", "sh", "-c", "sleep 1; echo still > /tmp/here; sleep 50")
+    eventually("it runs", lambda: "echo still" in engine.docker("top", "box"))
+    left.type("\x10\x11")
+    left.end()
+    eventually("it goes on", lambda: engine.attempt("exec", "box", "cat", "/tmp/here").stdout == "still\n")
     api = engine.client().api
     made = api.exec_create("box", ["sleep", "100"])["Id"]
     api.exec_start(made, detach=True)
     assert api.exec_inspect(made)["Running"]
-    assert api.inspect_container("box")["ExecIDs"] == [made]
+    assert made in api.inspect_container("box")["ExecIDs"]
     engine.docker("pause", "box")
     assert "paused" in engine.refused("exec", "box", "true")
     engine.docker("unpause", "box")
@@ -458,3 +463,19 @@ def test_containers_outlive_the_daemon_and_nothing_is_left(engine: Cluster) -> N
 
 def fetched_file(engine: Cluster, port: int) -> str:
     return eventually("it is served", lambda: engine.fetch("host1", port, "/passwd"))
+
+
+def test_the_containers_of_services(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.docker("secret", "create", "key", "-", stdin="hush")
+    (task,) = cluster.run("web", "--secret", "key")
+    host, name = cluster.host_of(task), f"web.1.{task['ID']}"
+    assert cluster.docker("exec", name, "cat", "/run/secrets/key", host=host) == "hush"
+    (tmp_path / "file").write_text("in")
+    cluster.docker("cp", str(tmp_path / "file"), f"{name}:/tmp/", host=host)
+    assert cluster.docker("exec", name, "cat", "/tmp/file", host=host) == "in"
+    assert "sleep" in cluster.docker("top", name, host=host)
+    assert name in cluster.docker("stats", "--no-stream", "--format", "{{.Name}}", name, host=host)
+    assert "by its service only" in cluster.refused("update", "--memory", "64m", name, host=host)
+    cluster.docker("rm", "-f", name, host=host)
+    cluster.replaced("web", task)
+    assert cluster.docker("run", "--rm", "busybox", "echo", "mine", host=host) == "mine"

@@ -85,7 +85,7 @@ class _Handlers:
         except (ConnectionError, asyncio.CancelledError):
             pass  # the client has gone
         finally:
-            session.close()
+            await session.leave()
         return Done()
 
     async def resize(self, request: web.Request) -> web.Response:

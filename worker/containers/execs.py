@@ -134,6 +134,9 @@ class Execs:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for each in self._execs.values():
+            if each.session is not None:
+                await each.session.release()
 
 
 def _must_run(config: ContainerConfig, state: ContainerState) -> None:

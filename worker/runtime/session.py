@@ -51,6 +51,7 @@ class Session:
         self._outputs: dict[int, int] = {}
         self._size: tuple[int, int] | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._passed = 0
         self._terminal: asyncio.Future[None] = self._loop.create_future()
         if tty:
             self._console = _listen(console)
@@ -123,26 +124,31 @@ class Session:
             asyncio.create_task(self._pass_on(stream, descriptor, queue))
             for stream, descriptor in self._outputs.items()
         ]
-        ended = asyncio.create_task(self._all_said(readers))
+        ended = asyncio.create_task(self._all_said(readers, queue))
+        getting = asyncio.create_task(queue.get())
         try:
             while True:
-                getting = asyncio.create_task(queue.get())
                 await asyncio.wait((getting, ended), return_when=asyncio.FIRST_COMPLETED)
-                if not getting.done():
-                    getting.cancel()
-                    while not queue.empty():
-                        yield queue.get_nowait()
+                if not getting.done() and queue.empty():
                     return
+                await getting
                 yield getting.result()
+                getting = asyncio.create_task(queue.get())
         finally:
-            for task in (*readers, ended):
+            for task in (*readers, ended, getting):
                 task.cancel()
-            await asyncio.gather(*readers, ended, return_exceptions=True)
+            await asyncio.gather(*readers, ended, getting, return_exceptions=True)
 
-    async def _all_said(self, readers: Sequence["asyncio.Task[None]"]) -> None:
+    async def _all_said(
+        self, readers: Sequence["asyncio.Task[None]"], queue: "asyncio.Queue[tuple[int, bytes]]"
+    ) -> None:
+        """Return when all is read, or nothing has come for a while after the command's end."""
         reading = asyncio.gather(*readers)
-        await asyncio.wait((asyncio.ensure_future(asyncio.shield(self.exit_code)),))
-        await asyncio.wait((reading,), timeout=_LINGER)
+        await asyncio.wait((self.exit_code,))
+        passed = -1
+        while not reading.done() and (passed != self._passed or not queue.empty()):
+            passed = self._passed
+            await asyncio.wait((reading,), timeout=_LINGER)
 
     async def _pass_on(self, stream: int, descriptor: int, queue: "asyncio.Queue[tuple[int, bytes]]") -> None:
         while data := await self._read(descriptor):
@@ -150,6 +156,7 @@ class Session:
             if self.failure:
                 return  # these are the OCI runtime's words, which `failure` holds
             await queue.put((stream, data))
+            self._passed += 1
 
     async def _read(self, descriptor: int) -> bytes:
         while True:
@@ -163,6 +170,20 @@ class Session:
     def drain(self) -> None:
         """Read and forget what it writes: nobody is there."""
         self._draining = asyncio.create_task(self._drain())
+
+    async def leave(self) -> None:
+        """Whoever was at its streams has gone; a command that still runs goes on, as with dockerd."""
+        if self.exit_code.done():
+            self.close()
+        else:
+            await self.close_input()
+            self.drain()
+
+    async def release(self) -> None:
+        """The daemon ends: nobody reads any more what it writes."""
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.gather(self._draining, return_exceptions=True)
 
     async def _drain(self) -> None:
         async for _ in self.output():
