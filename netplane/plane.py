@@ -18,14 +18,12 @@ from msgspec.structs import replace
 
 from cluster.dataplane import DataplaneChanges
 from cluster.seams import Clock, Random, system_random
-from cluster.spec import NetworkSpec
 from netplane import builder, doctor, links, netns, resolv, sysctl
 from netplane.adoption import survivors
-from netplane.attaching import Attaching, ignore
+from netplane.attaching import ignore
 from netplane.balancers import Balancers
 from netplane.dns.server import NameServers
 from netplane.errors import (
-    ActiveEndpoints,
     InvalidNetwork,
     NetworkError,
     NetworkNotFound,
@@ -38,7 +36,6 @@ from netplane.local_networks import LocalNetworks
 from netplane.model import (
     HostPort,
     Interface,
-    LocalNetwork,
     Mode,
     Sandbox,
     SandboxRecord,
@@ -48,6 +45,7 @@ from netplane.model import (
 )
 from netplane.names import Names
 from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkError, NetlinkSocket
+from netplane.node_networks import NodeNetworks
 from netplane.overlay import Overlays, Tunnel
 from netplane.planning import describe, describe_plain, plan
 from netplane.records import ClusterRecords
@@ -65,7 +63,7 @@ _ANSWER_SECONDS = 0.3
 _FRESH_SECONDS = 1.0
 
 
-class NetPlane(Attaching):
+class NetPlane(NodeNetworks):
     """See the module. `bridge_subnet` ("a.b.c.d/prefix") fixes the default bridge's addresses."""
 
     def __init__(
@@ -425,57 +423,6 @@ class NetPlane(Attaching):
             async with self._lock:
                 await self._run(self._overlays.prune, self._records, self._networks_in_use())
                 await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
-
-    # --- networks -----------------------------------------------------------------------------------------
-
-    def networks(self) -> Mapping[str, LocalNetwork]:
-        """The local networks by id: bridge, host, none, and what users made."""
-        return self._local.all()
-
-    def network(self, name_or_id: str) -> LocalNetwork:
-        """A local network by id or name; raises NetworkNotFound."""
-        found = self._local.find(name_or_id)
-        if found is None:
-            raise NetworkNotFound(name_or_id)
-        return found
-
-    def residents(self, network_id: str) -> Mapping[str, str]:
-        """The sandboxes of this node in a network, local or not: sandbox id → "a.b.c.d/prefix"."""
-        return {
-            sandbox_id: record.sandbox.addresses[network_id]
-            for sandbox_id, record in self._sandboxes.items()
-            if network_id in record.sandbox.addresses
-        }
-
-    async def create_network(self, spec: NetworkSpec) -> LocalNetwork:
-        """Make a local bridge network."""
-        async with self._lock:
-            network = await self._run(self._local.create, spec)
-            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
-            self._tell("create", network.id)
-            return network
-
-    async def remove_network(self, name_or_id: str) -> None:
-        """Remove a local network that is not in use."""
-        async with self._lock:
-            network = self.network(name_or_id)
-            if residents := self.residents(network.id):
-                raise ActiveEndpoints(
-                    f"error while removing network: network {network.name} has active endpoints "
-                    f"({', '.join(self._names_of(sorted(residents)))})"
-                )
-            await self._run(self._local.remove, network.id)
-            self.notice("destroy", network.id, {"name": network.name, "type": network.driver})
-            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
-
-    def _names_of(self, sandbox_ids: Sequence[str]) -> list[str]:
-        """As dockerd lists endpoints."""
-        found = []
-        for sandbox_id in sandbox_ids:
-            attachments = self._sandboxes[sandbox_id].spec.attachments
-            name = next((name for each in attachments for name in each.names), sandbox_id[:12])
-            found.append(f'name:"{name}" id:"{sandbox_id[:12]}"')
-        return found
 
     # --- inner --------------------------------------------------------------------------------------------
 

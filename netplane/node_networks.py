@@ -1,0 +1,61 @@
+"""The networks of this node alone, as they are made, looked up and removed: a part of the network plane."""
+
+from collections.abc import Mapping, Sequence
+
+from cluster.spec import NetworkSpec
+from netplane.attaching import Attaching
+from netplane.errors import ActiveEndpoints, NetworkNotFound
+from netplane.model import LocalNetwork
+
+
+class NodeNetworks(Attaching):
+    """The base of NetPlane."""
+
+    def networks(self) -> Mapping[str, LocalNetwork]:
+        """The local networks by id: bridge, host, none, and what users made."""
+        return self._local.all()
+
+    def network(self, name_or_id: str) -> LocalNetwork:
+        """A local network by id or name; raises NetworkNotFound."""
+        found = self._local.find(name_or_id)
+        if found is None:
+            raise NetworkNotFound(name_or_id)
+        return found
+
+    def residents(self, network_id: str) -> Mapping[str, str]:
+        """The sandboxes of this node in a network, local or not: sandbox id → "a.b.c.d/prefix"."""
+        return {
+            sandbox_id: record.sandbox.addresses[network_id]
+            for sandbox_id, record in self._sandboxes.items()
+            if network_id in record.sandbox.addresses
+        }
+
+    async def create_network(self, spec: NetworkSpec) -> LocalNetwork:
+        """Make a local bridge network."""
+        async with self._lock:
+            network = await self._run(self._local.create, spec)
+            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+            self._tell("create", network.id)
+            return network
+
+    async def remove_network(self, name_or_id: str) -> None:
+        """Remove a local network that is not in use."""
+        async with self._lock:
+            network = self.network(name_or_id)
+            if residents := self.residents(network.id):
+                raise ActiveEndpoints(
+                    f"error while removing network: network {network.name} has active endpoints "
+                    f"({', '.join(self._names_of(sorted(residents)))})"
+                )
+            await self._run(self._local.remove, network.id)
+            self.notice("destroy", network.id, {"name": network.name, "type": network.driver})
+            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+
+    def _names_of(self, sandbox_ids: Sequence[str]) -> list[str]:
+        """As dockerd lists endpoints."""
+        found = []
+        for sandbox_id in sandbox_ids:
+            attachments = self._sandboxes[sandbox_id].spec.attachments
+            name = next((name for each in attachments for name in each.names), sandbox_id[:12])
+            found.append(f'name:"{name}" id:"{sandbox_id[:12]}"')
+        return found
