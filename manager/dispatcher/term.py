@@ -227,7 +227,7 @@ class Term:
             session = self.sessions.get(task.node_id)
             if session is not None and session.told.sequence:
                 known = session.told.tasks.get(task_id)
-            else:  # between two sessions, as after a change of leader: the next one must not begin with the stop
+            else:  # between two sessions, as after a change of leader: the next must not begin with the stop
                 node = self._view.get(Node, task.node_id)
                 present = node is not None and node.status.state != NodeState.DOWN
                 known = replace(task, desired_state=TaskState.RUNNING) if present else None

@@ -12,7 +12,7 @@ from cluster.dataplane import DataplaneChanges
 from cluster.errors import ShoalError
 from cluster.seams import SystemClock
 from cluster.spec import NetworkSpec
-from netplane.model import SandboxSpec
+from netplane.model import Attachment, SandboxSpec
 from netplane.plane import NetPlane
 
 
@@ -56,6 +56,10 @@ async def carry_out(plane: NetPlane, verb: str, arguments: list[Any]) -> Any:
             return None
         case "sandboxes" | "networks":
             return getattr(plane, verb)()
+        case "attach":
+            return await plane.attach(arguments[0], msgspec.json.decode(arguments[1], type=Attachment))
+        case "detach":
+            return await plane.detach(*arguments)
         case "create_network":
             return await plane.create_network(msgspec.json.decode(arguments[0], type=NetworkSpec))
         case "remove_network":

@@ -63,8 +63,8 @@ from cluster.spec import (
     ServiceSpec,
     TaskSpec,
 )
-from cluster.states import TaskState
 from cluster.spelling import spelled
+from cluster.states import TaskState
 from manager.store import Store
 from manager.store.entry import (
     SCHEMA,
