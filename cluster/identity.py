@@ -340,9 +340,9 @@ def prove(key: bytes, csr: bytes) -> bytes:
 def check_proof(certificate: bytes, roots: bytes, csr: bytes, proof: bytes) -> Peer:
     """The node that a certificate was made for, expired or not, if its holder asks; else Unauthorized."""
     held = load(certificate)
-    key = held.public_key()
     try:
-        if not vouched_for(certificate, roots) or not isinstance(key, ec.EllipticCurvePublicKey):
+        key = held.public_key() if vouched_for(certificate, roots) else None
+        if not isinstance(key, ec.EllipticCurvePublicKey):
             raise InvalidSignature
         key.verify(proof, _REJOIN + csr, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:

@@ -75,7 +75,10 @@ def checked_root(text: str, key: str, now: int) -> tuple[bytes, bytes]:
     if len(found) != 1:
         raise InvalidArgument(f"the CA certificate must be exactly one certificate, not {len(found)}")
     root = found[0]
-    _check_authority(root, now)
+    try:
+        _check_authority(root, now)
+    except _UNREADABLE as error:  # many things are looked at only when they are asked for
+        raise InvalidArgument(f"the CA certificate can't be read: {error}") from error
     if not key:
         return root.public_bytes(serialization.Encoding.PEM), b""
     private = load_key(key.encode())
@@ -99,10 +102,8 @@ def _check_authority(root: x509.Certificate, now: int) -> None:
         )
     if not root.subject.rdns:
         raise InvalidArgument("the CA certificate must have a subject")
-    try:
-        root.verify_directly_issued_by(root)
-    except (InvalidSignature, ValueError, TypeError) as error:
-        raise InvalidArgument("the CA certificate must be a root, signed with its own key") from error
+    if not signed_by(root, root):
+        raise InvalidArgument("the CA certificate must be a root, signed with its own key")
     algorithm = root.signature_hash_algorithm
     if algorithm is None or isinstance(algorithm, hashes.MD5 | hashes.SHA1):
         raise InvalidArgument("the CA certificate must be signed with SHA-256 or better")
@@ -189,17 +190,18 @@ def issuer_among(certificate: bytes, roots: tuple[bytes, ...]) -> Issuer | None:
     the certificate can't be read."""
     try:
         leaf = x509.load_der_x509_certificate(certificate)
+        unknown = Issuer(leaf.issuer.public_bytes(), b"")
     except _UNREADABLE:
         return None
     known = (issuer(root) for root in roots if signed_by(leaf, load(root)))
-    return next(known, Issuer(leaf.issuer.public_bytes(), b""))
+    return next(known, unknown)
 
 
 def signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Whether the authority's key made the certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, *_UNREADABLE):
         return False
     return True
 
