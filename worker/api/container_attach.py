@@ -14,9 +14,6 @@ from worker.engine import Engine
 from worker.logs.reader import LogQuery
 from worker.runtime.model import ContainerConfig, ContainerStatus
 
-_HEAD_START = 0.01
-"""Seconds between the answer's head and the first data: docker-py loses what comes with the head."""
-
 
 def routes(app: web.Application, engine: Engine, containers: Containers) -> None:
     """Add the handlers."""
@@ -42,8 +39,6 @@ class _Handlers:
         self._engine.events.container("attach", config)
         try:
             async with Hijacked(request, {"Content-Type": f"application/vnd.docker.{kind}"}) as client:
-                if state.running or flag(request, "logs"):
-                    await asyncio.sleep(_HEAD_START)
                 if flag(request, "logs"):
                     await self._replay(client, config, streams)
                 if attached is not None:

@@ -54,3 +54,6 @@ class _Client:
     async def write(self, data: bytes) -> None:
         """Send to the client."""
         await self._socket.send_bytes(data)
+
+    async def gone(self) -> None:
+        """A WebSocket closes both ways at once."""

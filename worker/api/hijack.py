@@ -5,6 +5,11 @@ is answered 200, and sends and gets the same bytes. It may close its side (its i
 """
 
 import asyncio
+import fcntl
+import select
+import socket
+import struct
+import termios
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, cast
@@ -16,6 +21,14 @@ from worker.api.http import common_headers
 
 _WINDOW = 1 << 20
 """Bytes of input that may wait for a slow container; then the client waits."""
+
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks for a client that listens only."""
+
+
+_HEADER_LOOKS, _HEADER_PAUSE = 100, 0.001
+"""How often, and with which pause in seconds, to look whether the client has read the headers."""
 
 
 class _Collector:
@@ -40,6 +53,7 @@ class Hijacked(asyncio.Protocol):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self._tls = of_tls(transport)
+        self._socket = transport.get_extra_info("socket")
         self._transport: asyncio.Transport | HalfClosedTLS = self._tls or transport
         self._http = request.protocol
         self._upgrade = request.headers.get("Upgrade", "").lower() == "tcp"
@@ -49,6 +63,7 @@ class Hijacked(asyncio.Protocol):
         self._ended = False
         self._writable = asyncio.Event()
         self._writable.set()
+        self._heard = False
 
     async def __aenter__(self) -> "Hijacked":
         collector = _Collector()
@@ -84,10 +99,45 @@ class Hijacked(asyncio.Protocol):
 
     async def write(self, data: bytes) -> None:
         """Send to the client. ConnectionResetError when it has gone."""
+        if not self._heard:
+            self._heard = True
+            await self._headers_read()
         if self._transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self._transport.write(data)
         await self._writable.wait()
+
+    async def _headers_read(self) -> None:
+        """Return when the client has probably taken the headers.
+
+        docker-py loses what it reads together with them, as it goes on behind the buffer that they came by.
+        On a unix socket the kernel tells what the peer has not read; on TCP, what has not reached it.
+        """
+        if self._socket is None:
+            return
+        for _ in range(_HEADER_LOOKS):
+            if self._transport.is_closing():
+                return
+            unread = struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+            if not unread:
+                return
+            await asyncio.sleep(_HEADER_PAUSE)
+
+    async def gone(self) -> None:
+        """Return when a client that has closed its side is not there any more.
+
+        On a unix socket the kernel tells the two apart; on TCP only sending something shows it.
+        """
+        connection = self._socket
+        if connection is None or connection.family != socket.AF_UNIX:
+            await asyncio.Event().wait()
+            return
+        watch = select.poll()
+        while not self._transport.is_closing():
+            watch.register(connection.fileno(), 0)  # a hang-up is always told
+            if any(event & select.POLLHUP for _, event in watch.poll(0)):
+                return
+            await asyncio.sleep(_LOOK_EVERY)
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------
 

@@ -22,6 +22,9 @@ class Client(Protocol):
     async def write(self, data: bytes) -> None:
         """Send to it. ConnectionError when it has gone."""
 
+    async def gone(self) -> None:
+        """Return when it is not there any more, after it has closed its side."""
+
 
 class Streams(Protocol):
     """A process's standard streams."""
@@ -108,13 +111,15 @@ async def carry(client: Client, pair: Pair, *, keys: bytes | None) -> None:
         if pair.stdin:
             await process.close_input()
 
+    leaving: asyncio.Task[None] | None = None
     downward, upward = asyncio.create_task(down()), asyncio.create_task(up())
     try:
         await asyncio.wait((downward, upward), return_when=asyncio.FIRST_COMPLETED)
         if upward.done() and not isinstance(upward.exception(), Detached):
-            await asyncio.wait((downward,))
+            leaving = asyncio.create_task(client.gone())
+            await asyncio.wait((downward, leaving), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (downward, upward):
+        for task in (downward, upward, *((leaving,) if leaving else ())):
             task.cancel()
             with suppress(asyncio.CancelledError, OSError, Detached):
                 await task

@@ -143,12 +143,13 @@ class Session:
         self, readers: Sequence["asyncio.Task[None]"], queue: "asyncio.Queue[tuple[int, bytes]]"
     ) -> None:
         """Return when all is read, or nothing has come for a while after the command's end."""
-        reading = asyncio.gather(*readers)
         await asyncio.wait((self.exit_code,))
         passed = -1
-        while not reading.done() and (passed != self._passed or not queue.empty()):
+        while not all(reader.done() for reader in readers):
+            if passed == self._passed and queue.empty():
+                return
             passed = self._passed
-            await asyncio.wait((reading,), timeout=_LINGER)
+            await asyncio.wait(readers, timeout=_LINGER)
 
     async def _pass_on(self, stream: int, descriptor: int, queue: "asyncio.Queue[tuple[int, bytes]]") -> None:
         while data := await self._read(descriptor):

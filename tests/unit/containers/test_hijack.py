@@ -217,3 +217,28 @@ async def test_half_closed_over_tls(tmp_path: Path) -> None:
     await server.gone.wait()
     writer.close()
     await server.server.close()
+
+
+class Deaf(Echo):
+    """Goes on in silence when its input has ended."""
+
+    async def close_input(self) -> None:
+        self.closed = True
+
+
+async def test_a_listener_that_goes_is_noticed(tmp_path: Path) -> None:
+    server = Server(raw=True)
+    server.process = Deaf()
+    runner = web.AppRunner(server.server.app, handler_cancellation=True)
+    await runner.setup()
+    await web.UnixSite(runner, str(tmp_path / "socket")).start()
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "socket"))
+    writer.write(HEAD % UPGRADE)
+    await reader.readuntil(b"hello ")
+    writer.write_eof()
+    await server.process.write(b"more")
+    assert await reader.readexactly(4) == b"MORE"  # it still listens
+    assert not server.gone.is_set()
+    writer.close()
+    await asyncio.wait_for(server.gone.wait(), 10)
+    await runner.cleanup()
