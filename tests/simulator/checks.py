@@ -358,18 +358,19 @@ class Checks:
         service = view.get(Service, task.service_id) if view is not None else None
         if view is None or service is None or not is_replicated(service) or self.world.calm_for() < CALM:
             return 0, None, 0
-        for spec in (service.spec, service.previous_spec or service.spec):
-            container = spec.task_template.container_spec
+        # As docs/guarantees.md says: what Shoal wants counts, not what is on its way out.
+        wanted = {t.id: t for t in view.tasks_of_service(service.id) if not t.desired_state.stops}
+        specs = [spec.task_template for spec in (service.spec, service.previous_spec) if spec is not None]
+        for spec in (*specs, *(t.spec for t in wanted.values())):  # those of an older one may wait for restarts
+            container = spec.container_spec
             if container is None or container.image.partition(":")[0] != "steady":
                 return 0, None, 0
-        # Scaling, draining, and tasks that end by themselves, as those of a spec before the previous one may.
+        # Scaling, draining, and tasks that end by themselves.
         elsewise = (self._scaled.get(service.id, 0), self._ended.get(service.id, 0), self._drained)
         if max(elsewise) > self.world.loop.now - CALM:
             return 0, None, 0
         configs = (service.spec.update_config, service.spec.rollback_config)
         surge = max((c.parallelism or 1 << 30) if c is not None else 1 for c in configs)
-        # As docs/guarantees.md says: what Shoal wants counts, not what is on its way out.
-        wanted = {t.id for t in view.tasks_of_service(service.id) if not t.desired_state.stops}
         count = sum(other.task.id in wanted for _, other in self._running())
         return count, service, surge
 
