@@ -361,7 +361,8 @@ class Checks:
         # As docs/guarantees.md says: what Shoal wants counts, not what is on its way out.
         wanted = {t.id: t for t in view.tasks_of_service(service.id) if not t.desired_state.stops}
         specs = [spec.task_template for spec in (service.spec, service.previous_spec) if spec is not None]
-        for spec in (*specs, *(t.spec for t in wanted.values())):  # those of an older one may wait for restarts
+        specs += [t.spec for t in wanted.values()]  # those of an older one may wait for restarts
+        for spec in specs:
             container = spec.container_spec
             if container is None or container.image.partition(":")[0] != "steady":
                 return 0, None, 0
