@@ -110,7 +110,7 @@ def run(options: Options) -> Bar:
     """Measure."""
     rounds = options.rounds(ROUNDS)
     bar = Bar(
-        f"Rolling updates of {REPLICAS} replicas under load",
+        f"13. Rolling updates of {REPLICAS} replicas under load",
         f"no failed request at {RATE:.0f} new connections a second; broken ones roll back by themselves",
         ("update to", "order", "updates", "seconds", "answered", "failed", "slowest"),
     )
