@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from cluster.errors import InvalidArgument, NotFound
 from worker.images.rootdir import split
 from worker.images.tarstream import Entry, Kind, TarReader
-from worker.runtime.rootfs import Root
+from worker.runtime.rootfs import Root, change_mode
 
 Write = Callable[[bytes], object]
 Seen = dict[tuple[int, int], str]
@@ -244,7 +244,7 @@ def _put(
         uid, gid = how.owner or (entry.uid, entry.gid)
         os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
         if entry.kind is not Kind.SYMLINK:
-            os.chmod(name, entry.mode, dir_fd=parent)
+            change_mode(parent, name, entry.mode)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
     finally:
         os.close(parent)

@@ -128,7 +128,7 @@ class Root:
         try:
             os.mkdir(name, mode, dir_fd=descriptor)
             os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
-            os.chmod(name, mode, dir_fd=descriptor)
+            change_mode(descriptor, name, mode)
         except FileExistsError:
             # A symlink to nowhere: nothing of ours to follow.
             raise InvalidArgument(
@@ -144,6 +144,17 @@ def opened(path: Path) -> Iterator[Root]:
     descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield Root(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def change_mode(parent: int, name: str, mode: int) -> None:
+    """chmod(2) without following a link that a running container has just put there: it could lead to a file
+    of this machine."""
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            os.chmod(f"/proc/self/fd/{descriptor}", mode)
     finally:
         os.close(descriptor)
 

@@ -118,6 +118,22 @@ def test_no_link_leads_out(root: Root, home: Path) -> None:
     assert (home / "here").read_text() == "inside"
 
 
+def test_modes_are_not_changed_through_links(home: Path, tmp_path: Path) -> None:
+    """A container may put a link in the place of what was just made: it must not lead to this machine."""
+    outside = tmp_path / "outside"
+    outside.write_text("")
+    outside.chmod(0o600)
+    (home / "swapped").symlink_to(outside)
+    directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        rootfs.change_mode(directory, "swapped", 0o777)
+        rootfs.change_mode(directory, "etc", 0o711)
+    finally:
+        os.close(directory)
+    assert outside.stat().st_mode & 0o7777 == 0o600
+    assert (home / "etc").stat().st_mode & 0o7777 == 0o711
+
+
 def test_kinds_are_kept_if_asked(root: Root, home: Path) -> None:
     keep = Extraction(keep_kinds=True)
     with pytest.raises(InvalidArgument, match="cannot overwrite directory"):
