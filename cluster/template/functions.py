@@ -127,10 +127,8 @@ def _formatted(value: object, verb: str, flags: str, precision: int | None) -> s
             prefix = "#" if "#" in flags and verb != "d" else ""
             return f"{value:{sign}{prefix}{verb}}"
         if verb in "cUq":
-            try:
-                character = chr(value)
-            except (ValueError, OverflowError):
-                character = "\N{REPLACEMENT CHARACTER}"
+            valid = 0 <= value < 0xD800 or 0xE000 <= value <= 0x10FFFF
+            character = chr(value) if valid else "\N{REPLACEMENT CHARACTER}"
             return {"c": character, "U": f"U+{value:04X}", "q": f"'{character}'"}[verb]
         return None
     if isinstance(value, float) and verb in "feEgGF":

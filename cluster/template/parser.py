@@ -83,6 +83,11 @@ class _Open:
         self.block, self.target, self.chained = block, target, chained
         self.has_else = False
 
+    @property
+    def within_range(self) -> bool:
+        """Whether `break` has something to leave here: what a range's `else` holds is not repeated."""
+        return self.block is not None and self.block.word == "range" and not self.has_else
+
 
 def parse(text: str, known: Callable[[str], bool]) -> list[Node]:
     """The tree of a template; `known` says which functions there are. Raises TemplateError."""
@@ -126,7 +131,7 @@ class _Reader:
         elif word in ("break", "continue"):
             self._at += 1
             self._done()
-            if not any(each.block is not None and each.block.word == "range" for each in stack):
+            if not any(each.within_range for each in stack):
                 self._fail(f"{word} outside {{{{range}}}}")
             stack[-1].target.append(Jump(str(word)))
         elif word in _UNSUPPORTED:
