@@ -1,8 +1,8 @@
 """Carries bytes between a client and a process with standard streams: the same for attach and exec."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +29,7 @@ class Client(Protocol):
 class Streams(Protocol):
     """A process's standard streams."""
 
-    def output(self) -> AsyncIterator[tuple[int, bytes]]:
+    def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
         """What it writes: stream and data, to its end."""
 
     async def write(self, data: bytes) -> None:
@@ -95,9 +95,11 @@ async def carry(client: Client, pair: Pair, *, keys: bytes | None) -> None:
     process = pair.process
 
     async def down() -> None:
-        async for stream, data in process.output():
-            if stream in pair.streams:
-                await client.write(data if pair.raw else frame(stream, data))
+        # Closed at once: who drains the process afterwards must be the only one that waits for its output.
+        async with aclosing(process.output()) as output:
+            async for stream, data in output:
+                if stream in pair.streams:
+                    await client.write(data if pair.raw else frame(stream, data))
 
     async def up() -> None:
         escape = Escape(keys) if keys else None

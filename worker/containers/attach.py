@@ -8,7 +8,7 @@ misses nothing, because he is connected between its creation and its start.
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from worker.containers.stream import STDERR, STDOUT
@@ -26,7 +26,7 @@ class Attached:
     def __init__(self) -> None:
         self.connected: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
 
-    async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+    async def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
         """What the container writes from now on: stream and data, until it has ended."""
         sock = await asyncio.shield(self.connected)
         loop = asyncio.get_running_loop()

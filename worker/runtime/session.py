@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -115,7 +115,7 @@ class Session:
 
     # --- streams ----------------------------------------------------------------------------------------
 
-    async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+    async def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
         """Stream and data, until the command has ended and all is read."""
         if self._tty:
             await asyncio.wait((self._terminal, self.exit_code), return_when=asyncio.FIRST_COMPLETED)

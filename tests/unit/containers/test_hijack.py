@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Echo:
         self._said: asyncio.Queue[bytes] = asyncio.Queue()
         self.closed = False
 
-    async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+    async def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
         yield 1, b"hello "
         while data := await self._said.get():
             yield 2, data.upper()
@@ -120,6 +120,43 @@ async def test_a_client_that_goes_and_one_that_detaches() -> None:
     assert not server.process.closed
     writer.close()
     await server.server.close()
+
+
+class Lost:
+    """A client that goes while it is being written to."""
+
+    async def read(self) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        raise ConnectionResetError("gone")
+
+    async def gone(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Counted(Echo):
+    """Knows how many read what it says."""
+
+    readers = 0
+
+    async def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
+        self.readers += 1
+        try:
+            async for said in super().output():
+                yield said
+        finally:
+            for _ in range(5):  # as a real one, which lets its own readers end
+                await asyncio.sleep(0)
+            self.readers -= 1
+
+
+async def test_nobody_reads_on_for_a_client_that_has_gone() -> None:
+    """Another reader takes its place then, and two would take each other's turn."""
+    process = Counted()
+    await carry(Lost(), Pair(process, raw=True, stdin=True, streams=frozenset((1,))), keys=None)
+    assert process.readers == 0
 
 
 async def test_a_slow_client_holds_the_process_up() -> None:
