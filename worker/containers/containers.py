@@ -102,14 +102,15 @@ class Containers(Membership):
     async def unlink(self, name: str) -> None:
         """Take a link from a container; `name` is CONTAINER/ALIAS."""
         owner, _, alias = name.strip("/").partition("/")
-        config, _ = self.find(owner)
-        record = standalone(config)
-        left = [text for text in record.host.links or () if links.parse(text).alias != alias]
-        if len(left) == len(record.host.links or ()):
-            raise NotFound(f"no such link: {name}")
-        async with self._locks[config.id]:
+        id = self.find(owner)[0].id
+        async with self._locks[id]:
+            config = self._runtime.get(id)[0]
+            record = standalone(config)
+            left = [text for text in record.host.links or () if links.parse(text).alias != alias]
+            if len(left) == len(record.host.links or ()):
+                raise NotFound(f"no such link: {name}")
             changed = replace(record, host=replace(record.host, links=left or None))
-            await self._runtime.reconfigure(with_record(self._runtime.get(config.id)[0], changed))
+            await self._runtime.reconfigure(with_record(config, changed))
 
     async def rename(self, name: str, new: str) -> None:
         """Give a container another name."""
@@ -129,18 +130,19 @@ class Containers(Membership):
 
     async def update(self, name: str, request: UpdateRequest) -> None:
         """Change limits, of a running container at once, and the restart policy."""
-        config, _ = self.find(name)
-        record = standalone(config)
-        policy = request.restart_policy or record.host.restart_policy
-        check_policy(policy, auto_remove=record.host.auto_remove)
-        host = settings.changed_limits(replace(record.host, restart_policy=policy), request)
-        settings.check_limits(host)
-        async with self._locks[config.id]:
+        id = self.find(name)[0].id
+        async with self._locks[id]:
+            config = self._runtime.get(id)[0]
+            record = standalone(config)
+            policy = request.restart_policy or record.host.restart_policy
+            check_policy(policy, auto_remove=record.host.auto_remove)
+            host = settings.changed_limits(replace(record.host, restart_policy=policy), request)
+            settings.check_limits(host)
             wanted = settings.limits(host)
             if wanted != config.resources:
-                await self._runtime.update_resources(config.id, wanted)
+                await self._runtime.update_resources(id, wanted)
             changed = replace(record, host=host)
-            await self._runtime.reconfigure(with_record(self._runtime.get(config.id)[0], changed))
+            await self._runtime.reconfigure(with_record(self._runtime.get(id)[0], changed))
         self._engine.events.container("update", config)
 
 

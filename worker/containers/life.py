@@ -153,11 +153,13 @@ class Life:
     async def _note_stop(self, config: ContainerConfig) -> None:
         """A restart policy must know who ended the container."""
         record = record_of(config)
-        if record is None or record.stopped_by_user or record.host.restart_policy.name == "no":
+        if record is None or record.host.restart_policy.name == "no":
             return
         async with self._locks[config.id]:
-            changed = replace(record, stopped_by_user=True)
-            await self._runtime.reconfigure(with_record(self._runtime.get(config.id)[0], changed))
+            config = self._runtime.get(config.id)[0]
+            record = standalone(config)
+            if not record.stopped_by_user:
+                await self._runtime.reconfigure(with_record(config, replace(record, stopped_by_user=True)))
 
     async def _settled(self, config: ContainerConfig) -> None:
         """Return when what an end entails is done: who stops a container may use its ports at once."""

@@ -1,13 +1,18 @@
 """Standalone containers from create to rm, with restarts and daemons that come and go."""
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
 from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from cluster.seams import MILLISECOND, SECOND
+from netplane.errors import PortUnavailable
+from netplane.model import Attachment, Sandbox
 from tests.fakes.clock import settle
 from tests.unit.containers.conftest import Node
+from worker.containers.attachable import NoCluster
+from worker.containers.record import record_of
 from worker.containers.request import CreateRequest, HostConfig, PortBinding, UpdateRequest
 from worker.endpoints import EndpointSettings
 from worker.images.errors import NoSuchImage
@@ -182,6 +187,60 @@ async def test_networks_are_kept_for_the_next_start(node: Node) -> None:
     assert node.network.sandboxes()[id].addresses.keys() == {"back-id"}
     with pytest.raises(InvalidArgument, match="is not connected"):
         await node.containers.disconnect(id, "bridge", force=False)
+
+
+async def test_changes_at_once_keep_each_other(node: Node) -> None:
+    """Each is written with what the others have written while it waited for its turn."""
+    id = await node.run("web", "sleep", "1000", policy="always")
+    async with node.containers._locks[id]:
+        changes = [
+            asyncio.ensure_future(change)
+            for change in (
+                node.containers.connect("web", "back", EndpointSettings()),
+                node.containers.update("web", UpdateRequest(memory=128 << 20)),
+                node.containers.disconnect("web", "bridge", force=False),
+                node.containers.stop("web", 0),
+            )
+        ]
+        await settle()
+    await asyncio.gather(*changes)
+    record = record_of(node.runtime.get(id)[0])
+    assert record is not None
+    assert (list(record.endpoints), record.host.memory, record.stopped_by_user) == (
+        ["back-id"],
+        128 << 20,
+        True,
+    )
+
+
+async def test_a_connection_that_fails_gives_its_place_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cluster(NoCluster):
+        places: ClassVar[set[str]] = set()
+
+        def knows(self, network_id: str) -> bool:
+            return network_id == "back-id"
+
+        async def attach(
+            self, container_id: str, network_id: str, settings: EndpointSettings
+        ) -> EndpointSettings:
+            self.places.add(network_id)
+            return settings
+
+        async def detach(self, container_id: str, network_id: str = "") -> None:
+            self.places.discard(network_id)
+
+    async def refuse(id: str, attachment: Attachment) -> Sandbox:
+        raise PortUnavailable("no more interfaces")
+
+    node.containers._attachable = Cluster()
+    id = await node.run("web", "sleep", "1000")
+    monkeypatch.setattr(node.network, "attach", refuse)
+    with pytest.raises(PortUnavailable):
+        await node.containers.connect(id, "back", EndpointSettings())
+    assert Cluster.places == set()
+    assert node.containers.members("back-id") == []
 
 
 async def test_another_containers_network(node: Node) -> None:
