@@ -106,6 +106,39 @@ async def test_file_systems_behind_volumes(runtime: OCIRuntime, config: MakeConf
         await runtime.start_container(broken.id)
 
 
+async def test_files_of_a_container_that_does_not_run(
+    runtime: OCIRuntime, config: MakeConfig, tmp_path: Path
+) -> None:
+    """`docker cp` meets the mounts as they are in the container."""
+    data, fixed, far = tmp_path / "data", tmp_path / "fixed", tmp_path / "far"
+    (data / "sub").mkdir(parents=True)
+    made = config(
+        "true",
+        mounts=(
+            volume(data, "/volume", subpath="sub"),
+            volume(fixed, "/fixed", read_only=True),
+            volume(far, "/far", options_of_volume={"type": "tmpfs", "device": "tmpfs"}),
+        ),
+    )
+    await runtime.create(made)
+    try:
+        with runtime.opened_root(made.id) as root:
+            for name in ("volume", "far"):
+                root.make_directories(f"/{name}/written")
+            with pytest.raises(OSError, match="Read-only"):
+                root.make_directories("/fixed/written")
+        assert (data / "sub" / "written").is_dir()
+        assert (far / "written").is_dir()
+    finally:
+        unmount_volume(far)
+    assert list(far.iterdir()) == []  # it went to the file system behind the volume
+    assert [path.name for path in data.iterdir()] == ["sub"]
+    missing = config("true", mounts=(volume(data, "/volume", subpath="no"),))
+    await runtime.create(missing)
+    with pytest.raises(InvalidArgument, match="cannot access path"), runtime.opened_root(missing.id):
+        pass
+
+
 @pytest.fixture
 def shared_mount(tmp_path: Path, mount_namespace: None) -> Iterator[Path]:
     """A directory that is a mount of its own, shared with other namespaces."""
