@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import os
 import zlib
@@ -118,16 +119,16 @@ class _Handlers:
         self._writable(config, path)
         keep = flag(request, "noOverwriteDirNonDir")
         own = flag(request, "copyUIDGID")
-        read_end, write_end = os.pipe()
 
-        def work() -> None:
+        def work(read_end: int) -> None:
             with open(read_end, "rb", buffering=0) as pipe, self._runtime.opened_root(config.id) as root:
                 owner = self._owner(root, config) if own else None
                 archive.extract(root, path, _reader(pipe.read), archive.Extraction(keep, owner))
 
-        thread = ThreadPoolExecutor(1, "archive")
         async with self._containers.still(config.id):
-            working = asyncio.get_running_loop().run_in_executor(thread, work)
+            thread = ThreadPoolExecutor(1, "archive")
+            read_end, write_end = os.pipe()
+            working = asyncio.get_running_loop().run_in_executor(thread, work, read_end)
             try:
                 await self._receive(request, write_end)
                 await working
@@ -177,19 +178,34 @@ class _Handlers:
 
 
 def _reader(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    """The plain tar in what comes, which may be compressed by gzip."""
-    first = read(_CHUNK)
-    unpack = zlib.decompressobj(31) if first.startswith(_GZIP) else None
-    held = first if unpack is None else unpack.decompress(first)
+    """The plain tar in what comes, which may be compressed by gzip: a piece at a time, however well it is
+    compressed. Raises InvalidArgument."""
+    raw = read(_CHUNK)
+    unpack = zlib.decompressobj(31) if raw.startswith(_GZIP) else None
+    held = io.BytesIO(raw if unpack is None else b"")
+
+    def next_piece() -> bytes:
+        nonlocal raw
+        if unpack is None:
+            return read(_CHUNK)
+        piece = b""
+        while raw and not piece:
+            if unpack.eof:  # what follows is read, and means nothing
+                raw = read(_CHUNK)
+                continue
+            try:
+                piece = unpack.decompress(raw, _CHUNK)
+            except zlib.error as error:
+                raise InvalidArgument(f"the archive can't be unpacked: {error}") from error
+            raw = unpack.unconsumed_tail or read(_CHUNK)
+        return piece or unpack.flush()
 
     def plain(size: int) -> bytes:
         nonlocal held
-        while not held:
-            raw = read(_CHUNK)
-            if not raw:
-                return b""
-            held = raw if unpack is None else unpack.decompress(raw)
-        data, held = held[:size], held[size:]
+        data = held.read(size)
+        if not data:
+            held = io.BytesIO(next_piece())
+            data = held.read(size)
         return data
 
     return plain

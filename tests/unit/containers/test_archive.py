@@ -1,14 +1,19 @@
 """Files into and out of a directory as if it were a container's root."""
 
+import gzip
+import hashlib
 import io
 import os
+import random
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import InvalidArgument, NotFound
+from worker.api.container_files import _reader
 from worker.containers import archive
 from worker.containers.archive import Extraction
 from worker.containers.changes import ADDED, MODIFIED, changes
@@ -132,6 +137,30 @@ def test_modes_are_not_changed_through_links(home: Path, tmp_path: Path) -> None
         os.close(directory)
     assert outside.stat().st_mode & 0o7777 == 0o600
     assert (home / "etc").stat().st_mode & 0o7777 == 0o711
+
+
+@pytest.mark.parametrize("content", [b"", b"x", random.Random(1).randbytes(600_000), bytes(24 << 20)])
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_is_compressed_is_read_a_piece_at_a_time(content: bytes, packed: bool) -> None:
+    stream = io.BytesIO(gzip.compress(content, 9) + bytes(8 << 20) if packed else content)
+    tracemalloc.start()
+    try:
+        read = _reader(stream.read)
+        found = hashlib.sha256()
+        while data := read(100_000):
+            found.update(data)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert found.digest() == hashlib.sha256(content).digest()
+
+
+def test_what_is_compressed_badly() -> None:
+    broken = bytearray(gzip.compress(random.Random(1).randbytes(10_000)))
+    broken[5000] ^= 1
+    read = _reader(io.BytesIO(bytes(broken)).read)
+    with pytest.raises(InvalidArgument, match="unpacked"):
+        list(iter(lambda: read(512), b""))
 
 
 def test_kinds_are_kept_if_asked(root: Root, home: Path) -> None:
