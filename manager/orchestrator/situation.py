@@ -204,8 +204,17 @@ def stopped(situation: Situation, task: Task) -> bool:
 
 
 def misplaced(situation: Situation, task: Task) -> str:
-    """Why the task can't stay on its node, or "". A paused node keeps its tasks."""
-    return misplaced_on(situation.nodes.get(task.node_id), task) if task.node_id else ""
+    """Why the task can't stay on its node, or "". A paused node keeps its tasks.
+
+    A task that another placement left alone is held to that one: its own is of the past.
+    """
+    if not task.node_id:
+        return ""
+    placement = situation.service.spec.task_template.placement
+    if task.spec.placement != placement and not situation.dirty(task):
+        spec = msgspec.structs.replace(task.spec, placement=placement)
+        task = msgspec.structs.replace(task, spec=spec)
+    return misplaced_on(situation.nodes.get(task.node_id), task)
 
 
 def misplaced_on(node: Node | None, task: Task) -> str:
