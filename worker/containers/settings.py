@@ -291,7 +291,7 @@ class _Security:
                 case "seccomp":
                     found._set_seccomp(value)
                 case "apparmor":
-                    found.apparmor = "" if value == "unconfined" else value
+                    found.apparmor = value
                 case "label" | "systempaths" | "writable-cgroups":
                     pass  # SELinux is not used; paths are in the host config already
                 case _:

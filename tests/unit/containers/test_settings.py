@@ -24,6 +24,7 @@ from worker.containers.request import (
 from worker.containers.restart import LONGEST_DELAY, STEADY, check_policy, next_delay
 from worker.endpoints import EndpointSettings
 from worker.images.config import ImageConfig
+from worker.runtime.apparmor import UNCONFINED
 from worker.runtime.model import ContainerConfig, LogConfig, SeccompMode
 
 IMAGE = ImageConfig(
@@ -117,6 +118,8 @@ def test_security_options() -> None:
     assert found.no_new_privileges
     assert found.seccomp is SeccompMode.UNCONFINED
     assert found.apparmor_profile == "mine"
+    # The runtime takes none for the usual one: it must hear that none is wanted.
+    assert config(HostConfig(security_opt=["apparmor=unconfined"])).apparmor_profile == UNCONFINED
     custom = config(HostConfig(security_opt=["seccomp={}"]))
     assert (custom.seccomp, custom.seccomp_profile) == (SeccompMode.CUSTOM, "{}")
     assert config(HostConfig(security_opt=["systempaths=unconfined"])).masked_paths == ()
