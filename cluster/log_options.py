@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from cluster.errors import InvalidArgument
 from cluster.log_tag import tag
+from cluster.pattern import compiled
 
 DRIVERS = ("json-file", "local", "none", "journald")
 
@@ -15,7 +16,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "local": frozenset({"max-size", "max-file", "compress"}) | _ATTRIBUTES | _DELIVERY,
     "journald": _ATTRIBUTES | _DELIVERY,
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _BOOLEANS = ("1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False")
 
@@ -54,8 +55,8 @@ def check_log_options(driver: str, options: Mapping[str, str]) -> None:
     tag(options.get("tag", ""))
     for name in ("labels-regex", "env-regex"):
         try:
-            re.compile(options.get(name, ""))
-        except (re.error, OverflowError) as error:
+            compiled(options.get(name, ""))
+        except InvalidArgument as error:
             raise InvalidArgument(f"invalid value for {name}: {error}") from error
 
 

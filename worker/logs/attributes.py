@@ -1,10 +1,10 @@
 """What a container's log options add to each line, for `docker logs --details`: labels, variables, a tag."""
 
-import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote_plus
 
 from cluster import log_tag
+from cluster.pattern import compiled
 from cluster.template import TemplateError
 from worker.runtime.model import ContainerConfig
 
@@ -49,6 +49,6 @@ def _chosen(values: Mapping[str, str], options: Mapping[str, str], which: str) -
     names: Iterable[str] = filter(None, options.get(which, "").split(","))
     found = {name: values[name] for name in names if name in values}
     if pattern := options.get(f"{which}-regex"):
-        expression = re.compile(pattern)
+        expression = compiled(pattern)
         found |= {name: value for name, value in values.items() if expression.search(name)}
     return found

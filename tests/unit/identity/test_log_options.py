@@ -32,6 +32,7 @@ def test_taken(driver: str, options: dict[str, str]) -> None:
         ("journald", {"max-size": "1m"}, "unknown log opt 'max-size' for journald"),
         ("json-file", {"max-size": "big"}, "invalid size"),
         ("json-file", {"max-size": "0"}, "positive"),
+        ("json-file", {"max-size": "9" * 400}, "invalid size"),
         ("json-file", {"max-size": "1m", "max-file": "0"}, "at least 1"),
         ("json-file", {"compress": "true"}, "compress cannot be true"),
         ("json-file", {"compress": "yes"}, "invalid value for compress"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.template import TemplateError
 from worker.logs.attributes import attributes, in_a_line, tag
@@ -35,6 +36,9 @@ def test_labels_variables_and_tag() -> None:
     assert found == {"tier": "front", "REGION": "eu", "RELEASE": "7,a", "tag": "web.1.xyz/nginx:1"}
     assert in_a_line(found) == "REGION=eu,RELEASE=7%2Ca,tag=web.1.xyz%2Fnginx%3A1,tier=front"
     assert attributes(config(labels_regex="^te")) == {"team": "blue"}
+    assert attributes(config(env_regex="(R+)+$")) == {}
+    slow = replace(config(labels_regex="(a|a)+$"), labels={"a" * 60 + "b": ""})
+    assert attributes(slow) == {}  # a matcher that goes back would take years
     layout = (
         '{{upper .Name}}|{{index .ContainerLabels "tier"}}|{{truncate .FullID 3}}|{{.ContainerLabels.none}}'
     )
