@@ -84,7 +84,7 @@ async def create_secret(request: web.Request) -> web.Response:
 
     def create(tx: Transaction) -> None:
         check_name_free("secret", spec.name, tx.by_name(Secret, spec.name) is not None)
-        tx.create(Secret(id=id, spec=replace(spec, labels=spec.labels or {})))
+        tx.create(Secret(id=id, spec=replace(spec, labels=kept_labels(None, spec.labels))))
 
     await access.store.update_retrying(create)
     return answer({"ID": id}, status=201)
@@ -140,7 +140,7 @@ async def create_config(request: web.Request) -> web.Response:
 
     def create(tx: Transaction) -> None:
         check_name_free("config", spec.name, tx.by_name(Config, spec.name) is not None)
-        tx.create(Config(id=id, spec=replace(spec, labels=spec.labels or {})))
+        tx.create(Config(id=id, spec=replace(spec, labels=kept_labels(None, spec.labels))))
 
     await access.store.update_retrying(create)
     return answer({"ID": id}, status=201)

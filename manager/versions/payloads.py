@@ -26,6 +26,7 @@ from manager.store import Transaction, View
 
 NUMBER = "shoal.version"
 OF = "shoal.version.of"
+_OURS = (NUMBER, OF)
 MAX_NAME = 64
 
 
@@ -50,9 +51,12 @@ def superseded(payload: Secret | Config) -> bool:
 
 
 def kept_labels(old: Labels | None, new: Labels | None) -> Labels:
-    """New labels with the old ones' version, which clients such as `docker stack deploy` do not know of."""
-    mine = {key: value for key, value in (old or {}).items() if key in (NUMBER, OF)}
-    return {**(new or {}), **mine}
+    """New labels with the old ones' version (None: a new object, which has none). Clients don't say which
+    version something is: those such as `docker stack deploy` do not know, and what somebody copied would have
+    his secret deleted as an old version."""
+    theirs = {key: value for key, value in (new or {}).items() if key not in _OURS}
+    mine = {key: value for key, value in (old or {}).items() if key in _OURS}
+    return {**theirs, **mine}
 
 
 def replaced(

@@ -140,6 +140,23 @@ async def test_refusals(api: Api, name: str, status: int, words: str) -> None:
     assert words in problem["message"]
 
 
+async def test_nobody_makes_an_old_version_by_a_label(api: Api) -> None:
+    """A copy of an old version's labels would have the new secret deleted before anybody used it."""
+    labels = {"team": "a", "shoal.version": "7", "shoal.version.of": "key"}
+    id = (await api.ok("POST", "/secrets/create", {"Name": "copy", "Data": _data("x"), "Labels": labels}))[
+        "ID"
+    ]
+    index = (await api.ok("GET", f"/secrets/{id}"))["Version"]["Index"]
+    await api.ok("POST", f"/secrets/{id}/update?version={index}", {"Name": "copy", "Labels": labels})
+    made = await api.ok("POST", "/shoal/secrets/copy/versions", {"Data": _data("y"), "Labels": labels})
+    assert made["Version"] == 2
+    view = api.manager.store.view()
+    keeper = VersionKeeper(api.manager.store, api.manager.clock)
+    assert keeper.subjects(view) == set()
+    found = (await api.ok("GET", "/secrets/copy"))["Spec"]["Labels"]
+    assert found == {"team": "a", "shoal.version": "2"}
+
+
 async def test_docker_s_own_update_still_changes_labels_only(api: Api) -> None:
     id = await _secret(api)
     version = (await api.ok("GET", f"/secrets/{id}"))["Version"]["Index"]
