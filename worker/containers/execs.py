@@ -124,8 +124,11 @@ class Execs:
 
     def _forget_old(self) -> None:
         now = self._clock.now()
+        containers = {config.id for config, _ in self._runtime.list()}
         for each in list(self._execs.values()):
-            if each.exit_code is not None and now - each.ended_at > KEPT:
+            old = each.exit_code is not None and now - each.ended_at > KEPT
+            never = each.session is None and each.container_id not in containers
+            if old or never:
                 del self._execs[each.id]
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ from netplane.model import Attachment, Sandbox
 from tests.fakes.clock import settle
 from tests.unit.containers.conftest import Node
 from worker.containers.attachable import NoCluster
+from worker.containers.execs import ExecRequest
 from worker.containers.record import record_of
 from worker.containers.request import CreateRequest, HostConfig, PortBinding, UpdateRequest
 from worker.endpoints import EndpointSettings
@@ -241,6 +242,19 @@ async def test_a_connection_that_fails_gives_its_place_back(
         await node.containers.connect(id, "back", EndpointSettings())
     assert Cluster.places == set()
     assert node.containers.members("back-id") == []
+
+
+async def test_commands_that_nobody_started_go_with_their_container(node: Node) -> None:
+    execs, request = node.containers.execs, ExecRequest(cmd=["true"])
+    await node.run("web", "sleep", "1000")
+    await node.run("other", "sleep", "1000")
+    gone = execs.create(*node.containers.find("web"), request)
+    await node.containers.remove("web", force=True)
+    kept = execs.create(*node.containers.find("other"), request)
+    execs.create(*node.containers.find("other"), request)
+    with pytest.raises(NotFound):
+        execs.find(gone)
+    assert execs.find(kept).id == kept
 
 
 async def test_another_containers_network(node: Node) -> None:
