@@ -98,7 +98,9 @@ PLANTS: dict[str, Plant] = {
         ]
     ),
     "forgotten containers stay": Plant(
-        lambda: [(worker.agent.agent.Agent, "_begin_forgotten", lambda agent: None)], CRASHES, 60.0
+        lambda: [(worker.agent.agent.Agent, "_begin_forgotten", lambda agent: None)],
+        frozenset(("power",)),
+        80.0,
     ),
 }
 

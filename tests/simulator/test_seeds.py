@@ -13,7 +13,7 @@ from tests.simulator.planted import PLANTS
 ROOT = Path(__file__).parents[2]
 FAILED = Path(__file__).with_name("seeds.txt")
 BLOCK = 50
-ENOUGH = 20
+ENOUGH = 30
 """Seeds within which a planted bug must be seen."""
 
 pytestmark = pytest.mark.timeout(900)
