@@ -253,14 +253,16 @@ class Life:
 
     async def _after_end(self, id: str) -> None:
         """Give the network back; then remove the container, start it again, or leave it."""
+        if not self._is_standalone(id):
+            return  # and no lock is made for it, which nobody would take away
         async with self._locks[id]:
             try:
                 config, state = self._runtime.get(id)
             except NotFound:
                 return
-            record = record_of(config)
-            if record is None or state.running or self._restarts.waiting(id) or id in self._held:
+            if state.running or self._restarts.waiting(id) or id in self._held:
                 return
+            record = standalone(config)
             await self._networks.close(id)
             if record.host.auto_remove:
                 await self._remove(config, volumes=True)
@@ -271,6 +273,12 @@ class Life:
             if restarts(record.host.restart_policy, state, stopped_by_user=record.stopped_by_user):
                 again = functools.partial(self._start, id, state.restarts + 1)
                 self._restarts.schedule(id, state.finished_at - state.started_at, again)
+
+    def _is_standalone(self, id: str) -> bool:
+        try:
+            return bool(self._runtime.get(id)[0].record)
+        except NotFound:
+            return False
 
     @contextmanager
     def _holding(self, id: str) -> Iterator[None]:

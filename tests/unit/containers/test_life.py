@@ -296,3 +296,5 @@ async def test_a_tasks_container_is_its_services(node: Node) -> None:
     await node.runtime.start_container(config.id)
     await node.containers.restart("web.1", 0)
     assert not node.state("web.1").running
+    await settle()
+    assert config.id not in node.containers._locks  # one for each task that ever ended here would stay
