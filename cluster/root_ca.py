@@ -207,11 +207,21 @@ def signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> boo
 
 
 def vouched_for(chain: bytes, roots: bytes) -> bool:
-    """Whether one of the roots signed the chain's first certificate, itself or by way of one in the chain."""
+    """Whether one of the roots signed the chain's first certificate, itself or by way of one in the chain.
+
+    The one between must be an authority's: a node's key signs nothing, whatever names it takes.
+    """
     (leaf, *between), trusted = load_all(chain), load_all(roots)
     return any(signed_by(leaf, root) for root in trusted) or any(
-        signed_by(leaf, middle) and any(signed_by(middle, root) for root in trusted) for middle in between
+        is_authority(middle) and signed_by(leaf, middle) and any(signed_by(middle, root) for root in trusted)
+        for middle in between
     )
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether the certificate says that its key may sign others."""
+    basic = _extension(certificate, x509.BasicConstraints)
+    return basic is not None and basic.ca
 
 
 def split(bundle: str) -> list[str]:

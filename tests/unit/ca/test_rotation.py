@@ -10,7 +10,15 @@ from msgspec.structs import replace
 
 from cluster.engine_json import cluster_json, node_json
 from cluster.errors import Forbidden, InvalidArgument, Unauthorized, Unavailable
-from cluster.identity import Identity, ca_digest, check_identity, create_csr, parse_join_token, prove
+from cluster.identity import (
+    Identity,
+    ca_digest,
+    check_identity,
+    create_csr,
+    issue_certificate,
+    parse_join_token,
+    prove,
+)
 from cluster.joining import JoinRequest
 from cluster.objects import Node
 from cluster.root_ca import issuer
@@ -18,7 +26,7 @@ from cluster.states import Role
 from manager.ca.rotation import finish
 from manager.ca.rotator import BATCH, Rotator
 from tests.support.cfssl import CertificateAuthority, pem
-from tests.unit.ca.founded import Founded, external, talk
+from tests.unit.ca.founded import HOUR, Founded, external, talk
 
 
 @pytest.fixture
@@ -427,3 +435,24 @@ async def test_a_node_comes_back_as_the_one_it_was(founded: Founded) -> None:
     with pytest.raises(Forbidden, match="any more"):
         await come_back(founded, former[worker], tokens.worker)
     assert founded.store.view().count(Node) == nodes - 1
+
+
+async def test_no_node_comes_back_as_another_one(founded: Founded) -> None:
+    """A node's key signs no certificates: who has a worker's token and key is that worker, and nobody else."""
+    attacker, victim = await founded.join(), await founded.join()
+    own, cluster = founded.identities[attacker], founded.cluster
+    key, csr = create_csr()
+    forged = issue_certificate(
+        (own.certificate, own.key),
+        csr,
+        node_id=victim,
+        role=Role.WORKER,
+        cluster_id=cluster.id,
+        now=founded.clock.now(),
+        lifetime=HOUR,
+    )
+    made_up = Identity(forged + own.certificate, key, own.root_ca)
+    with pytest.raises(Unauthorized, match="former certificate"):
+        await come_back(founded, made_up, cluster.root_ca.join_tokens.worker)
+    with pytest.raises(Unauthorized, match="not issued by"):
+        check_identity(made_up, founded.clock.now())
