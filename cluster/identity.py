@@ -21,6 +21,7 @@ from cluster.ids import ID_LENGTH, new_id
 from cluster.root_ca import (
     authority_key_identifier,
     certificate_usage,
+    is_authority,
     load,
     load_key,
     signed_by,
@@ -245,6 +246,8 @@ def check_issued(
     made = load(certificate)
     if not signed_by(made, load(root)):
         raise InvalidArgument("it is not signed by the cluster's root CA itself")
+    if is_authority(made):
+        raise InvalidArgument("it would let the node sign others' certificates (basic constraints CA:TRUE)")
     if made.public_key() != checked_request(csr):
         raise InvalidArgument("it is for another key than the node's")
     try:

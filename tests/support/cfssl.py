@@ -92,7 +92,7 @@ class CertificateAuthority:
                 [x509.NameAttribute(oid, text) for oid, text in (*names, (NameOID.COMMON_NAME, wanted["CN"]))]
             )
         builder = self._builder(subject, self.certificate.subject, csr.public_key(), 30)
-        if request.get("profile") == "CA":
+        if self.lies.get("profile", request.get("profile")) == "CA":
             builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         hosts = self.lies.get("hosts", request.get("hosts"))
         if hosts:

@@ -340,6 +340,7 @@ async def test_a_ca_outside_may_be_added_for_the_present_root(founded: Founded) 
         ({"OU": "swarm-manager"}, "OU=swarm-worker"),
         ({"hosts": ["elsewhere"]}, "lacks the DNS names"),
         ({"hosts": []}, "lacks the subject or the DNS"),
+        ({"profile": "CA"}, "would let the node sign"),
     ],
 )
 async def test_a_ca_outside_that_does_not_sign_what_it_is_asked(
@@ -438,7 +439,7 @@ async def test_a_node_comes_back_as_the_one_it_was(founded: Founded) -> None:
 
 
 async def test_no_node_comes_back_as_another_one(founded: Founded) -> None:
-    """A node's key signs no certificates: who has a worker's token and key is that worker, and nobody else."""
+    """A node's key signs no certificates: who has a worker's token and key is that worker, nobody else."""
     attacker, victim = await founded.join(), await founded.join()
     own, cluster = founded.identities[attacker], founded.cluster
     key, csr = create_csr()
