@@ -226,7 +226,10 @@ def _successor(told: TaskExplanation, view: View, situation: Situation | None) -
         told.next.append("nothing: its completion counts until the job is executed anew")
         return
     verdict = judge(task, task.updated_at, NoChance())
-    if verdict.restart:
+    if verdict.restart and situation is not None and task.not_before > situation.now:
+        told.next.append(f"it is replaced in {span(task.not_before - situation.now)} (restart delay)")
+        told.next_at = task.not_before
+    elif verdict.restart:
         told.next.append("it is about to be replaced")
     else:
         told.next.append(f"it is not replaced: {verdict.reason}")

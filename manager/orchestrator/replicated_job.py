@@ -79,4 +79,6 @@ def _occupied(situation: Situation, slot: Slot, supervised: Plan) -> bool:
         return True
     if any(not task.status.state.terminal for task in slot.runnable):
         return True
+    if supervised.waits:
+        return True
     return any(isinstance(change, Create) for step in supervised.steps for change in step)

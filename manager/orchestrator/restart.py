@@ -116,6 +116,11 @@ def supervise(situation: Situation, slot: Slot) -> Plan:
         return plan
     for task in gone:
         if task is slot.newest or (not alive and task is gone[-1]):
+            if _ended_early(task, now):
+                plan.wake(task.not_before, longest_delay(task))
+                seconds = (task.not_before - now) / SECOND
+                plan.notes[slot.name] = f"task {task.id} is replaced in {seconds:.1f} s (restart delay)"
+                continue
             replace(plan, situation, slot, task, judge(task, now, situation.factory.rng, lost[task.id]))
         else:
             plan.do(Desire(task, TaskState.SHUTDOWN, lost[task.id]))
@@ -126,6 +131,12 @@ def supervise(situation: Situation, slot: Slot) -> Plan:
         _retire(plan, situation, slot, alive)
     plan.notes.setdefault(slot.name, _state_note(slot, now))
     return plan
+
+
+def _ended_early(task: Task, now: int) -> bool:
+    """Whether a replacement ended before it was due to run, as one does whose image can't be pulled. The one
+    after it waits for that time: else the preparation would be tried over and over, without any delay."""
+    return task.not_before > now and task.status.state in ENDED_BY_ITSELF
 
 
 def replace(plan: Plan, situation: Situation, slot: Slot, task: Task, verdict: Verdict) -> None:
