@@ -1,6 +1,7 @@
 """The options of a user's bridge network, Docker's names (`com.docker.network.…`) to what is done."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ NAME = f"{_BRIDGE}name"
 MTU = "com.docker.network.driver.mtu"
 PREFIX = "com.docker.network.container_iface_prefix"
 _MODES = ("gateway_mode_ipv4", "gateway_mode_ipv6")
+_DEVICE = re.compile(r"[a-zA-Z0-9._-]{1,15}")
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 
 
@@ -43,8 +45,11 @@ def read_options(options: Mapping[str, str], *, internal: bool) -> BridgeOptions
                 raise InvalidNetwork("gateway mode 'isolated' can only be used for an internal network")
             isolated = True
     device = options.get(NAME, "")
-    if len(device) > 15 or any(char.isspace() or char == "/" for char in device) or device in (".", ".."):
-        raise InvalidNetwork(f"invalid bridge name {device!r}: at most 15 characters, no space and no slash")
+    if device and (not _DEVICE.fullmatch(device) or device in (".", "..")):
+        # Others the kernel may take, but the firewall's rules could not name them.
+        raise InvalidNetwork(
+            f"invalid bridge name {device!r}: at most 15 letters, digits, dots, dashes and underscores"
+        )
     prefix = options.get(PREFIX, "eth") or "eth"
     if len(prefix) > 12 or not prefix.isascii() or not prefix.isalnum():
         raise InvalidNetwork(f"invalid interface prefix {prefix!r}: at most 12 letters and digits")

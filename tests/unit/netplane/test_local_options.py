@@ -51,6 +51,8 @@ def test_options_are_read() -> None:
         (f"{BRIDGE}enable_icc", "maybe", InvalidArgument),
         (f"{BRIDGE}name", "a-name-that-is-too-long", InvalidArgument),
         (f"{BRIDGE}name", "a b", InvalidArgument),
+        (f"{BRIDGE}name", 'a"}', InvalidArgument),
+        (f"{BRIDGE}name", "..", InvalidArgument),
         (f"{BRIDGE}host_binding_ipv4", "here", InvalidArgument),
         (f"{BRIDGE}gateway_mode_ipv4", "isolated", InvalidArgument),
         (f"{BRIDGE}gateway_mode_ipv4", "nosuch", InvalidArgument),
