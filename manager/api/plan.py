@@ -2,12 +2,16 @@
 
 from aiohttp import web
 
+from cluster.seams import SECOND
 from manager.api.access import ACCESS
 from manager.api.reads import state
 from manager.api.request import answer, body
 from manager.planning import Proposal, Simulation, outcome, propose
 from manager.planning.proposal import Applied
 from manager.planning.sentences import sentences
+
+PATIENCE = 10 * SECOND
+"""A plan that takes longer is told as far as it has come: the manager has a cluster to look after."""
 
 
 async def make_plan(request: web.Request) -> web.Response:
@@ -18,7 +22,8 @@ async def make_plan(request: web.Request) -> web.Response:
     simulation = Simulation(before, access.clock.now(), access.rng)
     applied: list[Applied] = []
     simulation.write([lambda tx: applied.append(propose(tx, proposal, simulation.now, access.rng))])
-    await simulation.run(set(applied[0].services))
+    deadline = access.clock.monotonic() + PATIENCE
+    await simulation.run(set(applied[0].services), lambda: access.clock.monotonic() < deadline)
     found = outcome(before, simulation, applied[0])
     found.sentences = sentences(found)
     return answer(found)

@@ -71,14 +71,17 @@ class Simulation:
             if _to_place(obj):
                 self._waiting[obj.id] = obj
 
-    async def run(self, services: Collection[str]) -> None:
-        """Go on until nothing more happens to these services. Other services only take what becomes free."""
+    async def run(self, services: Collection[str], in_time: Callable[[], bool] = lambda: True) -> None:
+        """Go on until nothing more happens to these services, or it is not `in_time` any more. Other services
+        only take what becomes free."""
         for _ in range(MOST_ROUNDS):
             if not self._round(services):
                 if not self._wakes:
                     self.settled = True
                     return
                 self.now = max(self.now + 1, min(self._wakes))
+            if not in_time():
+                return
             await asyncio.sleep(0)  # the manager has other things to do
 
     def _round(self, services: Collection[str]) -> bool:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from cluster.objects import Network, Node, NodeDescription, NodeStatus, Service, Task
 from cluster.spec import NodeSpec, Resources
 from cluster.states import NodeState
+from manager.api import plan
 from manager.planning import Simulation
 from manager.store import Transaction, View
 from manager.store.tables import KINDS
@@ -216,6 +217,13 @@ async def test_a_secret_s_new_version_rolls_its_services(cluster: Api) -> None:
     (service,) = answer["Services"]
     assert service["Changes"] == ["TaskTemplate.ContainerSpec.Secrets"]
     assert len(service["Replaced"]) + len(service["Moves"]) == 2
+
+
+async def test_a_plan_that_takes_too_long_says_so(cluster: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "PATIENCE", 0)
+    answer = await cluster.ok("POST", "/shoal/plan", {"Services": [service_body("web")]})
+    assert not answer["Complete"]
+    assert answer["Sentences"]
 
 
 async def test_a_big_service_is_planned_in_few_steps(cluster: Api) -> None:
