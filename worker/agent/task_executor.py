@@ -189,7 +189,7 @@ class TaskExecutor:
             pass
         auth = None
         try:
-            auth = RegistryAuth.decode(task.registry_auth)
+            auth = credential(task, reference)
             return await self._images.pull(name, auth=auth)
         except (ShoalError, OSError) as error:
             raise TaskRejected(told(error, reference.familiar, auth, task.service_name)) from error
@@ -302,6 +302,15 @@ class TaskExecutor:
         if state is None:
             return ContainerStatus(container_id=identifier)
         return ContainerStatus(container_id=identifier, pid=state.pid, exit_code=state.exit_code)
+
+
+def credential(task: Task, reference: Reference) -> RegistryAuth | None:
+    """What to show the image's registry: the service's credential is for the one that its own image is from,
+    and an image that it mounts may be from another. Raises InvalidArgument."""
+    own = task.spec.container_spec.image if task.spec.container_spec else ""
+    if Reference.parse(own).domain != reference.domain:
+        return None
+    return RegistryAuth.decode(task.registry_auth)
 
 
 async def _next_of(changes: AsyncIterator[Change], identifier: str) -> ContainerState | None:
