@@ -227,5 +227,10 @@ async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.St
         if request.transport is not None:
             request.transport.abort()  # the client must not take the part for the whole
         return response
+    except asyncio.CancelledError:
+        # The leader is given up, and no other answer fits into this one; or the client has gone.
+        if request.transport is not None:
+            request.transport.abort()
+        raise
     await response.write_eof()
     return response
