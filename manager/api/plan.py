@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from cluster.errors import InvalidArgument
 from cluster.seams import SECOND
 from manager.api.access import ACCESS
 from manager.api.reads import state
@@ -13,6 +14,9 @@ from manager.planning.sentences import sentences
 PATIENCE = 10 * SECOND
 """A plan that takes longer is told as far as it has come: the manager has a cluster to look after."""
 
+MOST_TASKS = 10_000
+"""A round of more would keep the manager's loop for too long."""
+
 
 async def make_plan(request: web.Request) -> web.Response:
     """The outcome of a proposal: see `manager.planning.proposal` and `outcome`."""
@@ -22,6 +26,9 @@ async def make_plan(request: web.Request) -> web.Response:
     simulation = Simulation(before, access.clock.now(), access.rng)
     applied: list[Applied] = []
     simulation.write([lambda tx: applied.append(propose(tx, proposal, simulation.now, access.rng))])
+    size = simulation.size(applied[0].services)
+    if size > MOST_TASKS:
+        raise InvalidArgument(f"the services would have {size} tasks, and a plan takes {MOST_TASKS} at most")
     deadline = access.clock.monotonic() + PATIENCE
     await simulation.run(set(applied[0].services), lambda: access.clock.monotonic() < deadline)
     found = outcome(before, simulation, applied[0])

@@ -44,6 +44,12 @@ class Simulation:
         self._allocations = Allocations.of(view)
         self._waiting = {task.id: task for task in view.all(Task) if _to_place(task)}
 
+    def size(self, services: Collection[str]) -> int:
+        """How many tasks these services want at once."""
+        nodes = self.view.count(Node)
+        found = [service for id in services if (service := self.view.get(Service, id)) is not None]
+        return sum(_size(service, nodes) for service in found)
+
     def write(self, writes: Iterable[Write]) -> bool:
         """Make these changes; False when they change nothing."""
         tx = Transaction(self.view)
@@ -172,6 +178,13 @@ class Simulation:
 
 def _update(task: Task) -> Write:
     return lambda tx: tx.update(task)
+
+
+def _size(service: Service, nodes: int) -> int:
+    mode = service.spec.mode
+    if (job := mode.replicated_job) is not None:
+        return job.max_concurrent or job.total_completions or 1
+    return nodes if mode.global_ is not None or mode.global_job is not None else replicas(service)
 
 
 def _to_place(task: Task) -> bool:

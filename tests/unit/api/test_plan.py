@@ -101,6 +101,12 @@ async def test_a_new_service(cluster: Api) -> None:
     assert "Service web: 2 tasks would start: 1 on a, 1 on b." in answer["Sentences"]
 
 
+async def test_a_plan_of_too_many_tasks_is_refused(cluster: Api) -> None:
+    status, answer = await cluster("POST", "/shoal/plan", {"Services": [_body(replicas=10_001)]})
+    assert status == 400
+    assert "10001 tasks" in answer["message"]
+
+
 async def test_what_is_there_already(cluster: Api) -> None:
     await _deployed(cluster, _body())
     answer = await _plan(cluster, Services=[_body()])
