@@ -6,7 +6,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from cluster.errors import InvalidArgument, NotImplementedHere
-from cluster.seams import SECOND
+from cluster.seams import MILLISECOND, SECOND
+from cluster.spec import HealthConfig
 from worker.containers.record import Record, encode
 from worker.containers.request import (
     CreateRequest,
@@ -34,6 +35,7 @@ from worker.runtime.model import (
 )
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+IPC_MODES = ("", "none", "private", "shareable", "host")
 RUNTIMES = ("", "crun", "runc", "io.containerd.runc.v2")
 LEAST_MEMORY = 6 << 20
 """dockerd's smallest limit, in bytes."""
@@ -114,6 +116,10 @@ def check(settings: Settings, host: HostConfig) -> None:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if settings.stop_timeout is not None and settings.stop_timeout < -1:
         raise InvalidArgument("the stop timeout must be -1 or more seconds")
+    if host.ipc_mode not in IPC_MODES and not host.ipc_mode.startswith("container:"):
+        raise InvalidArgument(f"invalid IPC mode: {host.ipc_mode}")
+    if settings.healthcheck is not None:
+        _check_intervals(settings.healthcheck)
     check_limits(host)
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
@@ -127,6 +133,18 @@ def check(settings: Settings, host: HostConfig) -> None:
     ):
         if value:
             raise NotImplementedHere(f"this version of Shoal does not offer {what}")
+
+
+def _check_intervals(health: HealthConfig) -> None:
+    for name, word in (
+        ("interval", "Interval"),
+        ("timeout", "Timeout"),
+        ("start_period", "StartPeriod"),
+        ("start_interval", "StartInterval"),
+    ):
+        value = getattr(health, name) or 0
+        if value and value < MILLISECOND:
+            raise InvalidArgument(f"{word} in Healthcheck cannot be less than 1ms")
 
 
 def _block_devices(host: HostConfig) -> tuple[object, ...]:
@@ -155,6 +173,8 @@ def check_limits(host: HostConfig) -> None:
         raise InvalidArgument(
             f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100"
         )
+    if host.cpu_shares < 0:
+        raise InvalidArgument(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
     if host.nano_cpus < 0:
         raise InvalidArgument("range of CPUs is from 0.01 to the number of this machine's")
     if host.nano_cpus and (host.cpu_period or host.cpu_quota):
