@@ -20,7 +20,7 @@ from cluster.errors import Conflict, ShoalError
 from shoal.cli.client import Engine
 from shoal.demo import registry, web_image
 from shoal.playground.boxes import default_daemon
-from shoal.playground.layout import CLIENT, Host, Settings, default_directory
+from shoal.playground.layout import CLIENT, USUAL_DIRECTORY, Host, Settings, default_directory
 from shoal.playground.playground import Playground
 
 HOSTS = 3
@@ -189,7 +189,7 @@ class Demo:
             table.add_row(name, value)
         self._console.print(table)
         option = ""
-        if self._playground.layout.directory != default_directory():
+        if self._playground.layout.directory != USUAL_DIRECTORY:  # sudo drops SHOAL_PLAYGROUND_DIR
             option = f" --dir {shlex.quote(str(self._playground.layout.directory))}"
         survivor = next(state.host for state in self._playground.states() if state.state == "running")
         program = Path(sys.executable).with_name("shoal")

@@ -10,7 +10,14 @@ import click
 
 from shoal.cli.output import FORMATS, say, table
 from shoal.playground.boxes import default_daemon
-from shoal.playground.layout import CLIENT, CLIENT_ADDRESS, REGISTRY_NAME, Settings, default_directory
+from shoal.playground.layout import (
+    CLIENT,
+    CLIENT_ADDRESS,
+    REGISTRY_NAME,
+    USUAL_DIRECTORY,
+    Settings,
+    default_directory,
+)
 from shoal.playground.playground import Playground
 
 _directory = click.option(
@@ -18,8 +25,7 @@ _directory = click.option(
     "directory",
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
-    envvar="SHOAL_PLAYGROUND_DIR",
-    help=f"The playground's folder (default {default_directory()}).",
+    help=f"The playground's folder (default SHOAL_PLAYGROUND_DIR, else {USUAL_DIRECTORY}).",
 )
 
 

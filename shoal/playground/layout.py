@@ -16,6 +16,7 @@ import msgspec
 
 from cluster.errors import InvalidArgument, NotFound
 
+USUAL_DIRECTORY = Path("/var/lib/shoal-playground")
 MAX_HOSTS = 200
 UNDERLAY = "underlay"
 CLIENT = "client"
@@ -165,7 +166,7 @@ class Layout:
 
 def default_directory() -> Path:
     """Where a playground lives unless `--dir` says otherwise."""
-    return Path("/var/lib/shoal-playground")
+    return Path(os.environ.get("SHOAL_PLAYGROUND_DIR") or USUAL_DIRECTORY)
 
 
 def hosts_file(name: str, hosts: list[Host]) -> str:

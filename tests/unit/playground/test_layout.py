@@ -12,9 +12,11 @@ from shoal.playground.layout import (
     CLIENT_ADDRESS,
     CLUSTER_GATEWAY,
     MAX_HOSTS,
+    USUAL_DIRECTORY,
     Layout,
     Settings,
     daemon_command,
+    default_directory,
     hosts_file,
 )
 
@@ -96,3 +98,10 @@ def test_the_daemon_gets_dockerds_flags() -> None:
     assert "--host=unix:///p/host1/shoal.sock" in command
     assert "--insecure-registry=r:5000" in command
     assert command[-1] == "--label=a=b"
+
+
+def test_the_environment_names_the_usual_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOAL_PLAYGROUND_DIR", "/tmp/elsewhere")
+    assert default_directory() == Path("/tmp/elsewhere")
+    monkeypatch.delenv("SHOAL_PLAYGROUND_DIR")
+    assert default_directory() == USUAL_DIRECTORY
