@@ -74,13 +74,16 @@ def _rank(task: Json) -> tuple[bool, str]:
     return (task.get("DesiredState") in ("running", "ready"), str(task.get("CreatedAt", "")))
 
 
-def measure(service: Json, tasks: Iterable[Json], nodes: Mapping[str, Json]) -> Convergence:
+def measure(
+    service: Json, tasks: Iterable[Json], nodes: Mapping[str, Json], *, rollback: bool = False
+) -> Convergence:
     """Where the service stands.
 
     Args:
         service: as GET /services/{id} or, better, GET /services?status=true answers.
         tasks: its tasks that are of its present specification (filter `_up-to-date`).
         nodes: all nodes, by id.
+        rollback: a roll-back was asked for, so that a completed one is no failure.
     """
     newest: dict[tuple[int, str], Json] = {}
     latest_error: dict[tuple[int, str], tuple[str, str]] = {}
@@ -99,13 +102,14 @@ def measure(service: Json, tasks: Iterable[Json], nodes: Mapping[str, Json]) -> 
     job = _is_job(service)
     update = service.get("UpdateStatus") or {}
     state = update.get("State", "")
+    stopped = state in _STOPPED_UPDATES and not (rollback and state == "rollback_completed")
     return Convergence(
         wanted=_wanted(service, len(slots)),
         running=sum(slot.state == (_COMPLETE if job else "running") for slot in slots),
         slots=slots,
         updating=state in ("updating", "rollback_started"),
         job=job,
-        stopped=f"{state}: {update.get('Message', '')}" if state in _STOPPED_UPDATES else "",
+        stopped=f"{state}: {update.get('Message', '')}" if stopped else "",
     )
 
 

@@ -20,8 +20,8 @@ _MOST_ROWS = 20
 _BAR = 40
 
 
-def observe(engine: Engine, service_id: str) -> Convergence:
-    """Where the service stands now.
+def observe(engine: Engine, service_id: str, *, rollback: bool = False) -> Convergence:
+    """Where the service stands now, on its way back if a roll-back was asked for.
 
     Raises:
         EngineError: the service is gone, or the cluster can't answer.
@@ -30,7 +30,7 @@ def observe(engine: Engine, service_id: str) -> Convergence:
     service: Json = matching[0] if matching else engine.get(f"/services/{service_id}")
     tasks = engine.get("/tasks", filters={"service": [service_id], "_up-to-date": ["true"]})
     nodes = {node["ID"]: node for node in engine.get("/nodes")}
-    return measure(service, tasks, nodes)
+    return measure(service, tasks, nodes, rollback=rollback)
 
 
 def render(state: Convergence) -> Group:
@@ -113,9 +113,9 @@ def wait(
             sleep(_POLL_SECONDS)
 
 
-def wait_for_service(engine: Engine, service_id: str, *, quiet: bool) -> None:
+def wait_for_service(engine: Engine, service_id: str, *, quiet: bool, rollback: bool = False) -> None:
     """Wait, with the display on standard error unless `quiet`; Ctrl-C only ends the waiting."""
-    _wait_for(lambda: observe(engine, service_id), quiet=quiet)
+    _wait_for(lambda: observe(engine, service_id, rollback=rollback), quiet=quiet)
 
 
 def wait_for_services(engine: Engine, services: Mapping[str, str], *, quiet: bool) -> None:

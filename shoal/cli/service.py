@@ -132,9 +132,9 @@ def _headers(auth: str) -> dict[str, str]:
     return {"X-Registry-Auth": auth} if auth else {}
 
 
-def _wait(session: Session, service_id: str, detach: bool, quiet: bool) -> None:
+def _wait(session: Session, service_id: str, detach: bool, quiet: bool, *, rollback: bool = False) -> None:
     if not detach:
-        wait_for_service(session.engine, service_id, quiet=quiet)
+        wait_for_service(session.engine, service_id, quiet=quiet, rollback=rollback)
 
 
 @service.command()
@@ -206,7 +206,7 @@ def update(
     for warning in (answer or {}).get("Warnings") or ():
         say(f"warning: {warning}")
     click.echo(name)
-    _wait(session, found["ID"], detach, quiet)
+    _wait(session, found["ID"], detach, quiet, rollback=rollback)
 
 
 @service.command(name="refresh-auth")

@@ -113,6 +113,13 @@ def test_a_stopped_update_says_why(update: str) -> None:
     assert measure(service(1, update), [task(1, "running")], NODES).stopped == f"{update}: task x failed"
 
 
+def test_a_rollback_that_was_asked_for_is_done_when_it_has_completed() -> None:
+    tasks = [task(1, "running")]
+    assert measure(service(1, "rollback_completed"), tasks, NODES, rollback=True).done
+    assert measure(service(1, "rollback_paused"), tasks, NODES, rollback=True).stopped
+    assert not measure(service(1, "rollback_started"), tasks, NODES, rollback=True).done
+
+
 def test_zero_replicas_are_done_at_once() -> None:
     assert measure(service(0), [], NODES).done
 
