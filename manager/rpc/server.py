@@ -75,10 +75,13 @@ class _Handlers:
             try:
                 self._manager(request)
             except Forbidden as error:
-                if request.path != "/raft/barrier" and "/raft/" in request.path:
-                    raise  # about its own vote: it has none
-                # One that was demoted and does not know it yet: its client is told to try elsewhere.
-                return not_done(f"{error}. Ask another manager")
+                if request.path == "/raft/barrier" or "/raft/" not in request.path:
+                    # One that was demoted and does not know it yet: its client is told to try elsewhere.
+                    return not_done(f"{error}. Ask another manager")
+                # About its own vote. That it has none is said from a confirmed state only: a manager that has
+                # just started may not know of a promotion that needs this very vote to be committed.
+                await self._port.confirmed()
+                self._manager(request)
         return await handler(request)
 
     def _manager(self, request: web.Request) -> Peer:

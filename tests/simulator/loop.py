@@ -13,6 +13,8 @@ from cluster.seams import SECOND
 
 START = 1_000 * SECOND
 """The loop's first instant, ns."""
+LONGEST = 1_500 * SECOND
+"""A run that is not over by then waits for something that will not come."""
 MANY_TURNS = 3_000
 """More turns of the loop at one instant are a busy loop."""
 
@@ -146,6 +148,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         now = self.now
         if now != self._instant:
             self._instant, self._turns = now, 0
+            if now > START + LONGEST:
+                raise Failed(f"the run has not come to its end in {LONGEST // SECOND} virtual seconds")
         self._turns += 1
         if self._turns > MANY_TURNS:
             turning = ", ".join(sorted({repr(handle) for handle in ready}))
