@@ -4,10 +4,16 @@ from dataclasses import dataclass
 from typing import cast
 
 from cluster.objects import Config, Secret, Service, Task
+from cluster.seams import SECOND, Clock
 from manager.orchestrator.controller import Controller
 from manager.orchestrator.plan import Change, Plan
-from manager.store import Event, Transaction, View
-from manager.versions.payloads import referenced, superseded, used_by
+from manager.store import Event, Store, Transaction, View
+from manager.versions.payloads import OF, referenced, superseded, used_by
+
+STACK_GRACE = 30 * SECOND
+"""How long an unused version of a stack is left: `docker stack rm` lists what there is, removes the services,
+and fails if a secret that it has listed is gone when its turn comes."""
+_STACK = "com.docker.stack.namespace"
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,10 @@ class VersionKeeper(Controller):
 
     name = "versions"
     watches = (Service, Task, Secret, Config)
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        super().__init__(store, clock)
+        self._unused_since: dict[str, int] = {}
 
     def subjects(self, view: View) -> set[str]:
         """All old versions."""
@@ -61,9 +71,23 @@ class VersionKeeper(Controller):
         """Delete it, or leave it to whatever refers to it."""
         plan = Plan()
         found = _version(view, subject)
-        if found is not None and not referenced(view, found):
-            plan.do(Drop(type(found), subject))
+        if found is None or referenced(view, found):
+            self._unused_since.pop(subject, None)
+            return plan
+        if _STACK in (found.spec.labels or {}) and not _newest_used(view, found):
+            now = self.now(subject)
+            due = self._unused_since.setdefault(subject, now) + STACK_GRACE
+            if due > now:
+                plan.wake(due, STACK_GRACE)
+                return plan
+        plan.do(Drop(type(found), subject))
         return plan
+
+
+def _newest_used(view: View, old: Secret | Config) -> bool:
+    """Whether a service goes on with the newest version: the stack is not just being removed."""
+    newest = view.by_name(type(old), (old.spec.labels or {})[OF])
+    return newest is not None and referenced(view, newest)
 
 
 def _version(view: View, id: str) -> Secret | Config | None:

@@ -6,7 +6,8 @@ import pytest
 
 from cluster.objects import Secret, Service
 from cluster.spec import ServiceSpec
-from manager.versions.keeper import VersionKeeper
+from manager.versions.keeper import STACK_GRACE, VersionKeeper
+from tests.fakes.clock import ManualClock
 from tests.unit.api.manager import Api, service_body
 
 
@@ -110,6 +111,28 @@ async def test_old_versions_are_kept_as_long_as_they_are_needed(api: Api) -> Non
     assert await kept() == {"key", "key.2"}  # the one to roll back to
     await api.ok("DELETE", f"/services/{service}")
     assert await kept() == {"key"}
+
+
+async def test_a_stacks_old_version_outlives_its_service_by_a_while(api: Api) -> None:
+    """`docker stack rm` removes by the list that it made before it removed the services."""
+    labels = {"com.docker.stack.namespace": "shop"}
+    body = {"Name": "key", "Data": _data("one"), "Labels": labels}
+    old = (await api.ok("POST", "/secrets/create", body))["ID"]
+    service = await _service(api, old)
+    clock = ManualClock()
+    keeper = VersionKeeper(api.manager.store, clock)
+    newer = (await api.ok("POST", "/shoal/secrets/key/versions", {"Data": _data("two")}))["ID"]
+    await api.ok("POST", "/shoal/secrets/key/versions", {"Data": _data("three")})
+    view = api.manager.store.view()
+    assert len(keeper.decide(view, old).steps) == 1  # the stack goes on with the newest
+    assert keeper.decide(view, newer).steps == []
+    old = newer
+    await api.ok("DELETE", f"/services/{service}")
+    view = api.manager.store.view()
+    waiting = keeper.decide(view, old)
+    assert (waiting.steps, waiting.wake_at) == ([], clock.now() + STACK_GRACE)
+    await clock.advance(STACK_GRACE)
+    assert len(keeper.decide(view, old).steps) == 1
 
 
 async def test_labels_that_clients_write_keep_the_version(api: Api) -> None:
