@@ -87,7 +87,7 @@ class VersionKeeper(Controller):
 def _newest_used(view: View, old: Secret | Config) -> bool:
     """Whether a service goes on with the newest version: the stack is not just being removed."""
     newest = view.by_name(type(old), (old.spec.labels or {})[OF])
-    return newest is not None and referenced(view, newest)
+    return newest is not None and bool(view.services_using(newest.id))
 
 
 def _version(view: View, id: str) -> Secret | Config | None:

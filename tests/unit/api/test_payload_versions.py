@@ -4,8 +4,9 @@ import base64
 
 import pytest
 
-from cluster.objects import Secret, Service
+from cluster.objects import Secret, Service, Task, TaskStatus
 from cluster.spec import ServiceSpec
+from cluster.states import TaskState
 from manager.versions.keeper import STACK_GRACE, VersionKeeper
 from tests.fakes.clock import ManualClock
 from tests.unit.api.manager import Api, service_body
@@ -127,6 +128,11 @@ async def test_a_stacks_old_version_outlives_its_service_by_a_while(api: Api) ->
     assert len(keeper.decide(view, old).steps) == 1  # the stack goes on with the newest
     assert keeper.decide(view, newer).steps == []
     old = newer
+    found = view.get(Service, service)
+    assert found is not None
+    status = TaskStatus(state=TaskState.RUNNING)
+    stopping = Task(id="t", service_id=service, spec=found.spec.task_template, status=status)
+    await api.manager.store.batch([lambda tx: tx.create(stopping)])
     await api.ok("DELETE", f"/services/{service}")
     view = api.manager.store.view()
     waiting = keeper.decide(view, old)
