@@ -296,12 +296,12 @@ class Checks:
         """A replicated job has no more containers than it may; looked at when all is calm."""
         view = self._newest()
         service = view.get(Service, task.service_id) if view is not None else None
-        if service is None or not is_replicated_job(service) or self.world.calm_for() < CALM:
+        if view is None or service is None or not is_replicated_job(service) or self.world.calm_for() < CALM:
             return
         running = sum(
             other.task.service_id == service.id
             for node, other in self._running()
-            if not self.world.disturbed(node)
+            if not self.world.disturbed(node) and view.get(Node, other.task.node_id) is not None
         )
         before = replace(service, spec=service.previous_spec or service.spec)
         if running > max(max_concurrent(service), max_concurrent(before)):
