@@ -133,7 +133,10 @@ async def update_service(request: web.Request) -> web.Response:
         changed = rolled_back(service, tx.index, access.clock.now()) if rollback == "previous" else None
         if changed is None:
             check_service_update(service, spec)
-            new = carried(service.spec, same_image(service.spec, resolve(tx, stored_service(spec))))
+            new = carried(
+                service.spec,
+                same_order(service.spec, same_image(service.spec, resolve(tx, stored_service(spec)))),
+            )
             if unchanged(service, new):
                 # A new version, as every update makes one, but no new specification to go back from.
                 tx.update(replace(service, registry_auth=auth or service.registry_auth))
@@ -177,6 +180,26 @@ def same_image(old: ServiceSpec, new: ServiceSpec) -> ServiceSpec:
     if not pinned or not platforms or placement.platforms:
         return new
     return replace(new, task_template=replace(after, placement=replace(placement, platforms=platforms)))
+
+
+def same_order(old: ServiceSpec, new: ServiceSpec) -> ServiceSpec:
+    """The new spec; what it lists of secrets, configs and limits in another order only, in the old one's.
+
+    The order means nothing, and `docker stack deploy` sends two references to one secret in any.
+    """
+    before, after = old.task_template.container_spec, new.task_template.container_spec
+    if before is None or after is None:
+        return new
+    kept = {
+        name: getattr(before, name)
+        for name in ("secrets", "configs", "ulimits")
+        if getattr(after, name) != getattr(before, name)
+        and sorted(getattr(after, name) or (), key=repr) == sorted(getattr(before, name) or (), key=repr)
+        and getattr(after, name)
+    }
+    if not kept:
+        return new
+    return replace(new, task_template=replace(new.task_template, container_spec=replace(after, **kept)))
 
 
 def respecified(service: Service, spec: ServiceSpec, now: int) -> Service:

@@ -21,7 +21,7 @@ from cluster.validate import (
 from manager.allocator import check_conflicts
 from manager.api.lookup import find_service
 from manager.api.references import resolve
-from manager.api.services import respecified, same_image, unchanged
+from manager.api.services import respecified, same_image, same_order, unchanged
 from manager.orchestrator.job import executed
 from manager.store import Transaction
 from manager.versions.payloads import replaced
@@ -109,7 +109,7 @@ def _service(tx: Transaction, given: ServiceSpec, applied: Applied, now: int, rn
         applied.services[made.id] = "create"
         return
     check_service_update(old, given)
-    spec = carried(old.spec, same_image(old.spec, spec))
+    spec = carried(old.spec, same_order(old.spec, same_image(old.spec, spec)))
     if unchanged(old, spec):
         applied.services.setdefault(old.id, "keep")
         return

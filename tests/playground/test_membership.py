@@ -165,6 +165,7 @@ def test_the_leader_can_be_demoted(engines: Cluster) -> None:
     eventually("it says so", lambda: state(engines, "host1") == "active/false")
     engines.docker("node", "promote", "host1", host="host3")
     eventually("it manages again", lambda: rows(engines, "host3")["host1"][2] == "Reachable")
+    eventually("it answers", lambda: engines.attempt("node", "ls", host="host1").returncode == 0)
 
 
 def test_leave_and_remove(engines: Cluster) -> None:

@@ -27,6 +27,24 @@ async def test_an_unchanged_service_begins_no_update(api: Api) -> None:
     assert_same(await api.ok("GET", f"/services/{id}"), before)
 
 
+async def test_another_order_of_references_is_no_change(api: Api) -> None:
+    """The docker command orders secrets by their names, and two references to one secret by chance."""
+    data = base64.b64encode(b"x").decode()
+    secret = (await api.ok("POST", "/secrets/create", {"Name": "one", "Data": data}))["ID"]
+    references = [
+        {"SecretID": secret, "SecretName": "one", "File": {"Name": name, "UID": "0", "GID": "0", "Mode": 292}}
+        for name in ("one", "again")
+    ]
+    spec = {"Image": "busybox", "Secrets": references}
+    id = (await api.ok("POST", "/services/create", {"Name": "s", "TaskTemplate": {"ContainerSpec": spec}}))[
+        "ID"
+    ]
+    before = await api.ok("GET", f"/services/{id}")
+    changed = {**before["Spec"], "TaskTemplate": {"ContainerSpec": {**spec, "Secrets": references[::-1]}}}
+    await api.ok("POST", f"/services/{id}/update?version={before['Version']['Index']}", changed)
+    assert_same(await api.ok("GET", f"/services/{id}"), before)
+
+
 async def test_an_update_under_way_is_not_begun_again(api: Api) -> None:
     id = await api.service()
     first = await api.ok("GET", f"/services/{id}")
