@@ -1,11 +1,13 @@
 """The manager's recent events, fed by a store watch: one reader of the store, however many clients."""
 
-from cluster.event_ring import MAX_BYTES, MAX_EVENTS, EventRing, Logged
+from collections.abc import Sequence
+
+from cluster.event_ring import MAX_BYTES, MAX_EVENTS, EventRing, EventsLost, Logged
 from cluster.events import event_line
 from cluster.objects import Config, Network, Node, Secret, Service
 from cluster.seams import Clock
 from manager.api.event_messages import described
-from manager.store import Event, Store, WatchLagged
+from manager.store import Event, Store, Watch, WatchLagged
 
 _LOST = (
     "events were lost: they came faster than they were read, or another manager sent this one the whole "
@@ -22,7 +24,7 @@ class EventLog(EventRing):
         super().__init__(clock.now(), _LOST, max_events, max_bytes)
         self._store = store
         self._clock = clock
-        self._begun = False
+        self._watch: Watch | None = None
         self.index = store.view().index
         """Every change after this index is in positions from `end` on."""
 
@@ -31,16 +33,29 @@ class EventLog(EventRing):
         while True:
             view, watch = self._store.watch(*OBSERVED)
             with watch:
-                if self._begun:
+                if self._watch is not None:
                     self.begin_anew(self._clock.now())
-                self._begun = True
+                self._watch = watch
                 self.index = view.index
                 try:
                     async for commit in watch:
-                        self.index = commit[-1].index
-                        self.add(*map(_logged, commit))
+                        self._take([commit])
                 except WatchLagged:
                     continue
+
+    def catch_up(self) -> None:
+        """Have in the log what the store has applied. Raises EventsLost when that can't be told."""
+        if self._watch is None:
+            return
+        try:
+            self._take(self._watch.pending())
+        except WatchLagged as error:
+            raise EventsLost(_LOST) from error
+
+    def _take(self, commits: Sequence[tuple[Event, ...]]) -> None:
+        for commit in commits:
+            self.index = commit[-1].index
+            self.add(*map(_logged, commit))
 
     def index_before(self, position: int) -> int:
         """An index after which every change is at `position` or later."""

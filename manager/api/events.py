@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from cluster.errors import InvalidArgument
+from cluster.errors import InvalidArgument, Unavailable
 from cluster.event_ring import EventsLost, Logged
 from cluster.events import FILTERS, INDEX_HEADER, lost_line
 from cluster.seams import SECOND
-from manager.api.access import ACCESS
+from manager.api.access import ACCESS, Access
 from manager.api.event_log import EventLog
 from manager.api.filters import Filters, parse_filters
 from manager.api.request import unix_time
@@ -45,6 +45,9 @@ async def events(request: web.Request) -> web.StreamResponse:
     since, until = unix_time(request, "since"), unix_time(request, "until")
     if since and until and since > until:
         raise InvalidArgument("`since` time cannot be after `until` time")
+    ended = 0 < until <= access.clock.now()
+    if ended:
+        await _known(access, log)
     position = log.position_at(since) if since else log.end
     headers = {"Content-Type": "application/json", INDEX_HEADER: str(log.index_before(position))}
     response = web.StreamResponse(headers=headers)
@@ -53,19 +56,33 @@ async def events(request: web.Request) -> web.StreamResponse:
     if since and since < log.complete_from:
         why = f"events before {log.complete_from / SECOND:.3f} are not all kept by this manager"
         await response.write(lost_line(access.node_id, why, _SCOPE, log.complete_from))
-    left = (until - access.clock.now()) / SECOND if until else None
+    left = max(until - access.clock.now(), 0) / SECOND if until else None
+
+    async def tell(follow: bool) -> None:
+        nonlocal position
+        async for event in log.read(position, follow):
+            position += 1
+            if (not until or event.at <= until) and _passes(filters, event):
+                await response.write(event.line)
+
     try:
-        async with asyncio.timeout(left if left and left > 0 else None):
-            async for event in log.read(position, follow=left is None or left > 0):
-                if (not until or event.at <= until) and _passes(filters, event):
-                    await response.write(event.line)
-    except EventsLost as error:
+        if not ended:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await tell(follow=True)
+            await _known(access, log)
+        await tell(follow=False)
+    except (EventsLost, Unavailable) as error:
         await response.write(lost_line(access.node_id, str(error), _SCOPE, access.clock.now()))
         if request.transport is not None:
             request.transport.close()  # without the end mark: no client takes it for a whole stream
-    except TimeoutError:
-        pass  # `until` has come
     return response
+
+
+async def _known(access: Access, log: EventLog) -> None:
+    """Have every event that has happened by now in the log. Raises Unavailable, EventsLost."""
+    await access.confirmed()
+    log.catch_up()
 
 
 def _passes(filters: Filters, event: Logged) -> bool:

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from cluster.errors import Unavailable
 from cluster.event_ring import OVERHEAD, EventsLost
 from cluster.events import INDEX_HEADER, LOST
 from cluster.objects import Node, Service, UpdateStatus
@@ -17,6 +18,7 @@ from cluster.spec import ServiceSpec
 from cluster.states import UpdateState
 from manager.api.event_log import EventLog
 from manager.api.events import EVENT_LOG
+from manager.store import View
 from tests.unit.api.manager import Api, LoneManager, service_body
 
 Json = dict[str, Any]
@@ -164,6 +166,33 @@ async def test_a_look_back_and_an_end(api: Api) -> None:
     status, answer = await api("GET", "/events?since=20&until=10")
     assert (status, answer["message"]) == (400, "`since` time cannot be after `until` time")
     assert (await api("GET", '/events?filters={"colour":["red"]}'))[0] == 400
+
+
+async def test_a_look_back_has_all_that_was_acknowledged(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower applies later than the leader acknowledges: it asks, and lets its log catch up."""
+    manager = api.manager
+    manager.proposer.hold()
+    body = {"Name": "late", "Data": "YQ=="}
+    writing = asyncio.create_task(api.ok("POST", "/configs/create", body))
+    while not manager.proposer.held:
+        await asyncio.sleep(0.001)
+
+    async def confirmed() -> View:
+        manager.proposer.release()
+        return manager.store.view()
+
+    monkeypatch.setattr(manager, "confirmed", confirmed)
+    until = f"{manager.clock.now() / 1e9:.9f}"
+    async with opened(api, since="1", until=until) as stream:
+        events = await stream.rest()
+    assert [event["Actor"]["Attributes"]["name"] for event in events[1:]] == ["late"]
+    await writing
+
+    async def cut_off() -> View:
+        raise Unavailable("no leader")
+
+    monkeypatch.setattr(manager, "confirmed", cut_off)
+    assert (await api("GET", f"/events?since=1&until={until}"))[0] == 503
 
 
 async def test_the_answer_says_from_which_index_on_it_is_complete(api: Api) -> None:
