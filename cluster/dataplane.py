@@ -4,6 +4,7 @@ They hold addresses, not tasks: the network plane knows nothing of scheduling. E
 dispatcher sends only those that changed.
 """
 
+import ipaddress
 from enum import StrEnum
 
 from cluster.objects import Record, Subnet
@@ -23,7 +24,8 @@ class NetworkRecord(Record, frozen=True):
     id: str
     name: str
     driver: str  # overlay, bridge, macvlan
-    subnets: tuple[Subnet, ...] = ()
+    subnets: tuple[Subnet, ...] = ()  # IPv4
+    subnets6: tuple[Subnet, ...] = ()  # empty: the network has no IPv6
     vni: int = 0
     mtu: int = 0  # 0: derived from the underlay
     internal: bool = False
@@ -114,3 +116,14 @@ def mac_for(address: str) -> str:
     """The MAC of an IPv4 address in an overlay: 02:42 and the four bytes, so that no one must be asked."""
     octets = address.partition("/")[0].split(".")
     return "02:42:" + ":".join(f"{int(octet):02x}" for octet in octets)
+
+
+def address6_for(subnet6: str, address: str) -> str:
+    """The IPv6 address ("x::y/prefix") that goes with an IPv4 address of the same network: the subnet's prefix,
+    and the IPv4 address as the last 32 bits, so that one allocation and one record tell both.
+
+    Args: subnet6: a subnet of at most 96 bits of prefix; address: "a.b.c.d", with or without its prefix.
+    """
+    network = ipaddress.IPv6Network(subnet6)
+    number = int(network.network_address) | int(ipaddress.IPv4Address(address.partition("/")[0]))
+    return f"{ipaddress.IPv6Address(number)}/{network.prefixlen}"

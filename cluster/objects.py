@@ -274,12 +274,16 @@ class Subnet(Record, frozen=True):
 
 
 class Network(StoreObject, frozen=True):
-    """A cluster-wide network. `subnets` and `vni` are empty until allocated."""
+    """A cluster-wide network. `subnets` (IPv4), `subnets6` and `vni` are empty until allocated.
+
+    IPv6 addresses follow from the IPv4 ones (`cluster.dataplane.address6_for`): nobody hands them out.
+    """
 
     kind: ClassVar[str] = "network"
     spec: NetworkSpec = NetworkSpec()
     driver: str = "overlay"
     subnets: tuple[Subnet, ...] = ()
+    subnets6: tuple[Subnet, ...] = ()
     vni: int = 0
     predefined: bool = False  # bridge, host, none: node-local networks that services may name
 

@@ -43,6 +43,7 @@ def network_record(network: Network) -> NetworkRecord:
         name=network.spec.name,
         driver=network.driver,
         subnets=network.subnets,
+        subnets6=network.subnets6,
         vni=network.vni,
         mtu=int(mtu) if mtu.isdecimal() else 0,
         internal=network.spec.internal,
