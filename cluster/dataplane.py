@@ -119,8 +119,8 @@ def mac_for(address: str) -> str:
 
 
 def address6_for(subnet6: str, address: str) -> str:
-    """The IPv6 address ("x::y/prefix") that goes with an IPv4 address of the same network: the subnet's prefix,
-    and the IPv4 address as the last 32 bits, so that one allocation and one record tell both.
+    """The IPv6 address ("x::y/prefix") that goes with an IPv4 address of the same network: the subnet's
+    prefix, and the IPv4 address as the last 32 bits, so that one allocation and one record tell both.
 
     Args: subnet6: a subnet of at most 96 bits of prefix; address: "a.b.c.d", with or without its prefix.
     """
