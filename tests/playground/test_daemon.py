@@ -38,6 +38,7 @@ def test_an_api_on_loopback_is_served() -> None:
         assert outside.returncode != 0
 
 
+@pytest.mark.alone
 def test_two_playgrounds_side_by_side_and_nothing_left(archive: Path) -> None:
     before = Leftovers.find()
     with playground(hosts=2, managers=1) as one, playground(hosts=2, managers=1) as two:
