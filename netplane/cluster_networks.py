@@ -1,0 +1,175 @@
+"""The cluster's networks on this node: a batch of records made so in the kernel; who gets new connections.
+
+A part of the network plane.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+
+from cluster.dataplane import DataplaneChanges
+from netplane import links
+from netplane.errors import NetworkError, NetworkNotReady
+from netplane.model import SandboxRecord
+from netplane.netlink.wire import NetlinkError
+from netplane.node_networks import NodeNetworks
+from netplane.overlay import Overlays, Tunnel
+from netplane.records import ClusterRecords
+
+log = logging.getLogger("shoal.netplane")
+
+# What is under way to an address that is withdrawn is answered by then; TCP tries again after a second.
+_ANSWER_SECONDS = 0.3
+
+
+class ClusterNetworks(NodeNetworks):
+    """A base of NetPlane, which makes what is declared here."""
+
+    spare: float
+    _records: ClusterRecords
+    _known: asyncio.Event
+    _touched: set[str]
+    _tunnel: Tunnel | None
+    _withdrawn: set[str]
+    _fresh: set[str]
+    _later: set[asyncio.Task[None]]
+    _overlays: Overlays
+
+    def _networks_in_use(self) -> set[str]:
+        raise NotImplementedError
+
+    async def join(self, node_id: str, data_path_address: str, data_path_port: int) -> None:
+        """The node is a member: cluster networks can be made from now on."""
+        async with self._lock:
+            mtu = await self._run(links.mtu_of_address, data_path_address)
+            tunnel = Tunnel(node_id, data_path_address, data_path_port, mtu)
+            if tunnel == self._tunnel:
+                return
+            self._tunnel = tunnel
+            # Before the first records there is nothing to do, and what an earlier run left must go on.
+            if self._records.networks:
+                self._touched.update(self._records.networks)
+                await self._settle(set())
+
+    async def leave(self) -> None:
+        """The node is no member any more: forget the cluster's networks."""
+        async with self._lock:
+            self._touched |= self._records.apply(DataplaneChanges(full=True))
+            stale = await self._settle(set())
+            await self._run(self._overlays.prune, self._records, self._networks_in_use())
+            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+            await self._run(self._balancers.forget_udp, stale)
+            self._tunnel = None
+            self._withdrawn.clear()
+            self._fresh.clear()
+
+    async def apply(self, changes: DataplaneChanges) -> None:
+        """Make the kernel agree with a batch; when this returns, it does.
+
+        Raises NetworkError when the kernel refused; the next call tries again what is still to be done.
+        """
+        async with self._lock:
+            if self._tunnel is None:
+                raise NetworkNotReady("this node is in no cluster: it can't take cluster networks")
+            before = self._serving_addresses() if not changes.full else set()
+            beginning = self._records.beginning(changes) if not changes.full else set()
+            touched = self._records.apply(changes)
+            if beginning and self.spare:
+                self._fresh |= beginning
+                self._do_later(self._let_in(beginning))
+            here = {record.spec.task_id for record in self._sandboxes.values()}
+            self._withdrawn.intersection_update(_task_ids(self._records) | here)
+            self._touched |= touched
+            await self._settle(before)
+            if changes.full:
+                await self._run(self._overlays.prune, self._records, self._networks_in_use())
+
+    async def withdraw(self, sandbox_id: str) -> None:
+        """Give a sandbox no new connection from this node from now on; those it has go on."""
+        await self._set_withdrawn(sandbox_id, withdrawn=True)
+
+    async def restore(self, sandbox_id: str) -> None:
+        """Undo `withdraw`."""
+        await self._set_withdrawn(sandbox_id, withdrawn=False)
+
+    async def _set_withdrawn(self, sandbox_id: str, *, withdrawn: bool) -> None:
+        async with self._lock:
+            record = self._sandboxes.get(sandbox_id)
+            if record is None or not record.spec.task_id:
+                return
+            task_id = record.spec.task_id
+            if (task_id in self._withdrawn) == withdrawn:
+                return
+            before = self._serving_addresses()
+            (self._withdrawn.add if withdrawn else self._withdrawn.discard)(task_id)
+            self._touched.update(network for network in record.networks if network in self._records.networks)
+            await self._settle(before)
+
+    def _serving_addresses(self) -> set[str]:
+        return self._balancers.backends() if hasattr(self, "_balancers") else set()
+
+    async def _settle(self, before: set[str]) -> set[str]:
+        """Carry out what touched networks need. Returns the addresses that lost their new connections."""
+        touched = set(self._touched)
+        self._names.forget(touched)
+        if self._tunnel is not None and touched:
+            await self._run(
+                self._overlays.apply, self._tunnel, self._records, sorted(touched), self._networks_in_use()
+            )
+        await self._run(self._balancers.apply, touched, self._segments(), self._sandboxes.values())
+        stale = before - self._balancers.backends()
+        if stale:
+            await self._run(self._balancers.forget_udp, stale)
+            self._do_later(self._choose_again(stale))
+        self._touched -= touched
+        known, self._known = self._known, asyncio.Event()
+        known.set()
+        return stale
+
+    def _do_later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _let_in(self, tasks: set[str]) -> None:
+        """Send tasks connections that still serve after a moment: many a broken program ends in its first.
+
+        Until then they get some only if nobody else serves.
+        """
+        await asyncio.sleep(self.spare)
+        async with self._lock:
+            before = self._serving_addresses()
+            self._fresh -= tasks
+            self._touched |= {
+                network_id
+                for network_id in self._records.networks
+                if any(endpoint.task_id in tasks for endpoint in self._records.endpoints(network_id))
+            }
+            try:
+                await self._settle(before)
+            except NetworkError as error:
+                log.warning("new tasks get connections with the next change: %s", error)
+
+    async def _choose_again(self, stale: set[str]) -> None:
+        """Free connections from addresses that took them and vanished, before TCP tries a second time."""
+        await asyncio.sleep(_ANSWER_SECONDS)
+        try:
+            await self._run(self._balancers.forget_unanswered, stale)
+        except NetlinkError as error:
+            log.warning("connections that were never answered stay where they are: %s", error)
+
+    async def _drop_unused(self, record: SandboxRecord) -> None:
+        """An overlay that was withdrawn from this node goes with its last sandbox."""
+        gone = {
+            each
+            for each in record.networks
+            if each not in self._records.networks and self._overlays.segment(each) is not None
+        }
+        if gone - self._networks_in_use():
+            async with self._lock:
+                await self._run(self._overlays.prune, self._records, self._networks_in_use())
+                await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+
+
+def _task_ids(records: ClusterRecords) -> set[str]:
+    return {endpoint.task_id for network in records.networks for endpoint in records.endpoints(network)}
