@@ -10,7 +10,7 @@ from worker.api.pruning import pruned
 from worker.containers.containers import Containers
 from worker.containers.request import CreateRequest, NetworkingConfig, UpdateRequest
 from worker.engine import Engine
-from worker.runtime.oci import parse_signal
+from worker.runtime.stopping import parse_signal
 
 _CONDITIONS = ("not-running", "next-exit", "removed")
 

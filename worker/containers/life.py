@@ -22,8 +22,8 @@ from worker.containers.restart import Restarts, restarts, restarts_with_daemon
 from worker.engine import Engine
 from worker.runtime.launch import ContainerStartFailed
 from worker.runtime.model import ContainerConfig, ContainerState, ContainerStatus
-from worker.runtime.oci import parse_signal
 from worker.runtime.runtime import Change
+from worker.runtime.stopping import parse_signal
 
 log = logging.getLogger("shoal.containers")
 

@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,13 +41,13 @@ from worker.runtime.model import (
     ResourceLimits,
     without_data,
 )
-from worker.runtime.process import open_process, send_signal, signal_number
-from worker.runtime.rootfs import Root
-from worker.runtime.runtime import Change
+from worker.runtime.places import Places
+from worker.runtime.process import open_process, send_signal
 from worker.runtime.session import Session
 from worker.runtime.spawn import Programs, RuntimeFailed, find_program, must_run, thread_pool
-from worker.runtime.table import ContainerTable, Entry, Observer
-from worker.runtime.view import clear_views, opened_root
+from worker.runtime.stopping import KILL, ends_within, parse_signal
+from worker.runtime.table import Entry, Observer
+from worker.runtime.view import clear_views
 from worker.volumes.filesystems import VolumeUnavailable
 
 log = logging.getLogger("shoal.runtime")
@@ -59,10 +58,8 @@ _MOUNTING = 8
 R = TypeVar("R")
 Acted = Callable[[str, ContainerConfig, Mapping[str, str]], None]
 
-_KILL_SIGNAL = 9
 
-
-class OCIRuntime:
+class OCIRuntime(Places):
     """Containers under `root` (survives a restart of the machine) and `run` (does not).
 
     `cgroup_parent` is the cgroup path that all containers get theirs in. `workers` bounds how many containers
@@ -87,17 +84,16 @@ class OCIRuntime:
         default_init: bool = False,
     ) -> None:
         self.default_log, self.default_init = default_log or LogConfig(), default_init
-        self._layout = Layout(root.absolute(), run.absolute())
+        layout = Layout(root.absolute(), run.absolute())
         self._clock = clock
-        programs = Programs(find_program(conmon), find_program(runtime), self._layout.run / "oci")
+        programs = Programs(find_program(conmon), find_program(runtime), layout.run / "oci")
         found = cgroups or detect()
         parent = "/" + cgroup_parent.strip("/")
         host = launch.inspect_host(found, open_files)
-        self._launcher = Launcher(self._layout, programs, host, found, parent)
-        self._executor = Executor(programs, self._layout)
+        super().__init__(layout, Launcher(layout, programs, host, found, parent))
+        self._executor = Executor(programs, layout)
         self._pool = thread_pool(workers)
         self._mounting = ThreadPoolExecutor(_MOUNTING, "mount")
-        self._table = ContainerTable()
         self._acted: Acted = _not_told
         self._ends = Ends(self._table, self._launcher, clock, self._set, self._clear)
         self._inotify: Inotify | None = None
@@ -269,7 +265,7 @@ class OCIRuntime:
             raise Conflict(f"container {id[:12]} is not running")
         self._acted("kill", entry.config, {"signal": str(number)})
         send_signal(pidfd, number)
-        if number == _KILL_SIGNAL and entry.state.status is ContainerStatus.PAUSED:
+        if number == KILL and entry.state.status is ContainerStatus.PAUSED:
             await self.resume(id)  # a frozen process can't even die
 
     async def stop(self, id: str, grace_ns: int | None = None, signal: str = "") -> None:
@@ -282,38 +278,20 @@ class OCIRuntime:
         grace = config.stop_grace_ns if grace_ns is None else grace_ns
         if entry.state.status is ContainerStatus.PAUSED:
             await self.resume(id)
-        if number == _KILL_SIGNAL or grace == 0 or not await self._asked_to_end(entry, number, grace):
-            self._send(entry, _KILL_SIGNAL)
+        in_time = False
+        if number != KILL and grace != 0:
+            self._send(entry, number)
+            in_time = await ends_within(self._table, entry, grace, self._clock)
+        if not in_time:
+            self._send(entry, KILL)
             await self._table.ended(entry)
         self._acted("stop", config, {})
-
-    async def _asked_to_end(self, entry: Entry, number: int, grace: int) -> bool:
-        """Send the stop signal; whether the container has ended within the grace."""
-        self._send(entry, number)
-        if await self._ends_within(entry, grace):
-            return True
-        log.info("container did not end in time", extra={"container": entry.config.id, "signal": number})
-        return False
 
     def _send(self, entry: Entry, number: int) -> None:
         pidfd = self._ends.pidfd(entry.config.id)
         if pidfd is not None:
             self._acted("kill", entry.config, {"signal": str(number)})
             send_signal(pidfd, number)
-
-    async def _ends_within(self, entry: Entry, grace_ns: int) -> bool:
-        ended = asyncio.ensure_future(self._table.ended(entry))
-        if grace_ns < 0:
-            await ended
-            return True
-        bound = asyncio.ensure_future(self._clock.sleep(grace_ns))
-        try:
-            await asyncio.wait({ended, bound}, return_when=asyncio.FIRST_COMPLETED)
-            return ended.done()
-        finally:
-            ended.cancel()
-            bound.cancel()
-            await asyncio.gather(ended, bound, return_exceptions=True)
 
     async def pause(self, id: str) -> None:
         """Freeze a running container."""
@@ -353,27 +331,10 @@ class OCIRuntime:
             self._policies.pop(id, None)
             self._table.drop(entry)
 
-    def get(self, id: str) -> tuple[ContainerConfig, ContainerState]:
-        """Config and state."""
-        entry = self._table.find(id)
-        return entry.config, entry.state
-
-    def known(self, id: str) -> bool:
-        """True when there is such a container."""
-        return self._table.known(id)
-
-    def list(self) -> Sequence[tuple[ContainerConfig, ContainerState]]:
-        """All containers, oldest first."""
-        return [(entry.config, entry.state) for entry in self._table]
-
     def observe(self, observer: Observer, acted: Acted) -> None:
         """Have every change from now on told at once, and what is done to containers ("kill", "stop")."""
         self._table.observer = observer
         self._acted = acted
-
-    def watch(self) -> AsyncIterator[Change]:
-        """Changes from now on."""
-        return self._table.watch()
 
     async def exec(
         self,
@@ -449,47 +410,6 @@ class OCIRuntime:
             if self._table.find(id).state.running:
                 yield self._layout.of(id).log, self.control_path(id), policy
 
-    def log_path(self, id: str) -> Path:
-        """The container's newest log file (older ones: .1, .2, …)."""
-        return self._layout.of(self._table.find(id).config.id).log
-
-    def control_path(self, id: str) -> Path:
-        """conmon's control FIFO: `1 HEIGHT WIDTH` resizes the terminal, `2 0 0` reopens the log."""
-        return self._layout.of(id).bundle / "ctl"
-
-    def resize(self, id: str, height: int, width: int) -> None:
-        """Set the size of a container's terminal; may block for a moment."""
-        control = os.open(self.control_path(id), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            os.write(control, f"1 {height} {width}\n".encode())
-        finally:
-            os.close(control)
-
-    def opened_root(self, id: str, *, mounts: bool = True) -> AbstractContextManager[Root]:
-        """A container's files, with volumes unless `mounts` is False; blocks. It must not start meanwhile."""
-        entry = self._table.find(id)
-        return opened_root(self._layout, entry.config, entry.state, mounts=mounts)
-
-    def upper(self, id: str) -> Path:
-        """The writable layer."""
-        return self._layout.of(id).home / "upper"
-
-    def cgroup(self, id: str) -> tuple[Cgroups, str]:
-        """The control groups, and a container's path in them."""
-        return self._launcher.cgroups, self._launcher.cgroup(id)
-
-    def attach_path(self, id: str) -> Path:
-        """conmon's SEQPACKET socket for standard streams."""
-        return self._layout.of(id).bundle / "attach"
-
-    def etc(self, id: str) -> Path:
-        """Where the container's /etc/hostname, hosts and resolv.conf are; gone once it has ended."""
-        return self._layout.of(id).bundle / "etc"
-
-    def rootfs(self, id: str) -> Path:
-        """The root file system; mounted while the container runs."""
-        return self._layout.of(id).rootfs
-
     # --- small helpers ---------------------------------------------------------------------------------
 
     def _add(self, config: ContainerConfig, state: ContainerState, policy: RotationPolicy | None) -> Entry:
@@ -528,11 +448,3 @@ def _nothing() -> None:
 def _report(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("rotating logs failed", exc_info=task.exception())
-
-
-def parse_signal(name: str) -> int:
-    """The signal's number; InvalidArgument for an unknown one."""
-    try:
-        return signal_number(name)
-    except ValueError as error:
-        raise InvalidArgument(str(error)) from None
