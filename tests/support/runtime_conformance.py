@@ -38,12 +38,11 @@ class RuntimeConformance:
         assert [item[0].id for item in runtime.list()] == [made.id]
 
     async def test_stop_by_the_stop_signal(self, runtime: Runtime, config: MakeConfig) -> None:
-        made = config("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.01; done")
+        made = config("sh", "-c", "trap 'exit 3' TERM; touch /ready; while :; do sleep 0.01; done")
         await runtime.create(made)
         await runtime.start_container(made.id)
-        # A shell needs a moment to set its trap; a signal before that is lost on a first process.
-        while runtime.get(made.id)[1].running:
-            await runtime.signal(made.id, 15)
+        # A shell needs a moment to set its trap, and runc's own first process would take the signal.
+        while (await runtime.exec(made.id, ["test", "-e", "/ready"])).exit_code:
             await asyncio.sleep(0.02)
         await runtime.stop(made.id, 1000 * SECOND)
         assert runtime.get(made.id)[1].exit_code == 3
