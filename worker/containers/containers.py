@@ -27,7 +27,7 @@ class Containers(Membership):
             unified_cgroups=self._engine.machine.cgroup_version == "2",
             default_log=self._runtime.default_log,
         )
-        settings.check(request, host)
+        settings.check(request, host, self._engine.machine.cpus)
         check_policy(host.restart_policy, auto_remove=host.auto_remove)
         image = self._engine.images.get(request.image)
         _check_platform(request.image, image, platform)
@@ -137,7 +137,7 @@ class Containers(Membership):
             policy = request.restart_policy or record.host.restart_policy
             check_policy(policy, auto_remove=record.host.auto_remove)
             host = settings.changed_limits(replace(record.host, restart_policy=policy), request)
-            settings.check_limits(host)
+            settings.check_limits(host, self._engine.machine.cpus)
             wanted = settings.limits(host)
             if wanted != config.resources:
                 await self._runtime.update_resources(id, wanted)

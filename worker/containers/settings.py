@@ -110,8 +110,8 @@ def _paths(host: HostConfig, given: list[str] | None, usual: list[str]) -> list[
     return list(usual) if given is None else given
 
 
-def check(settings: Settings, host: HostConfig) -> None:
-    """Refuse what makes no sense, and what this engine does not do."""
+def check(settings: Settings, host: HostConfig, cpus: int) -> None:
+    """Refuse what makes no sense on a machine with so many CPUs, and what this engine does not do."""
     if host.runtime not in RUNTIMES:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if settings.stop_timeout is not None and settings.stop_timeout < -1:
@@ -120,7 +120,7 @@ def check(settings: Settings, host: HostConfig) -> None:
         raise InvalidArgument(f"invalid IPC mode: {host.ipc_mode}")
     if settings.healthcheck is not None:
         _check_intervals(settings.healthcheck)
-    check_limits(host)
+    check_limits(host, cpus)
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
     for what, value in (
@@ -157,8 +157,8 @@ def _block_devices(host: HostConfig) -> tuple[object, ...]:
     )
 
 
-def check_limits(host: HostConfig) -> None:
-    """Refuse limits that contradict one another, in dockerd's words."""
+def check_limits(host: HostConfig, cpus: int) -> None:
+    """Refuse limits that contradict one another or this machine's number of CPUs, in dockerd's words."""
     if 0 < host.memory < LEAST_MEMORY:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     if host.memory < 0 or host.memory_reservation < 0:
@@ -175,8 +175,10 @@ def check_limits(host: HostConfig) -> None:
         )
     if host.cpu_shares < 0:
         raise InvalidArgument(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
-    if host.nano_cpus < 0:
-        raise InvalidArgument("range of CPUs is from 0.01 to the number of this machine's")
+    if host.nano_cpus and not 10**7 <= host.nano_cpus <= cpus * 10**9:
+        raise InvalidArgument(
+            f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        )
     if host.nano_cpus and (host.cpu_period or host.cpu_quota):
         raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:

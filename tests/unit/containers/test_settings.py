@@ -91,19 +91,20 @@ def test_variables_without_a_value_are_not_the_containers() -> None:
     [
         {"memory": 1}, {"memory": 64 << 20, "memory_swap": 1 << 20}, {"memory_swap": 1 << 30},
         {"memory": 64 << 20, "memory_reservation": 65 << 20}, {"memory_swappiness": 101}, {"nano_cpus": -1},
-        {"nano_cpus": 1, "cpu_quota": 5000}, {"cpu_period": 1}, {"cpu_quota": 1}, {"blkio_weight": 5},
+        {"nano_cpus": 1}, {"nano_cpus": 2 * 10**9 + 1},
+        {"nano_cpus": 10**9, "cpu_quota": 5000}, {"cpu_period": 1}, {"cpu_quota": 1}, {"blkio_weight": 5},
         {"shm_size": -1}, {"runtime": "kata"}, {"ipc_mode": "mine"}, {"cpu_shares": -1},
     ],
 )  # fmt: skip
 def test_limits_that_make_no_sense(limits: dict[str, int]) -> None:
     with pytest.raises(InvalidArgument):
-        settings.check(Settings(), HostConfig(**limits))  # type: ignore[arg-type]
+        settings.check(Settings(), HostConfig(**limits), 2)  # type: ignore[arg-type]
 
 
 def test_a_health_check_runs_no_more_often_than_every_millisecond() -> None:
-    settings.check(Settings(healthcheck=HealthConfig(test=["CMD", "x"], interval=10**6)), HostConfig())
+    settings.check(Settings(healthcheck=HealthConfig(test=["CMD", "x"], interval=10**6)), HostConfig(), 2)
     with pytest.raises(InvalidArgument, match="Interval in Healthcheck cannot be less than 1ms"):
-        settings.check(Settings(healthcheck=HealthConfig(test=["CMD", "x"], interval=1)), HostConfig())
+        settings.check(Settings(healthcheck=HealthConfig(test=["CMD", "x"], interval=1)), HostConfig(), 2)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_a_health_check_runs_no_more_often_than_every_millisecond() -> None:
 )  # fmt: skip
 def test_what_is_not_offered_is_said(asked: dict[str, object]) -> None:
     with pytest.raises(NotImplementedHere, match="does not offer"):
-        settings.check(Settings(), HostConfig(**asked))  # type: ignore[arg-type]
+        settings.check(Settings(), HostConfig(**asked), 2)  # type: ignore[arg-type]
 
 
 def test_security_options() -> None:
