@@ -22,9 +22,11 @@ from bench import (
     big_state,
     commit_latency,
     create_hundred,
+    east_west,
     leader_kill,
     list_speed,
     memory,
+    mesh_keep_address,
     peer,
     power_cycles,
     returning,
@@ -52,6 +54,8 @@ BARS: dict[str, Callable[[Options], Bar]] = {
         power_cycles,
         rolling_update,
         list_speed,
+        east_west,
+        mesh_keep_address,
     )
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
