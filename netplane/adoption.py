@@ -2,7 +2,7 @@
 
 import logging
 
-from netplane import builder, links, netns
+from netplane import builder, ends, links, netns
 from netplane.model import SandboxRecord
 from netplane.netlink.wire import NetlinkSocket
 from netplane.storage import Storage
@@ -32,7 +32,7 @@ def survivors(storage: Storage, host: NetlinkSocket) -> list[SandboxRecord]:
     stale = [
         name
         for name, link in links.list_links().items()
-        if name.startswith(builder.PORT_PREFIX) and link.kind == "veth" and name not in ports
+        if name.startswith(ends.PORT_PREFIX) and link.kind == "veth" and name not in ports
     ]
     if stale:
         links.delete_links(stale)

@@ -1,6 +1,5 @@
 """Builds a sandbox's namespace: veths, addresses, routes, name-server sockets, in one short-lived thread."""
 
-import hashlib
 import os
 import socket
 import struct
@@ -9,20 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.dataplane import mac_for
-from netplane import netns, sysctl
+from netplane import ends, netns, sysctl
 from netplane.errors import NetworkError
 from netplane.model import Interface, Segment, way_out, way_out6
-from netplane.netlink import route
+from netplane.netlink import child, route
 from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
 from netplane.resolv import NAME_SERVER
 
-PORT_PREFIX = "shv"
 LOOPBACK = 1
 # Links are given their numbers, so that none must be looked up; built-in tunnels may have taken low ones.
 FIRST_INDEX = 11
 _MESH_TABLE = 1000
 _MESH_PRIORITY = 1000
-_DOOMED = 0x53484F41  # the group of links that are about to be deleted
 _ENODEV, _ENOENT = 19, 2
 
 
@@ -47,22 +44,13 @@ def port_of(handles: Handles) -> int:
     return int(handles.dns_udp.getsockname()[1]) if handles.dns_udp is not None else 0
 
 
-def port_name(sandbox_id: str, number: int) -> str:
-    """The name of a sandbox's port on a bridge: at most 15 characters, the same on every run."""
-    return f"{PORT_PREFIX}{hashlib.blake2b(sandbox_id.encode(), digest_size=5).hexdigest()}{number:x}"
-
-
-def port_index(name: str) -> int:
-    """The number of a port on a bridge: far above those that the kernel gives out."""
-    return 0x40000000 | int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") >> 2
-
-
 def mesh_mark(segment: Segment) -> tuple[int, int]:
     """Mark and mask of replies that go back through the ingress network.
 
     A connection's mark is the last four bytes of the entry node's MAC, which are its address there. The
     mask covers those bits of the network that all its nodes share.
     """
+    assert segment.subnet is not None, "the ingress network has IPv4"
     network = segment.subnet.network_address.packed
     mask = segment.subnet.netmask.packed
     return struct.unpack("=I", network)[0], struct.unpack("=I", mask)[0]
@@ -87,12 +75,12 @@ def build(
     try:
         descriptor = netns.make_namespace(path)
         _prepare(ingress=any(each.ingress for each in interfaces))
-        # The veths come from the host's side, all else from within.
-        _veths(interfaces, descriptor, host)
+        # The links come from the host's side, all else from within.
+        _make(interfaces, segments, descriptor, host)
         messages = [route.link_up(LOOPBACK), *_inside(interfaces, segments), *_ways_out(interfaces)]
         _within(messages, "configuring the network namespace")
-        if interfaces:
-            host.execute(_attach(interfaces, segments), "attaching to the network")
+        if attaching := _attach(interfaces, segments):
+            host.execute(attaching, "attaching to the network")
         _open_sockets(handles, rules=rules, name_server=name_server)
     finally:
         if descriptor >= 0:
@@ -118,10 +106,11 @@ def plug(
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         netns.enter_namespace(descriptor)
-        _veths([interface], descriptor, host)
+        _make([interface], segments, descriptor, host)
         messages = [*_inside([interface], segments), *_ways_out(interfaces)]
         _within(messages, "configuring the network namespace")
-        host.execute(_attach([interface], segments), "attaching to the network")
+        if attaching := _attach([interface], segments):
+            host.execute(attaching, "attaching to the network")
         if open_sockets:
             _open_sockets(handles, rules=True, name_server=True)
     finally:
@@ -137,7 +126,9 @@ def unplug(
 ) -> None:
     """Take an interface from a namespace; the remaining ones lead out. Must run in a thread that ends
     afterwards. What is gone already is no error."""
-    host.execute(_detach([interface], segments), "detaching from the network", ignore=(_ENODEV, _ENOENT))
+    if leaving := ends.leave([interface], segments):
+        host.execute(leaving, "detaching from the network", ignore=(_ENODEV, _ENOENT))
+    ends.leave_inside(path, [interface])
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         netns.enter_namespace(descriptor)
@@ -147,11 +138,14 @@ def unplug(
         os.close(descriptor)
 
 
-def _veths(interfaces: Sequence[Interface], descriptor: int, host: NetlinkSocket) -> None:
-    """Veth pairs; the thread is in the namespace of their inner ends."""
-    if interfaces:
-        host.execute([_veth(each, descriptor) for each in interfaces], "making a veth pair")
+def _make(
+    interfaces: Sequence[Interface], segments: Mapping[str, Segment], descriptor: int, host: NetlinkSocket
+) -> None:
+    """The links; the thread is in the namespace of their inner ends."""
+    ends.make(interfaces, segments, descriptor, host)
     for each in interfaces:
+        if each.kind:  # others on the wire may know the address at another place
+            sysctl.write(f"ipv4/conf/{each.device}/arp_notify", "1", optional=True)
         if each.address6:
             sysctl.write(f"ipv6/conf/{each.device}/accept_ra", "0")
             sysctl.write(f"ipv6/conf/{each.device}/disable_ipv6", "0")
@@ -195,23 +189,13 @@ def demolish(
     remains = list(remains)
     interfaces = [interface for _, each in remains for interface in each]
     try:
-        if messages := _detach(interfaces, segments):
+        if messages := ends.leave(interfaces, segments):
             host.execute(messages, "detaching from the network", ignore=(_ENODEV, _ENOENT))
+        for path, each in remains:
+            ends.leave_inside(path, each)
     finally:
         for path, _ in remains:
             netns.remove_namespace(path)
-
-
-def _detach(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) -> list[bytes]:
-    messages = [
-        route.delete_neighbour(segments[each.network_id].index, each.address)
-        for each in interfaces
-        if each.network_id in segments
-    ]
-    if interfaces:
-        messages += [route.to_group(each.port, _DOOMED) for each in interfaces]
-        messages.append(route.delete_group(_DOOMED))
-    return messages
 
 
 def open_name_server(port: int) -> tuple[socket.socket, socket.socket]:
@@ -240,44 +224,26 @@ def _prepare(*, ingress: bool) -> None:
         sysctl.write("ipv4/conf/default/rp_filter", "0")
 
 
-def _veth(interface: Interface, descriptor: int) -> bytes:
-    return route.veth(
-        interface.port,
-        port_index(interface.port),
-        mtu=interface.mtu,
-        namespace=descriptor,
-        peer=interface.device,
-        peer_index=interface.index,
-        peer_mac=interface.mac,
-    )
-
-
 def _attach(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) -> list[bytes]:
-    messages: list[bytes] = []
-    for each in interfaces:
-        bridge = segments[each.network_id].index
-        messages.append(route.join_bridge(each.port, bridge))
-        # The bridge may still know the address's MAC behind the tunnel, from a task on another node that had
-        # it before; a sandbox that only listens would never correct that.
-        messages.append(route.bridge_entry(port_index(each.port), each.mac))
-        messages.append(route.neighbour(bridge, each.address, each.mac))
-    return messages
+    return [message for each in interfaces for message in ends.join(each, segments[each.network_id])]
 
 
 def _inside(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) -> list[bytes]:
     messages: list[bytes] = []
     for each in interfaces:
-        messages.append(route.address(each.index, each.address, each.prefix))
+        if each.address:
+            messages.append(route.address(each.index, each.address, each.prefix))
         messages += [route.address(each.index, more, 16) for more in each.link_local]
         messages.append(route.link_up(each.index))
         if each.address6:
             messages.append(route.address6(each.index, each.address6, each.prefix6))
         messages += [route.link_route(subnet, each.index) for subnet in each.neighbours]
-        if each.gateway:  # the bridge, which has one MAC for all its addresses
+        if each.gateway and not each.kind:  # the bridge, which has one MAC for all its addresses
             mac = mac_for(segments[each.network_id].gateway)
             messages.append(route.neighbour(each.index, each.gateway, mac))
         if each.ingress:
             segment = segments[each.network_id]
+            assert segment.subnet is not None, "the ingress network has IPv4"
             hop = str(segment.subnet.broadcast_address - 1)
             mark, mask = mesh_mark(segment)
             messages += [
@@ -291,7 +257,15 @@ def _inside(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) ->
 def _ways_out(interfaces: Sequence[Interface]) -> list[bytes]:
     messages: list[bytes] = []
     if (leading := way_out(interfaces)) is not None:
-        messages.append(route.default_route(leading.gateway, leading.index))
+        messages.append(
+            route.default_route(leading.gateway, leading.index)
+            if leading.gateway
+            else route.link_route("0.0.0.0/0", leading.index)
+        )
     if (leading := way_out6(interfaces)) is not None:
-        messages.append(route.default_route6(leading.gateway6, leading.index))
+        messages.append(
+            route.default_route6(leading.gateway6, leading.index)
+            if leading.gateway6
+            else child.default_device_route6(leading.index)
+        )
     return messages

@@ -91,11 +91,12 @@ class Sandbox(msgspec.Struct, frozen=True):
 
 
 class LocalNetwork(msgspec.Struct, frozen=True):
-    """A network of this node alone: predefined (bridge, host, none) or made by a user."""
+    """A network of this node alone: predefined (bridge, host, none), made by a user, or this node's part of a
+    swarm-scoped network whose addresses are the nodes' (`spec.scope` is "swarm")."""
 
     id: str
     name: str
-    driver: str  # bridge, host, null; null also for what only holds settings for others
+    driver: str  # a name of netplane.drivers; null also for what only holds settings for others
     created_at: int
     spec: NetworkSpec  # as asked for, completed from the network that its settings are taken from
     subnet: str = ""
@@ -105,6 +106,7 @@ class LocalNetwork(msgspec.Struct, frozen=True):
     bridge: str = ""  # the Linux device
     mtu: int = 1500
     predefined: bool = False
+    parent: str = ""  # the device under macvlan and ipvlan links
 
     @property
     def internal(self) -> bool:
@@ -113,15 +115,31 @@ class LocalNetwork(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
+class Child:
+    """What sandboxes get where they are no ports of a bridge: a link of their own on top of the parent.
+
+    `kind`, `mode` and `flags` are the kernel's (macvlan, ipvlan). `routed`: the parent's node routes to them,
+    so that they need no gateway. `mac` is the parent's where the kind shares it, else "".
+    """
+
+    kind: str
+    mode: int
+    flags: int = 0
+    routed: bool = False
+    mac: str = ""
+
+
+@dataclass(frozen=True)
 class Segment:
-    """A bridge of this node that sandboxes attach to, whether of a local network or of an overlay."""
+    """What sandboxes of a network attach to on this node: a bridge, of a local network or of an overlay, or
+    with `child` another device."""
 
     network_id: str
     bridge: str
     index: int
     mtu: int
-    subnet: ipaddress.IPv4Network
-    gateway: str  # the bridge's own address in the network; "" if it has none
+    subnet: ipaddress.IPv4Network | None  # None: no IPv4
+    gateway: str  # the bridge's own address in the network, or the router's; "" if there is none
     internal: bool = False
     ingress: bool = False
     resolves_names: bool = True  # False on the default bridge, which uses the host's resolvers
@@ -132,15 +150,17 @@ class Segment:
     host_address: str = ""  # where ports are published that name no address
     interface_prefix: str = "eth"
     more: tuple[tuple[ipaddress.IPv4Network, str], ...] = ()  # further subnets, with their gateways
+    child: Child | None = None
 
     @property
     def subnets(self) -> tuple[tuple[ipaddress.IPv4Network, str], ...]:
         """All IPv4 subnets, each with the bridge's own address in it."""
-        return ((self.subnet, self.gateway), *self.more)
+        return ((self.subnet, self.gateway), *self.more) if self.subnet is not None else self.more
 
 
 class Interface(msgspec.Struct, frozen=True):
-    """One veth of a sandbox: `device` inside, `port` on the bridge."""
+    """One link of a sandbox: `device` inside; of a veth, `port` on the bridge. `kind` is that of a link on
+    another device (model.Child), which has no port. Without IPv4 `address` is "", and `prefix` 0."""
 
     network_id: str
     device: str
@@ -159,11 +179,13 @@ class Interface(msgspec.Struct, frozen=True):
     priority: int = 0
     sysctls: tuple[tuple[str, str], ...] = ()  # below /proc/sys
     neighbours: tuple[str, ...] = ()  # further subnets that are on this link
+    kind: str = ""
+    routed: bool = False  # everything is reached by the link itself, without a gateway
 
     @property
     def cidr(self) -> str:
-        """The address with its prefix length."""
-        return f"{self.address}/{self.prefix}"
+        """The address with its prefix length; "" without one."""
+        return f"{self.address}/{self.prefix}" if self.address else ""
 
     @property
     def cidr6(self) -> str:
@@ -174,13 +196,13 @@ class Interface(msgspec.Struct, frozen=True):
 def way_out(interfaces: Sequence[Interface]) -> Interface | None:
     """The interface of the default route: the ingress network's, else that of the highest priority, else the
     first that leads anywhere."""
-    ways = [each for each in interfaces if each.gateway]
+    ways = [each for each in interfaces if each.gateway or (each.routed and each.address)]
     return min(ways, key=lambda each: (not each.ingress, -each.priority), default=None)
 
 
 def way_out6(interfaces: Sequence[Interface]) -> Interface | None:
     """The interface of the IPv6 default route."""
-    ways = [each for each in interfaces if each.gateway6]
+    ways = [each for each in interfaces if each.gateway6 or (each.routed and each.address6)]
     return min(ways, key=lambda each: -each.priority, default=None)
 
 

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from cluster.dataplane import mac_for
 from netplane import resolv
-from netplane.builder import FIRST_INDEX, port_name
+from netplane.builder import FIRST_INDEX
+from netplane.ends import port_name
 from netplane.errors import InvalidNetwork
 from netplane.local_networks import LocalNetworks
 from netplane.model import (

@@ -5,7 +5,7 @@ import pytest
 
 from cluster.dataplane import Protocol
 from cluster.spec import NetworkSpec
-from netplane.builder import port_name
+from netplane.ends import port_name
 from netplane.model import Attachment, HostPort, SandboxSpec
 from tests.support.network_lab import Host, Lab, PlaneError
 

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.dataplane import Protocol
 from cluster.spec import NetworkSpec
-from netplane.builder import port_name
+from netplane.ends import port_name
 from netplane.model import DNS, Attachment, HostPort, Mode, SandboxSpec
 from tests.support.network_lab import Lab, PlaneError, await_file
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from cluster.dataplane import Protocol
 from netplane import host_rules, sandbox_rules
-from netplane.builder import mesh_mark, port_name
+from netplane.builder import mesh_mark
+from netplane.ends import port_name
 from netplane.host_rules import Published
 from netplane.model import HostPort, Segment
 from netplane.netlink.wire import attributes
