@@ -19,10 +19,10 @@ from cluster.dataplane import (
 from cluster.objects import Network, Node, Service, Task
 from cluster.publish_at import places
 from cluster.states import NodeState, TaskState
+from cluster.validate_ipam import MTU_OPTION
 from manager.store import Event, View
 
 R = TypeVar("R")
-MTU_OPTION = "com.docker.network.driver.mtu"
 
 
 @dataclass
@@ -60,22 +60,24 @@ def peer_record(node: Node) -> PeerRecord | None:
     return PeerRecord(node.id, address, node.attachments) if address else None
 
 
-def serving(task: Task, node: Node | None) -> bool:
-    """Whether a task may get new connections: it runs, is healthy, should go on, and its node is there."""
+def serving(task: Task, node: Node | None, *, admitted: bool = False) -> bool:
+    """Whether a task may get new connections: it runs, is healthy, should go on, and its node is there.
+
+    `admitted`: it runs, though that is not written yet (manager.dispatcher.admissions).
+    """
     return (
-        task.status.state == TaskState.RUNNING
-        and task.status.healthy
+        (admitted or (task.status.state == TaskState.RUNNING and task.status.healthy))
         and not task.desired_state.stops
         and node is not None
         and node.status.state != NodeState.DOWN
     )
 
 
-def endpoint_records(view: View, task: Task) -> dict[str, EndpointRecord]:
+def endpoint_records(view: View, task: Task, *, admitted: bool = False) -> dict[str, EndpointRecord]:
     """A task's endpoints by network id; none before it is assigned or after it has stopped."""
     if not task.node_id or not TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
         return {}
-    may_serve = serving(task, view.get(Node, task.node_id))
+    may_serve = serving(task, view.get(Node, task.node_id), admitted=admitted)
     return {
         attachment.network_id: EndpointRecord(
             network_id=attachment.network_id,
@@ -124,6 +126,7 @@ def service_records(view: View, service: Service) -> dict[str, ServiceRecord]:
             published=port.published_port,
             target=port.target_port,
             at=places(service.spec.labels, port.protocol or "tcp", port.published_port),
+            name=port.name,
         )
         for port in (endpoint.ports if endpoint else ())
         if port.publish_mode != "host" and port.published_port
@@ -190,7 +193,9 @@ class Delta:
 class DataplaneIndex:
     """The records of all networks, kept up to date with the store's events."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, admitted: Iterable[str] = ()) -> None:
+        """Args: admitted: tasks that serve though the store does not say yet that they run."""
+        self.admitted = set(admitted)
         self.networks: dict[str, NetworkRecords] = {}
         self.peers = peers(view)
         self.ingress = ingress_networks(view)
@@ -224,6 +229,13 @@ class DataplaneIndex:
     def networks_of(self, task_id: str) -> Iterator[str]:
         """The networks in which the task has an endpoint."""
         return iter(self._of_task.get(task_id, {}))
+
+    def admit(self, view: View, task_id: str, *, serves: bool = True) -> Delta:
+        """The task serves though the store does not say yet that it runs; or it does so no more."""
+        delta = Delta()
+        (self.admitted.add if serves else self.admitted.discard)(task_id)
+        self._task(view, task_id, delta)
+        return delta
 
     def apply(self, view: View, events: Iterable[Event]) -> Delta:
         """Take in commits; `view` is the state after them. Returns what changed."""
@@ -316,7 +328,9 @@ class DataplaneIndex:
 
     def _task(self, view: View, task_id: str, delta: Delta) -> None:
         task = view.get(Task, task_id)
-        now = endpoint_records(view, task) if task is not None else {}
+        if task is None or task.status.state >= TaskState.RUNNING:
+            self.admitted.discard(task_id)
+        now = endpoint_records(view, task, admitted=task_id in self.admitted) if task is not None else {}
         before = self._of_task.get(task_id, {})
         for network_id in _changed(before, now):
             delta.endpoints.add((network_id, task_id))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from cluster.errors import ShoalError
-from cluster.messages import Assignments, StatusAck, StatusReport, TaskStatusUpdate
+from cluster.messages import Assignments, StatusAck, TaskStatusUpdate
 from cluster.objects import Task
 from cluster.seams import MILLISECOND, Clock
 from cluster.states import TaskState
@@ -27,7 +27,8 @@ RETRY_AFTER = 200 * MILLISECOND
 
 class _Report(NamedTuple):
     session: Session
-    report: StatusReport
+    updates: Sequence[TaskStatusUpdate]
+    number: int | None  # to be acknowledged; None: it was already
 
 
 def written(task: Task, update: TaskStatusUpdate, now: int) -> Task | None:
@@ -52,9 +53,9 @@ class StatusWriter:
         self._reports: deque[_Report] = deque()
         self._arrived = asyncio.Event()
 
-    def take(self, session: Session, report: StatusReport) -> None:
-        """A report to be written and acknowledged."""
-        self._reports.append(_Report(session, report))
+    def take(self, session: Session, updates: Sequence[TaskStatusUpdate], number: int | None = None) -> None:
+        """Statuses to be written, and acknowledged as the report of this number."""
+        self._reports.append(_Report(session, updates, number))
         session.reports(+1)
         self._arrived.set()
 
@@ -70,16 +71,18 @@ class StatusWriter:
 
     async def _write(self, batch: list[_Report]) -> None:
         changes = [
-            self._change(session.node_id, update) for session, report in batch for update in report.updates
+            self._change(session.node_id, update) for session, updates, _ in batch for update in updates
         ]
-        await self._commit(changes)
+        if changes:
+            await self._commit(changes)
         view = self._store.view()
-        for session, report in batch:
+        for session, updates, number in batch:
             session.reports(-1)
-            session.send(StatusAck(report.number))
+            if number is not None:
+                session.send(StatusAck(number))
             unknown = tuple(
                 update.task_id
-                for update in report.updates
+                for update in updates
                 if (task := view.get(Task, update.task_id)) is None or task.node_id != session.node_id
             )
             if unknown:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from msgspec.structs import replace
@@ -19,15 +19,19 @@ from cluster.messages import (
     ManagersChanged,
     Removed,
     RoleChanged,
+    StatusAck,
     StatusReport,
+    TaskStatusUpdate,
 )
 from cluster.objects import Config, Network, Node, Secret, Service, Task
 from cluster.seams import MILLISECOND, SECOND, Clock, Random
 from cluster.states import NodeState, TaskState
+from manager.dispatcher.admissions import Admissions, awaits
 from manager.dispatcher.dataplane import DataplaneIndex, Delta
 from manager.dispatcher.liveness import Liveness, heartbeat_period
 from manager.dispatcher.logs import LogBroker
 from manager.dispatcher.registration import describe, manager_addresses, mark_down, mark_ready
+from manager.dispatcher.rounds import Rounds
 from manager.dispatcher.session import Session
 from manager.dispatcher.statuses import StatusWriter
 from manager.dispatcher.withdrawals import Withdrawals
@@ -52,6 +56,8 @@ class Term:
         self._index = DataplaneIndex(self._view)
         self._managers = manager_addresses(self._view)
         self._withdrawals = Withdrawals()
+        self._admissions = Admissions()
+        self._admitting = asyncio.Event()
         self._liveness = Liveness(rng)
         self._liveness.expect(
             (node.id for node in self._view.all(Node) if node.status.state != NodeState.DOWN),
@@ -75,6 +81,7 @@ class Term:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_store(), name="dispatcher: store")
                 group.create_task(self._watch_time(), name="dispatcher: time")
+                group.create_task(self._tell_admissions(), name="dispatcher: admissions")
                 group.create_task(self._write_descriptions(), name="dispatcher: descriptions")
                 group.create_task(self.statuses.run(), name="dispatcher: statuses")
         finally:
@@ -95,6 +102,7 @@ class Term:
         session.period = self.period()
         self._liveness.opened(session.node_id, session.period, self._clock.monotonic())
         self._withdrawals.opened(session.node_id, session.id)
+        self._admissions.opened(session.node_id, session.id)
         self._catch_up()
         self._flush()
 
@@ -104,7 +112,7 @@ class Term:
             del self.sessions[session.node_id]
         self.logs.closed(session)
         expected = session.node_id if session.node_id in self._ready() else ""
-        self._released(self._withdrawals.closed(session.id, expected))
+        self._go_on(lambda rounds: rounds.closed(session.id, expected))
 
     def received(self, session: Session, message: AgentMessage) -> None:
         """A message from an agent; any is a sign of life."""
@@ -115,10 +123,10 @@ class Term:
             case Heartbeat():
                 self._beat(session)
             case StatusReport():
-                self.statuses.take(session, message)
+                self._report(session, message)
             case Applied(sequence=sequence):
                 session.applied = max(session.applied, sequence)
-                self._released(self._withdrawals.applied(session.id, sequence))
+                self._go_on(lambda rounds: rounds.applied(session.id, sequence))
             case DescriptionChanged():
                 self._descriptions[session.node_id] = message
                 self._described.set()
@@ -126,6 +134,42 @@ class Term:
                 self.logs.chunk(session, message)
             case LogEnd():
                 self.logs.ended(session, message)
+
+    def _report(self, session: Session, report: StatusReport) -> None:
+        """Have statuses written; those of tasks that begin to run when all balancers have them."""
+        now, rest = self._clock.monotonic(), []
+        self._catch_up()
+        for update in report.updates:
+            task = self._view.get(Task, update.task_id)
+            mine = task is not None and task.node_id == session.node_id
+            if mine and awaits(task, update) and any(self._index.networks_of(update.task_id)):
+                self._admit(session, update, now)
+                continue
+            if mine and self._admissions.drop(update.task_id):
+                self._touch(self._index.admit(self._view, update.task_id, serves=False))
+                self._admitting.set()
+            rest.append(update)
+        if rest:
+            self.statuses.take(session, rest, report.number)
+        else:
+            session.send(StatusAck(report.number))
+
+    def _admit(self, session: Session, update: TaskStatusUpdate, now: int) -> None:
+        """Let a task serve; one that is unhealthy before it ever served has nothing to say but its end."""
+        if update.status.healthy:
+            self._admissions.hold(session, update, now)
+        else:
+            self._admissions.drop(update.task_id)
+        self._touch(self._index.admit(self._view, update.task_id, serves=update.status.healthy))
+        self._admitting.set()
+
+    async def _tell_admissions(self) -> None:
+        while True:
+            await self._admitting.wait()
+            self._admitting.clear()
+            self._catch_up()
+            self._flush()
+            await self._clock.sleep(DEBOUNCE)
 
     def _beat(self, session: Session) -> None:
         """Answer a heartbeat, with the period as the operator wants it by now."""
@@ -160,7 +204,7 @@ class Term:
         """Events were lost: compute everything anew, and let each session compare with what it knows."""
         self._watch.close()
         self._view, self._watch = self._store.watch(*WATCHED)
-        old, self._index = self._index, DataplaneIndex(self._view)
+        old, self._index = self._index, DataplaneIndex(self._view, self._index.admitted)
         delta = Delta(
             networks={*old.networks, *self._index.networks},
             peers={*old.peers, *self._index.peers},
@@ -200,6 +244,7 @@ class Term:
                             self.sessions[task.node_id].tasks_touched = True
                     if event.new is None:
                         self._withdrawals.forget(event.object.id)
+                        self._admissions.drop(event.object.id)
                 case Node():
                     self._node_changed(event)
                 case Secret() | Config() | Network():
@@ -240,9 +285,16 @@ class Term:
         now = self._clock.monotonic()
         present = [node.id for node in self._view.all(Node) if node.status.state != NodeState.DOWN]
         for task in self._view.all(Task):
-            stops = task.desired_state.stops and task.status.state == TaskState.RUNNING
+            # One that is starting may be in the balancers already (manager.dispatcher.admissions).
+            stops = task.desired_state.stops and task.status.state in (TaskState.STARTING, TaskState.RUNNING)
             if stops and task.node_id in present and any(self._index.networks_of(task.id)):
                 self._withdrawals.inherit(replace(task, desired_state=TaskState.RUNNING), present, now)
+
+    def _go_on(self, step: Callable[[Rounds], list[str]]) -> None:
+        """Do with the tasks that a step of their round sets free what they waited for."""
+        for session, updates in self._admissions.take(step(self._admissions)):
+            self.statuses.take(session, updates)
+        self._released(step(self._withdrawals))
 
     def _released(self, task_ids: Iterable[str]) -> None:
         """These tasks may be told to stop."""
@@ -271,16 +323,16 @@ class Term:
             session.touched, session.tasks_touched = Delta(), False
             if message is not None:
                 session.send(message)
-        self._await_withdrawals()
+        self._go_on(self._await_balancers)
 
     def _ready(self) -> set[str]:
         return {node.id for node in self._view.all(Node) if node.status.state == NodeState.READY}
 
-    def _await_withdrawals(self) -> None:
-        """Say of new withdrawals whom they wait for: all who know one of the task's networks and have not
-        yet applied what takes it out, and nodes that are between two sessions."""
+    def _await_balancers(self, rounds: Rounds) -> list[str]:
+        """Say of new rounds whom they wait for: all who know one of the task's networks and have not yet
+        applied the change, and nodes that are between two sessions. Returns those that wait for nobody."""
         released: list[str] = []
-        untold = self._withdrawals.untold()
+        untold = rounds.untold()
         away = self._ready() - self.sessions.keys() if untold else set()
         for task_id in untold:
             networks = set(self._index.networks_of(task_id))
@@ -290,8 +342,8 @@ class Term:
                 due = session.told.sequence + (0 if session.touched.empty else 1)
                 if networks & session.told.uses and session.applied < due:
                     waiting[session.id] = due
-            released += self._withdrawals.told(task_id, waiting)
-        self._released(released)
+            released += rounds.told(task_id, waiting)
+        return released
 
     # --- nodes ----------------------------------------------------------------------------------------
 
@@ -322,6 +374,7 @@ class Term:
             now = self._clock.monotonic()
             planned = min(
                 self._withdrawals.next_deadline or now + LONGEST_SLEEP,
+                self._admissions.next_deadline or now + LONGEST_SLEEP,
                 self._liveness.next_deadline or now + LONGEST_SLEEP,
                 now + LONGEST_SLEEP,
             )
@@ -333,7 +386,7 @@ class Term:
             if late > LONGEST_SLEEP:
                 log.warning("the dispatcher was held up", extra={"milliseconds": late // MILLISECOND})
                 self._liveness.delayed(late)
-            self._released(self._withdrawals.expire(now))
+            self._go_on(partial(Rounds.expire, now=now))
             silent = self._liveness.expired(now)
             if silent:
                 await self._mark_down(silent)

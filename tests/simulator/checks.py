@@ -27,7 +27,7 @@ COMPARE_EVERY = 64
 CALM = 20 * SECOND
 """Without faults for so long, nothing but Shoal itself decides how many containers run."""
 WITHDRAWN_WITHIN = 2 * SECOND
-"""manager.dispatcher.withdrawals.BOUND: after it a task is stopped all the same."""
+"""manager.dispatcher.rounds.BOUND: after it a task is stopped, or counts as running, all the same."""
 
 
 class Witness:
@@ -163,6 +163,25 @@ class Checks:
             self.violated(f"task {new.id} went back from {old.status.state.word} to {new.status.state.word}")
         if new.desired_state < old.desired_state:
             self.violated(f"task {new.id} is wanted {new.desired_state.word} after {old.desired_state.word}")
+        if old.status.state < TaskState.RUNNING and new.status.state == TaskState.RUNNING:
+            self._check_admitted(new)
+
+    def _check_admitted(self, task: Task) -> None:
+        """A task counts as running once every node sends it connections; looked at when all is calm."""
+        node = self.world.node_of(task.node_id)
+        container = node.machine.containers.get(task.id) if node is not None else None
+        if container is None or task.desired_state.stops or self.world.calm_for() < CALM:
+            return
+        if self.world.loop.now - container.started_at >= WITHDRAWN_WITHIN:
+            return
+        for other in self.world.nodes:
+            if other.machine.plane_slow or other.gone:
+                continue
+            for network in task.networks:
+                records = other.machine.records
+                endpoint = records.endpoints.get((network.network_id, task.id))
+                if network.network_id in records.networks and (endpoint is None or not endpoint.serving):
+                    self.violated(f"{task.name} counts as running, and {other.name} sends it no connections")
 
     def _check_claims(self, old: StoreObject | None, new: StoreObject | None) -> None:
         was = claims(old) if old is not None else frozenset()

@@ -9,6 +9,7 @@ from typing import Any
 
 import manager.core
 import manager.dispatcher.assignments
+import manager.dispatcher.term
 import manager.orchestrator.node_down
 import manager.orchestrator.plan
 import manager.orchestrator.replicated_job
@@ -72,6 +73,7 @@ PLANTS: dict[str, Plant] = {
         40.0,
     ),
     "withdrawal skipped": Plant(lambda: [(Withdrawals, "begin", lambda self, task, now: None)]),
+    "admission skipped": Plant(lambda: [(manager.dispatcher.term, "awaits", lambda task, update: False)]),
     "reads not confirmed": Plant(lambda: [(manager.core.Core, "_confirmed", _unconfirmed)]),
     "secrets to everyone": Plant(
         lambda: [
