@@ -7,6 +7,7 @@ dispatcher sends only those that changed.
 import ipaddress
 from enum import StrEnum
 
+from cluster.encryption import is_encrypted
 from cluster.objects import Record, Subnet
 
 
@@ -33,6 +34,12 @@ class NetworkRecord(Record, frozen=True):
     attachable: bool = False
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    key_epochs: tuple[int, ...] = ()  # of an encrypted network: the epochs in force, oldest first
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether its traffic between nodes must be encrypted."""
+        return is_encrypted(self.options)
 
 
 class PeerRecord(Record, frozen=True):
@@ -41,6 +48,7 @@ class PeerRecord(Record, frozen=True):
     node_id: str
     address: str  # data-path address, the VXLAN tunnel's end
     addresses: dict[str, str] = {}  # network id → that node's own address in the network ("a.b.c.d/prefix")
+    keys: dict[int, str] = {}  # epoch → public WireGuard key, where it has encrypted networks
 
 
 class EndpointRecord(Record, frozen=True):
@@ -63,6 +71,7 @@ class PublishedPort(Record, frozen=True):
     published: int
     target: int
     at: tuple[str, ...] = ()  # addresses, subnets, interfaces; empty: every address (cluster.publish_at)
+    name: str = ""  # what its service calls it
 
 
 class ServiceRecord(Record, frozen=True):

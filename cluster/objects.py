@@ -59,6 +59,24 @@ class EngineDescription(Record, frozen=True):
     plugins: tuple[tuple[str, str], ...] = ()  # (type, name), for example ("Network", "overlay")
 
 
+class NodeEncryption(Record, frozen=True):
+    """How a node can encrypt the traffic of networks, and how far it is with it.
+
+    `keys`: its public WireGuard key of each epoch that it receives on. `behind`: the nodes to which it still
+    sends with an older epoch than its newest.
+    """
+
+    method: str = ""  # kernel, userspace; empty: it can't (also: an older version)
+    trouble: str = ""  # why it can't, or does not at present
+    keys: dict[int, str] = {}
+    behind: tuple[str, ...] = ()
+
+    @property
+    def works(self) -> bool:
+        """Whether encrypted networks can be on the node."""
+        return bool(self.method) and not self.trouble
+
+
 class NodeDescription(Record, frozen=True):
     """What a node says of itself."""
 
@@ -67,6 +85,7 @@ class NodeDescription(Record, frozen=True):
     resources: Resources = Resources()
     engine: EngineDescription = EngineDescription()
     csi: tuple[str, ...] = ()
+    encryption: NodeEncryption = NodeEncryption()
 
 
 class NodeStatus(Record, frozen=True):
@@ -337,6 +356,26 @@ class RootCA(Record, frozen=True):
     forced: int = 0
 
 
+class KeyEpochs(Record, frozen=True):
+    """The epochs of the keys that encrypted networks use: all from `oldest` to `newest` are in force.
+
+    0: there was no encrypted network yet. `removed`: how many nodes had been removed from the cluster when
+    the newest began.
+    """
+
+    newest: int = 0
+    oldest: int = 0
+    since: int = 0  # when the newest began, by the leader's clock
+    because: str = ""
+    removed: int = 0
+    asked: bool = False  # somebody wants a new epoch as soon as may be
+
+    @property
+    def in_force(self) -> tuple[int, ...]:
+        """The epochs, oldest first."""
+        return tuple(range(self.oldest, self.newest + 1)) if self.newest else ()
+
+
 class Cluster(StoreObject, frozen=True):
     """Settings and secrets of the cluster; exactly one exists, named `default`."""
 
@@ -349,6 +388,7 @@ class Cluster(StoreObject, frozen=True):
     removed_nodes: tuple[str, ...] = ()  # node ids whose certificates are no longer honoured
     unlock_key: str = ""  # with autolock: what locks the managers' files at rest
     generation: int = 0  # how many times a new cluster was forced, by the state; Raft counts, too
+    key_epochs: KeyEpochs = KeyEpochs()
 
 
 AnyObject = Node | Service | Task | Network | Secret | Config | Cluster
