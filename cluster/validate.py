@@ -7,7 +7,6 @@ Messages follow SwarmKit's controlapi; where it says nothing, they say what is w
 import re
 from binascii import Error as Base64Error
 from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from typing import Any
 
 import msgspec
@@ -15,11 +14,10 @@ import msgspec
 from cluster.defaults import MAX_CONFIG_SIZE, MAX_SECRET_SIZE, MIN_NODE_CERT_EXPIRY
 from cluster.errors import Conflict, Forbidden, InvalidArgument, NotImplementedHere
 from cluster.log_options import check_log_options
-from cluster.objects import Network, Service
+from cluster.objects import Service
 from cluster.payload import GO_TEMPLATE, is_template, payload_bytes
 from cluster.publish_at import check_publish_labels
 from cluster.spec import (
-    IPAM,
     ClusterSpec,
     ConfigSpec,
     DriverConfig,
@@ -37,7 +35,7 @@ from cluster.spec import (
 )
 from cluster.template import check_payload
 from cluster.validate_container import check_container
-from cluster.validate_ipam import check_ipam
+from cluster.validate_ipam import check_cluster_subnets
 
 MAX_REPLICAS = 100_000  # bounds what one request can make the managers hold
 PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
@@ -245,8 +243,7 @@ def check_network(spec: NetworkSpec) -> None:
         raise NotImplementedHere(
             f"swarm-scoped networks of driver {spec.driver!r} are not supported: use overlay"
         )
-    if spec.enable_ipv6:
-        raise NotImplementedHere("IPv6 overlay networks are not supported yet: leave EnableIPv6 out")
+    check_cluster_subnets(spec)
     if "encrypted" in (spec.options or {}):
         raise NotImplementedHere(
             "encrypted overlay networks are not supported yet: leave the option encrypted out"
@@ -257,37 +254,6 @@ def check_network(spec: NetworkSpec) -> None:
         raise InvalidArgument("ingress network cannot be attachable")
     if spec.ingress and spec.internal:
         raise InvalidArgument("ingress network cannot be internal")
-    _check_ipam(spec.ipam)
-    if spec.ingress and spec.ipam is not None and len(spec.ipam.config or ()) > 1:
-        raise InvalidArgument("the ingress network takes one subnet")
-
-
-def _check_ipam(ipam: IPAM | None) -> None:
-    check_ipam(ipam, ipv6=False)
-    for config in (ipam.config if ipam is not None else None) or ():
-        if config.subnet:
-            _network(config.subnet, "subnet")
-
-
-def check_subnets_free(spec: NetworkSpec, others: Iterable[Network]) -> None:
-    """Refuse subnets that another network has (Forbidden, as dockerd's libnetwork answers)."""
-    wanted = [_network(c.subnet, "subnet") for c in (spec.ipam or IPAM()).config or () if c.subnet]
-    if not wanted:
-        return
-    for other in others:
-        configured = (config.subnet for config in (other.spec.ipam or IPAM()).config or () if config.subnet)
-        for taken in {*configured, *(subnet.subnet for subnet in other.subnets)}:
-            if any(subnet.overlaps(_network(taken, "subnet")) for subnet in wanted):
-                raise Forbidden(
-                    f"Pool overlaps with other one on this address space: {taken} of {other.spec.name}"
-                )
-
-
-def _network(text: str, what: str) -> IPv4Network:
-    try:
-        return IPv4Network(text, strict=False)
-    except (AddressValueError, NetmaskValueError, ValueError) as error:
-        raise InvalidArgument(f"invalid network config: invalid {what} {text}: {error}") from error
 
 
 # --- secrets, configs, cluster --------------------------------------------------------------------------

@@ -4,12 +4,19 @@ Source: moby api/types/network (ValidateIPAM) and libnetwork's drivers, read for
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cluster.errors import Forbidden, InvalidArgument, NotImplementedHere
-from cluster.spec import IPAM, IPAMConfig
+from cluster.objects import Network
+from cluster.spec import IPAM, IPAMConfig, NetworkSpec
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+LONGEST_PREFIX6 = 96
+"""Of a cluster network's IPv6 subnet: an address's last 32 bits are its IPv4 address."""
+MIN_MTU6 = 1280
+"""What a link must carry to have IPv6 (RFC 8200, section 5)."""
+MTU_OPTION = "com.docker.network.driver.mtu"
 
 
 def check_ipam(ipam: IPAM | None, *, ipv6: bool) -> None:
@@ -85,3 +92,68 @@ def _misplaced(text: str, subnet: IPNetwork) -> Iterator[str]:
         yield f"parent subnet is an IPv{subnet.version} block"
     elif address not in subnet:
         yield f"parent subnet {subnet} doesn't contain this address"
+
+
+# --- networks of the cluster ------------------------------------------------------------------------------
+
+
+def check_cluster_subnets(spec: NetworkSpec) -> None:
+    """Refuse subnets that a network of the cluster can't have: InvalidArgument, Forbidden for overlaps."""
+    check_ipam(spec.ipam, ipv6=spec.enable_ipv6)
+    if spec.enable_ipv4 is False:
+        raise NotImplementedHere("overlay networks without IPv4 are not supported: leave EnableIPv4 out")
+    configs = [config for config in (spec.ipam or IPAM()).config or () if config.subnet]
+    own = [config for config in configs if ipaddress.ip_network(config.subnet, strict=False).version == 6]
+    if own and not spec.enable_ipv6:
+        raise InvalidArgument(
+            f"invalid network config: invalid subnet {own[0].subnet}: the network has no IPv6; "
+            "create it with --ipv6"
+        )
+    if len(own) > 1:
+        given = ", ".join(config.subnet for config in own)
+        raise InvalidArgument(f"invalid network config: an overlay network has one IPv6 subnet, not {given}")
+    for config in own:
+        _check_subnet6(config)
+    if spec.ingress and len(configs) - len(own) > 1:
+        raise InvalidArgument("the ingress network takes one subnet")
+    mtu = (spec.options or {}).get(MTU_OPTION, "")
+    if spec.enable_ipv6 and mtu.isdecimal() and 0 < int(mtu) < MIN_MTU6:
+        raise InvalidArgument(
+            f"invalid network config: {MTU_OPTION}={mtu}: a network with IPv6 needs {MIN_MTU6} or more; "
+            "raise it, or leave --ipv6 out"
+        )
+
+
+def _check_subnet6(config: IPAMConfig) -> None:
+    subnet = ipaddress.IPv6Network(config.subnet)
+    if subnet.prefixlen > LONGEST_PREFIX6:
+        raise InvalidArgument(
+            f"invalid network config: invalid subnet {subnet}: an overlay network's IPv6 subnet is a "
+            f"/{LONGEST_PREFIX6} or larger, because its addresses end in the IPv4 addresses; give a /64"
+        )
+    if subnet.is_link_local:
+        raise InvalidArgument(f"invalid network config: invalid subnet {subnet}: it is link-local")
+    if config.ip_range:
+        raise InvalidArgument(
+            f"invalid network config: invalid ip-range {config.ip_range}: IPv6 addresses of an overlay "
+            "network follow from the IPv4 ones; give a range of the IPv4 subnet"
+        )
+
+
+def check_subnets_free(spec: NetworkSpec, others: Iterable[Network]) -> None:
+    """Refuse subnets that another network has (Forbidden, as dockerd's libnetwork answers)."""
+    wanted = _configured(spec)
+    if not wanted:
+        return
+    for other in others:
+        allocated = {ipaddress.ip_network(each.subnet) for each in (*other.subnets, *other.subnets6)}
+        for taken in sorted(allocated.union(_configured(other.spec)), key=str):
+            if any(taken.version == subnet.version and taken.overlaps(subnet) for subnet in wanted):
+                raise Forbidden(
+                    f"Pool overlaps with other one on this address space: {taken} of {other.spec.name}"
+                )
+
+
+def _configured(spec: NetworkSpec) -> list[IPNetwork]:
+    configs = (spec.ipam or IPAM()).config or ()
+    return [ipaddress.ip_network(config.subnet, strict=False) for config in configs if config.subnet]

@@ -63,6 +63,7 @@ class Core:
     """One manager's state and what it does with it. `start` first; then `found`, or be made a member."""
 
     raft: Raft
+    ipv6 = True  # whether the ingress network of a new cluster has IPv6
 
     def __init__(self, node_id: str, advertise: str, clock: Clock, rng: Random) -> None:
         """advertise: "ip:port" at which the other nodes reach this manager's cluster port."""
@@ -188,7 +189,7 @@ class Core:
         """All that only the leader does, anew for each term."""
         store, clock, rng = self.store, self.clock, self.rng
         return [
-            Allocator(store, clock, rng),
+            Allocator(store, clock, rng, ipv6=self.ipv6),
             ReplicatedOrchestrator(store, clock, rng),
             GlobalOrchestrator(store, clock, rng),
             JobOrchestrator(store, clock, rng),

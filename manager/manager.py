@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections import OrderedDict
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, NoReturn
 
 from aiohttp import web
@@ -65,6 +66,7 @@ class Manager(Core):
     def __init__(self, settings: Settings, clock: Clock, rng: Random, pipe: DaemonPipe | None = None) -> None:
         """pipe: to the node daemon, which knows the unlock key."""
         super().__init__(settings.node_id, settings.advertise, clock, rng)
+        self.ipv6 = Path("/proc/net/if_inet6").exists()  # not there in a kernel that has IPv6 off, or none
         self._settings = settings
         if pipe is not None:
             self.key_keeper = pipe

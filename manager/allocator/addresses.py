@@ -12,7 +12,7 @@ LAST_VNI = (1 << 24) - 1
 def lowest_free_subnet(pools: Iterable[str], size: int, taken: Iterable[str]) -> str | None:
     """The first subnet of prefix length `size` in the pools that overlaps none of `taken` (all in CIDR);
     None when there is none left. A pool smaller than `size` is itself the subnet."""
-    spans = sorted(_span(cidr) for cidr in taken)
+    spans = sorted(_span(cidr) for cidr in taken if ":" not in cidr)
     for pool in pools:
         network = ipaddress.IPv4Network(pool, strict=False)
         length = max(size, network.prefixlen)
@@ -29,10 +29,10 @@ def lowest_free_subnet(pools: Iterable[str], size: int, taken: Iterable[str]) ->
 
 def overlapping(cidr: str, taken: Iterable[str]) -> str | None:
     """The first of `taken` that shares an address with `cidr`."""
-    first, last = _span(cidr)
+    subnet = ipaddress.ip_network(cidr, strict=False)
     for other in taken:
-        start, end = _span(other)
-        if start <= last and first <= end:
+        another = ipaddress.ip_network(other, strict=False)
+        if subnet.version == another.version and subnet.overlaps(another):
             return other
     return None
 
@@ -44,7 +44,7 @@ def lowest_free_vni(taken: Collection[int]) -> int | None:
 
 def first_address(cidr: str) -> str:
     """The first host address of a subnet: its gateway, unless the user says otherwise."""
-    return str(ipaddress.IPv4Address(_span(cidr)[0] + 1))
+    return str(ipaddress.ip_network(cidr, strict=False).network_address + 1)
 
 
 def address_number(address: str) -> int:
@@ -57,11 +57,16 @@ def _span(cidr: str) -> tuple[int, int]:
     return int(network.network_address), int(network.broadcast_address)
 
 
+def _behind(cidr6: str, address6: str) -> int:
+    """The number of the IPv4 address that an IPv6 address of the subnet goes with, if there is one."""
+    return int(ipaddress.IPv6Address(address6)) - int(ipaddress.IPv6Network(cidr6).network_address)
+
+
 class AddressPool:
     """The host addresses of one network, handed out in turn: an address that was given back is not given to
     the next who asks, so that what others still remember of its old holder does no harm."""
 
-    def __init__(self, subnets: Iterable[Subnet]) -> None:
+    def __init__(self, subnets: Iterable[Subnet], subnets6: Iterable[Subnet] = ()) -> None:
         self._ranges: list[tuple[int, int, int]] = []  # first, last, prefix length
         self._reserved: set[int] = set()
         for subnet in subnets:
@@ -72,6 +77,9 @@ class AddressPool:
             reserved = [subnet.gateway, *subnet.reserved.values()]
             self._reserved.update(address_number(address) for address in reserved if address)
             self._ranges.append((first, last, network.prefixlen))
+        for subnet in subnets6:  # an IPv4 address whose IPv6 address is spoken for is, too
+            reserved = [subnet.gateway, *subnet.reserved.values()]
+            self._reserved.update(_behind(subnet.subnet, address) for address in reserved if address)
         inside = sum(any(first <= one <= last for first, last, _ in self._ranges) for one in self._reserved)
         self.size = sum(last - first + 1 for first, last, _ in self._ranges) - inside  # addresses to hand out
         self._next = self._ranges[0][0] if self._ranges else 0
@@ -92,12 +100,13 @@ class AddressPool:
                 return f"{address}/{prefix}"
         return None
 
-    def next_free(self, used: Collection[int]) -> str | None:
-        """The next address, as "a.b.c.d/prefix", that is neither used nor reserved; None when all are."""
+    def next_free(self, used: Collection[int], resting: Collection[int] = ()) -> str | None:
+        """The next address, as "a.b.c.d/prefix", that is neither used, nor reserved, nor rests; None when
+        all are."""
         if len(used) >= self.size:
             return None
         for number, prefix in self._in_turn():
-            if number not in used and number not in self._reserved:
+            if number not in used and number not in resting and number not in self._reserved:
                 self._next = number + 1
                 return f"{ipaddress.IPv4Address(number)}/{prefix}"
         return None

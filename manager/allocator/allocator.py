@@ -1,5 +1,6 @@
 """The allocator: numbers networks, gives nodes, services and tasks their addresses and ports."""
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -8,7 +9,7 @@ from cluster.seams import Clock, Random, system_random
 from manager.allocator import networks
 from manager.allocator.claims import Allocations
 from manager.allocator.plan import Key, Plan, to_allocate
-from manager.store import Event, Store, Transaction, View, restarting
+from manager.store import Event, Store, Transaction, View, Watch, restarting
 
 log = logging.getLogger("shoal.allocator")
 
@@ -18,11 +19,15 @@ class Allocator:
     something becomes free or a network or service changes.
     """
 
-    def __init__(self, store: Store, clock: Clock, random: Random | None = None) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, random: Random | None = None, *, ipv6: bool = True
+    ) -> None:
+        """Args: ipv6: whether the ingress network of a new cluster has IPv6 beside IPv4."""
         self._store = store
         self._clock = clock
         self._random = random or system_random()
-        self._state = Allocations()
+        self._ipv6 = ipv6
+        self._state = Allocations(clock)
         self._todo: dict[Key, None] = {}
         self._blocked: dict[Key, str] = {}
         self._released = 0
@@ -34,16 +39,31 @@ class Allocator:
     async def _session(self) -> None:
         view, watch = self._store.watch(Cluster, Network, Node, Service, Task)
         with watch:
-            self._state = Allocations.of(view)
+            self._state = Allocations.of(view, self._clock)
             self._released = self._state.released
             self._blocked = {}
             self._todo = {(cls, obj.id): None for cls in (Network, Node, Service) for obj in view.all(cls)}
             self._todo |= {(Task, task.id): None for task in view.all(Task) if to_allocate(task)}
             while True:
                 await self._tick()
-                await watch.ready()
+                await self._wait(watch)
                 for events in watch.pending():
                     self._note(events)
+
+    async def _wait(self, watch: Watch) -> None:
+        """Until something happened, or something waits and an address has rested."""
+        end = self._state.resting.next_end() if self._blocked else None
+        if end is None or watch.waiting:
+            await watch.ready()
+            return
+        async with asyncio.TaskGroup() as group:
+            ready = group.create_task(watch.ready())
+            rested = group.create_task(self._clock.sleep(end - self._clock.monotonic()))
+            await asyncio.wait((ready, rested), return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+            rested.cancel()
+        if self._clock.monotonic() >= end:
+            self._again(*self._blocked)
 
     # --- what happened --------------------------------------------------------------------------------
 
@@ -115,7 +135,7 @@ class Allocator:
         later stays removed."""
         if any(network.predefined for network in view.all(Network)):
             return False
-        found = networks.first_networks(self._random)
+        found = networks.first_networks(self._random, ipv6=self._ipv6)
 
         def create(transaction: Transaction) -> None:
             for network in found:

@@ -7,9 +7,11 @@ built anew from the view.
 from collections.abc import Iterable, Mapping
 
 from cluster.objects import Network, Node, Service, StoreObject, Task
+from cluster.seams import Clock
 from cluster.states import TaskState
 from manager.allocator.addresses import AddressPool, address_number
 from manager.allocator.ports import Port, ingress_ports
+from manager.allocator.resting import Resting
 from manager.store import View
 
 Claim = tuple[str, str, int]  # (what, where, number), see `claims`
@@ -50,7 +52,9 @@ def _claims(obj: StoreObject) -> Iterable[Claim]:
 class Allocations:
     """All claims, by object and by what is claimed."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        """Args: clock: the leader's; None: what is given back can be had again at once."""
+        self.resting = Resting(clock)
         self._claims: dict[str, frozenset[Claim]] = {}
         self._holders: dict[str, dict[tuple[str, int], str]] = {ADDRESS: {}, PORT: {}, VNI: {}}
         self._used: dict[str, set[int]] = {}
@@ -59,9 +63,9 @@ class Allocations:
         self.released = 0  # rises whenever something becomes free
 
     @classmethod
-    def of(cls, view: View) -> "Allocations":
+    def of(cls, view: View, clock: Clock | None = None) -> "Allocations":
         """What the objects of a view hold."""
-        state = cls()
+        state = cls(clock)
         for network in view.all(Network):
             state.put(network)
         for kind in (Node, Service, Task):
@@ -72,6 +76,7 @@ class Allocations:
                 pool = state._pools.get(attachment.network_id)
                 if pool is not None and attachment.addresses:
                     pool.went_to(address_number(attachment.addresses[0]))
+        state.resting.take_up(task for task in view.all(Task) if not claims(task))
         return state
 
     def __eq__(self, other: object) -> bool:
@@ -84,15 +89,16 @@ class Allocations:
     def put(self, obj: StoreObject) -> None:
         """An object is new or changed."""
         if isinstance(obj, Network):
-            subnets = tuple(subnet.subnet for subnet in obj.subnets)
+            subnets = tuple(subnet.subnet for subnet in (*obj.subnets, *obj.subnets6))
             if subnets and self._subnets.get(obj.id) != subnets:
                 self._subnets[obj.id] = subnets
-                self._pools[obj.id] = AddressPool(obj.subnets)
+                self._pools[obj.id] = AddressPool(obj.subnets, obj.subnets6)
         self._replace(obj.id, claims(obj))
 
     def drop(self, obj: StoreObject) -> None:
         """An object was removed."""
         if isinstance(obj, Network) and obj.id in self._subnets:
+            self.resting.note_subnets(self._subnets[obj.id])
             del self._subnets[obj.id], self._pools[obj.id]
             self.released += 1
         self._replace(obj.id, frozenset())
@@ -107,6 +113,7 @@ class Allocations:
                 self.released += 1
                 if what == ADDRESS:
                     self._used[where].discard(number)
+                    self.resting.note(number)
         for what, where, number in new - old:
             self._holders[what][(where, number)] = id
             if what == ADDRESS:
@@ -127,10 +134,13 @@ class Allocations:
         """A free address of the network; None when it has none left or no subnet yet. It is not held until
         an object with it is `put`."""
         pool = self._pools.get(network_id)
-        return pool.next_free(self._used.get(network_id, ())) if pool is not None else None
+        if pool is None:
+            return None
+        return pool.next_free(self._used.get(network_id, ()), self.resting.addresses)
 
     def wanted_address(self, network_id: str, text: str) -> str | None:
-        """The address of the network that somebody wants, if it can be handed out and is free."""
+        """The address of the network that somebody wants, if it can be handed out and is free. One that
+        rests is, too: who names it wants to be taken for its last holder."""
         pool = self._pools.get(network_id)
         address = pool.this_one(text) if pool is not None else None
         if address is None or address_number(address) in self._used.get(network_id, ()):

@@ -1,5 +1,6 @@
 """Networks: which ones the cluster numbers, how names resolve, and what subnet and VNI a new one gets."""
 
+import hashlib
 import ipaddress
 
 from msgspec.structs import replace
@@ -34,9 +35,10 @@ def ingress_network(view: View) -> Network | None:
     return next((network for network in view.all(Network) if network.spec.ingress), None)
 
 
-def first_networks(random: Random) -> list[Network]:
-    """What a new cluster has: the ingress network, and the node-local networks that services may name."""
-    ingress = NetworkSpec(name=INGRESS_NAME, driver=OVERLAY, scope="swarm", ingress=True)
+def first_networks(random: Random, *, ipv6: bool) -> list[Network]:
+    """What a new cluster has: the ingress network, with or without IPv6, and the node-local networks that
+    services may name."""
+    ingress = NetworkSpec(name=INGRESS_NAME, driver=OVERLAY, scope="swarm", ingress=True, enable_ipv6=ipv6)
     return [
         Network(id=new_id(random), spec=ingress, driver=OVERLAY),
         *(
@@ -53,24 +55,43 @@ def first_networks(random: Random) -> list[Network]:
 
 def allocated(network: Network, cluster: Cluster, state: Allocations) -> Network:
     """The network with subnets and VNI. Raises InvalidArgument or Unavailable with the reason why not."""
+    given4, given6 = _configs(network.spec)
     taken = state.subnets
     subnets: list[Subnet] = []
-    for config in _configs(network.spec):
-        other = addresses.overlapping(_checked(config.subnet), taken)
-        if other is not None:
-            raise InvalidArgument(f"its subnet {config.subnet} overlaps {other}")
-        subnets.append(_subnet(config))
-        taken.append(config.subnet)
+    for config in given4:
+        subnets.append(_given(config, taken))
+        taken.append(subnets[-1].subnet)
     if not subnets:
-        cidr = addresses.lowest_free_subnet(cluster.default_address_pool, cluster.subnet_size, taken)
-        if cidr is None:
-            pools = ", ".join(cluster.default_address_pool)
-            raise Unavailable(
-                f"no subnet of size /{cluster.subnet_size} is left in the address pool "
-                f"{pools}; remove a network or give a subnet"
-            )
-        subnets.append(Subnet(subnet=cidr, gateway=addresses.first_address(cidr)))
-    return replace(network, subnets=tuple(subnets), vni=_vni(network, state))
+        subnets.append(_chosen(cluster, taken, state.resting.subnets))
+    vni = _vni(network, state)
+    subnets6: tuple[Subnet, ...] = ()
+    if network.spec.enable_ipv6:
+        subnets6 = (_given(given6[0], taken) if given6 else _chosen6(cluster, vni, taken),)
+    return replace(network, subnets=tuple(subnets), subnets6=subnets6, vni=vni)
+
+
+def _chosen(cluster: Cluster, taken: list[str], resting: list[str]) -> Subnet:
+    """The next free subnet of the cluster's pool, rather one that no removed network had just now."""
+    pools, size = cluster.default_address_pool, cluster.subnet_size
+    cidr = addresses.lowest_free_subnet(pools, size, [*taken, *resting])
+    cidr = cidr or addresses.lowest_free_subnet(pools, size, taken)
+    if cidr is None:
+        raise Unavailable(
+            f"no subnet of size /{size} is left in the address pool "
+            f"{', '.join(pools)}; remove a network or give a subnet"
+        )
+    return Subnet(subnet=cidr, gateway=addresses.first_address(cidr))
+
+
+def _chosen6(cluster: Cluster, vni: int, taken: list[str]) -> Subnet:
+    """A unique local subnet (RFC 4193): 40 bits follow from the cluster, 16 from the network's VNI."""
+    prefix = hashlib.blake2b(cluster.id.encode(), digest_size=5).digest()
+    for step in range(1 << 16):
+        number = (vni + step & 0xFFFF).to_bytes(2, "big")
+        subnet = ipaddress.IPv6Network((b"\xfd" + prefix + number + bytes(8), 64))
+        if addresses.overlapping(str(subnet), taken) is None:
+            return Subnet(subnet=str(subnet), gateway=addresses.first_address(str(subnet)))
+    raise Unavailable("no unique local IPv6 subnet is left; remove a network or give an IPv6 subnet")
 
 
 def _vni(network: Network, state: Allocations) -> int:
@@ -87,29 +108,32 @@ def _vni(network: Network, state: Allocations) -> int:
     return int(wanted)
 
 
-def _configs(spec: NetworkSpec) -> list[IPAMConfig]:
-    configs = (spec.ipam.config if spec.ipam else None) or ()
-    return [config for config in configs if config.subnet]
+def _configs(spec: NetworkSpec) -> tuple[list[IPAMConfig], list[IPAMConfig]]:
+    """The subnets that the user gave: IPv4, IPv6."""
+    configs = [config for config in (spec.ipam.config if spec.ipam else None) or () if config.subnet]
+    six = [each for each in configs if ":" in each.subnet]
+    return [each for each in configs if each not in six], six
 
 
-def _checked(subnet: str) -> str:
-    try:
-        return str(ipaddress.IPv4Network(subnet, strict=False))
-    except ValueError as error:
-        raise InvalidArgument(f"invalid subnet {subnet}: overlay networks take IPv4 subnets") from error
+def _given(config: IPAMConfig, taken: list[str]) -> Subnet:
+    subnet = _subnet(config)
+    other = addresses.overlapping(subnet.subnet, taken)
+    if other is not None:
+        raise InvalidArgument(f"its subnet {config.subnet} overlaps {other}")
+    return subnet
 
 
 def _subnet(config: IPAMConfig) -> Subnet:
-    cidr = _checked(config.subnet)
     try:
+        cidr = str(ipaddress.ip_network(config.subnet, strict=False))
         return Subnet(
             subnet=cidr,
-            gateway=str(ipaddress.IPv4Address(config.gateway or addresses.first_address(cidr))),
-            ip_range=_checked(config.ip_range) if config.ip_range else "",
+            gateway=str(ipaddress.ip_address(config.gateway or addresses.first_address(cidr))),
+            ip_range=str(ipaddress.ip_network(config.ip_range, strict=False)) if config.ip_range else "",
             reserved={
-                name: str(ipaddress.IPv4Address(address))
+                name: str(ipaddress.ip_address(address))
                 for name, address in (config.auxiliary_addresses or {}).items()
             },
         )
     except ValueError as error:
-        raise InvalidArgument(f"invalid address in the settings of subnet {cidr}: {error}") from error
+        raise InvalidArgument(f"invalid address in the settings of {config.subnet}: {error}") from error

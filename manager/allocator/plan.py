@@ -25,10 +25,12 @@ from cluster.objects import (
     TaskStatus,
     VirtualIP,
 )
+from cluster.seams import SECOND
 from cluster.spec import EndpointSpec, NetworkAttachmentConfig, PortConfig
 from cluster.states import TaskState
 from manager.allocator import networks, ports
 from manager.allocator.claims import Allocations
+from manager.allocator.resting import REST
 from manager.store import Transaction, View
 
 T = TypeVar("T", bound=StoreObject)
@@ -55,6 +57,7 @@ class Plan:
     now: int
     writes: list[Write] = field(default_factory=list)
     _new: dict[Key, StoreObject] = field(default_factory=dict)
+    _full: set[str] = field(default_factory=set)  # networks; nothing becomes free while a plan is made
 
     def allocate_networks(self, ids: Iterable[str]) -> None:
         """Number these networks."""
@@ -214,14 +217,20 @@ class Plan:
         if not network.subnets:
             reason = self.blocked.get((Network, network.id), "it is being allocated")
             raise Unavailable(f"network {network.spec.name} has no subnet yet: {reason}")
-        address = self.state.next_address(network.id)
+        address = None if network.id in self._full else self.state.next_address(network.id)
         if address is None:
-            subnets = ", ".join(subnet.subnet for subnet in network.subnets)
-            raise Unavailable(
-                f"network {network.spec.name} has no free address: all {self.state.capacity(network.id)} of "
-                f"{subnets} are in use"
-            )
+            self._full.add(network.id)
+            raise Unavailable(self._exhausted(network))
         return address
+
+    def _exhausted(self, network: Network) -> str:
+        subnets = [subnet.subnet for subnet in network.subnets]
+        size, resting = self.state.capacity(network.id), self.state.resting.within(subnets)
+        return (
+            f"network {network.spec.name} has no free address: all {size} of {', '.join(subnets)} are in use"
+            + (f", or were until {REST // SECOND} s ago" if resting else "")
+            + "; remove or scale down what is in it, or use a network with a larger subnet"
+        )
 
     # --- results --------------------------------------------------------------------------------------
 
@@ -252,7 +261,7 @@ def _write_network(old: Network, new: Network) -> Write:
     def write(transaction: Transaction) -> None:
         stored = transaction.get(Network, old.id)
         if stored is not None and not stored.subnets:
-            transaction.update(replace(stored, subnets=new.subnets, vni=new.vni))
+            transaction.update(replace(stored, subnets=new.subnets, subnets6=new.subnets6, vni=new.vni))
 
     return write
 

@@ -8,7 +8,8 @@ from cluster.ids import new_id
 from cluster.objects import Network, Node, Service
 from cluster.spec import NetworkSpec
 from cluster.states import TaskState
-from cluster.validate import check_network, check_subnets_free
+from cluster.validate import check_network
+from cluster.validate_ipam import check_subnets_free
 from manager.api.access import ACCESS
 from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_network

@@ -16,8 +16,8 @@ from cluster.validate import (
     check_secret,
     check_service,
     check_service_update,
-    check_subnets_free,
 )
+from cluster.validate_ipam import check_subnets_free
 from manager.allocator import check_conflicts
 from manager.api.lookup import find_service
 from manager.api.references import resolve

@@ -11,6 +11,7 @@ from cluster.objects import Cluster, Network, Node, Service, Task
 from cluster.spec import IPAM, EndpointSpec, IPAMConfig, NetworkAttachmentConfig, NetworkSpec
 from cluster.states import TaskState
 from manager.allocator import check_conflicts
+from manager.allocator.resting import REST
 from manager.store import Transaction
 from tests.fakes.clock import settle
 from tests.unit.allocator.world import World, network, port, running_world, service, task
@@ -59,7 +60,10 @@ async def test_networks_are_numbered_in_turn_and_numbers_are_free_again(world: W
     assert found == {"a": ("10.0.1.0/24", 4097), "b": ("10.0.2.0/24", 4098), "c": ("10.0.4.0/24", 4100)}
     await world.delete(Network, "a")
     await world.create(network("d"))
-    assert (world.network("d").subnets[0].subnet, world.network("d").vni) == ("10.0.1.0/24", 4097)
+    assert (world.network("d").subnets[0].subnet, world.network("d").vni) == ("10.0.5.0/24", 4097)
+    await world.clock.advance(REST)
+    await world.create(network("e"))
+    assert world.network("e").subnets[0].subnet == "10.0.1.0/24"
 
 
 async def test_a_users_settings_are_kept(world: World) -> None:
@@ -253,13 +257,41 @@ async def test_a_full_network_is_explained_and_used_again_when_something_is_free
     states = [world.task(f"t{number}").status.state for number in range(6)]
     assert states == [TaskState.PENDING] * 4 + [TaskState.NEW] * 2
     assert world.task("t5").status.error == (
-        "network small has no free address: all 5 of 10.9.0.0/29 are in use"
+        "network small has no free address: all 5 of 10.9.0.0/29 are in use; remove or scale down what is in "
+        "it, or use a network with a larger subnet"
     )
     await world.end("t1")
+    assert "are in use, or were until 30 s ago" in world.task("t4").status.error
+    await world.clock.advance(REST)
     assert world.addresses("t4") == {"small": world.addresses("t1")["small"]}
     assert world.task("t5").status.state is TaskState.NEW
     await world.delete(Task, "t0")
+    await world.clock.advance(REST - 1)
+    assert world.task("t5").status.state is TaskState.NEW
+    await world.clock.advance(1)
     assert world.task("t5").status.state is TaskState.PENDING
+
+
+async def test_an_address_rests_also_for_a_new_leader_and_in_a_new_network(world: World) -> None:
+    web = service("s", "web", "small", mode="dnsrr")
+    await world.create(network("small", subnet="10.9.0.0/30"), web, task("t1", web))
+    assert world.addresses("t1") == {"small": "10.9.0.2/30"}
+    await world.end("t1")
+    successor = World()
+    successor.store.restore(world.store.view().index, world.store.snapshot())
+    running = asyncio.ensure_future(successor.allocator.run())
+    await successor.create(task("t2", web))
+    assert "were until 30 s ago" in successor.task("t2").status.error
+    await successor.clock.advance(REST)
+    assert successor.addresses("t2") == {"small": "10.9.0.2/30"}
+    # A network with the subnet of one that is gone: its addresses rest, too.
+    await successor.end("t2")
+    await successor.delete(Network, "small")
+    await successor.create(network("small", subnet="10.9.0.0/30"), task("t3", web))
+    assert "were until 30 s ago" in successor.task("t3").status.error
+    await successor.clock.advance(REST)
+    assert successor.addresses("t3") == {"small": "10.9.0.2/30"}
+    running.cancel()
 
 
 async def test_an_exhausted_address_pool_is_explained() -> None:
