@@ -49,6 +49,7 @@ class PeerRecord(Record, frozen=True):
     address: str  # data-path address, the VXLAN tunnel's end
     addresses: dict[str, str] = {}  # network id → that node's own address in the network ("a.b.c.d/prefix")
     keys: dict[int, str] = {}  # epoch → public WireGuard key, where it has encrypted networks
+    silent: bool = False  # not heard of lately: its tasks get new connections only if there are no others
 
 
 class EndpointRecord(Record, frozen=True):

@@ -16,7 +16,7 @@ from netplane.errors import NetworkNotFound, NotConnected
 from netplane.host_ports import HostPorts
 from netplane.local_networks import LocalNetworks
 from netplane.model import Attachment, Interface, Mode, Sandbox, SandboxRecord, Segment
-from netplane.names import Names, links_of, served_networks
+from netplane.names import Names
 from netplane.site import Site
 from netplane.storage import Storage
 
@@ -148,7 +148,7 @@ class Attaching:
         if handles.dns_udp is not None:
             self._serve_names(after, handles)
         else:
-            self._servers.reopen(after.sandbox.id, served_networks(after), links_of(after))
+            self._servers.reopen(after.sandbox.id, self._names.sight(after))
 
     @contextlib.asynccontextmanager
     async def _building_site(self, sandbox_id: str) -> "AsyncGenerator[SandboxRecord]":

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.dataplane import mac_for
+from cluster.dataplane import address6_for, mac_for
 from netplane import ends, netns, sysctl
 from netplane.errors import NetworkError
 from netplane.model import Interface, Segment, way_out, way_out6
@@ -37,6 +37,14 @@ class Handles:
             if each is not None:
                 each.close()
         self.rules = self.dns_udp = self.dns_tcp = None
+
+    def take_name_server(self) -> tuple[socket.socket, socket.socket]:
+        """The name server's UDP and TCP sockets, which are the caller's from now on."""
+        if self.dns_udp is None or self.dns_tcp is None:
+            raise ValueError("the sandbox has no name server")
+        taken = self.dns_udp, self.dns_tcp
+        self.dns_udp = self.dns_tcp = None
+        return taken
 
 
 def port_of(handles: Handles) -> int:
@@ -148,6 +156,8 @@ def _make(
             sysctl.write(f"ipv4/conf/{each.device}/arp_notify", "1", optional=True)
         if each.address6:
             sysctl.write(f"ipv6/conf/{each.device}/accept_ra", "0")
+            if not each.kind:  # nobody else on a bridge of Shoal's has the address, and no one should wait
+                sysctl.write(f"ipv6/conf/{each.device}/accept_dad", "0")
             sysctl.write(f"ipv6/conf/{each.device}/disable_ipv6", "0")
         for name, value in each.sysctls:
             sysctl.write(name.removeprefix("net/"), value)
@@ -241,6 +251,8 @@ def _inside(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) ->
         if each.gateway and not each.kind:  # the bridge, which has one MAC for all its addresses
             mac = mac_for(segments[each.network_id].gateway)
             messages.append(route.neighbour(each.index, each.gateway, mac))
+            if each.gateway6:
+                messages.append(route.neighbour(each.index, each.gateway6, mac))
         if each.ingress:
             segment = segments[each.network_id]
             assert segment.subnet is not None, "the ingress network has IPv4"
@@ -251,6 +263,13 @@ def _inside(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) ->
                 route.default_route(hop, each.index, _MESH_TABLE),
                 route.mark_rule(mark, mask, _MESH_TABLE, _MESH_PRIORITY),
             ]
+            if each.address6:  # the marks are the same: they come from MACs, which come from IPv4 addresses
+                hop6 = bare(address6_for(str(segment.subnet6), hop))
+                messages += [
+                    route.neighbour(each.index, hop6, mac_for(hop)),
+                    route.default_route6(hop6, each.index, _MESH_TABLE),
+                    route.mark_rule(mark, mask, _MESH_TABLE, _MESH_PRIORITY, socket.AF_INET6),
+                ]
     return messages
 
 

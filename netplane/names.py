@@ -1,16 +1,18 @@
 """Brings names and sandboxes together: each network's zone, kept until something in it changes."""
 
+import dataclasses
 import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from cluster.dataplane import EndpointRecord, PublishedPort
 from netplane import netns
-from netplane.builder import Handles
 from netplane.dns import upstream
-from netplane.dns.server import View
+from netplane.dns.server import Sight
+from netplane.dns.services import build_services
 from netplane.dns.zone import Resident, Zone, build_zone
-from netplane.model import SandboxRecord
+from netplane.model import SandboxRecord, way_out, way_out6
 from netplane.records import ClusterRecords
 
 
@@ -29,11 +31,18 @@ class Names:
         self._network_name = network_name
         self._withdrawn = withdrawn
         self._zones: dict[str, Zone] = {}
+        self._ingress: set[str] = set()
+        self.generation = 0
+        """Rises whenever an answer may have become another one."""
 
     def forget(self, networks: Iterable[str]) -> None:
         """Networks changed: build their zones anew when next asked for."""
+        self.generation += 1
         for network_id in networks:
             self._zones.pop(network_id, None)
+            record = self._records.networks.get(network_id)
+            if network_id in self._ingress or (record is not None and record.ingress):
+                self._zones.clear()  # it has the published ports of services in all networks
 
     def zone(self, network_id: str) -> Zone:
         """The zone of a network."""
@@ -45,25 +54,39 @@ class Names:
                 for interface in record.interfaces
                 if interface.network_id == network_id
             ]
-            zone = self._zones[network_id] = build_zone(
-                self._network_name(network_id),
-                self._records.services(network_id),
-                self._records.endpoints(network_id),
+            name = self._network_name(network_id)
+            services, endpoints = self._records.services(network_id), self._records.endpoints(network_id)
+            zone = build_zone(
+                name,
+                services,
+                endpoints,
                 residents,
                 lambda service_id: self._records.serving(network_id, service_id, self._withdrawn),
             )
+            found = build_services(name, services, endpoints, self._ports(), self._takes)
+            zone = self._zones[network_id] = dataclasses.replace(zone, services=found)
         return zone
 
-    def view(self, record: SandboxRecord, handles: Handles) -> View:
+    def _ports(self) -> dict[str, tuple[PublishedPort, ...]]:
+        """The published ports of every service that has any: the ingress network's records hold them."""
+        self._ingress = {network.id for network in self._records.networks.values() if network.ingress}
+        return {
+            service.service_id: service.ports
+            for network_id in self._ingress
+            for service in self._records.services(network_id)
+            if service.ports
+        }
+
+    def _takes(self, endpoint: EndpointRecord) -> bool:
+        return endpoint.serving and endpoint.task_id not in self._withdrawn
+
+    def sight(self, record: SandboxRecord) -> Sight:
         """What a sandbox's name server answers from. Names are not looked up in the ingress network."""
-        if handles.dns_udp is None or handles.dns_tcp is None:
-            raise ValueError(f"sandbox {record.sandbox.id} has no name server")
-        return View(
-            udp=handles.dns_udp,
-            tcp=handles.dns_tcp,
+        return Sight(
             networks=served_networks(record),
             links=links_of(record),
-            upstreams=record.upstreams,
+            upstreams=servers_of(record),
+            inside=any(_within(record, server) for server in record.upstreams),
             make_socket=functools.partial(_socket_towards, record),
         )
 
@@ -84,12 +107,29 @@ def links_of(record: SandboxRecord) -> dict[bytes, bytes]:
     return found
 
 
+def servers_of(record: SandboxRecord) -> tuple[str, ...]:
+    """Whom a sandbox's name server asks: for one that has no way out, only servers in its own networks, or
+    questions would carry out what its packets can't."""
+    if way_out(record.interfaces) is not None or way_out6(record.interfaces) is not None:
+        return record.upstreams
+    return tuple(server for server in record.upstreams if _within(record, server))
+
+
+def _within(record: SandboxRecord, server: str) -> bool:
+    """Whether a server is in one of the sandbox's networks, and only from there to be reached."""
+    address = ipaddress.ip_address(server.partition("%")[0])
+    return any(
+        address in ipaddress.ip_network(cidr, strict=False)
+        for each in record.interfaces
+        for cidr in (each.cidr, each.cidr6, *each.neighbours)
+        if cidr
+    )
+
+
 async def _socket_towards(record: SandboxRecord, server: str, family: int, kind: int) -> socket.socket:
     """A socket in the host's namespace; in the sandbox's if only that reaches the server."""
     path = record.sandbox.netns
-    address = ipaddress.ip_address(server)
-    within = any(address in ipaddress.ip_network(each.cidr, strict=False) for each in record.interfaces)
-    if path is None or not within:
+    if path is None or not _within(record, server):
         return await upstream.host_socket(server, family, kind)
     return await netns.inside(path, lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK))
 

@@ -95,7 +95,7 @@ class NetPlane(ClusterNetworks):
         self._host_ports = HostPorts()
         self._handles: dict[str, builder.Handles] = {}
         self._names = Names(self._records, self._sandboxes, self._network_name, self._withdrawn)
-        self._servers = NameServers(self._names.zone)
+        self._servers = NameServers(self._names)
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -250,8 +250,8 @@ class NetPlane(ClusterNetworks):
             self._serve_names(record, handles)
 
     def _serve_names(self, record: SandboxRecord, handles: builder.Handles) -> None:
-        self._servers.open(record.sandbox.id, self._names.view(record, handles))
-        handles.dns_udp = handles.dns_tcp = None
+        udp, tcp = handles.take_name_server()
+        self._servers.open(record.sandbox.id, udp, tcp, self._names.sight(record))
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         """Remove a sandbox with all that is its own. None there is no error."""

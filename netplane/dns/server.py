@@ -1,19 +1,22 @@
-"""One name server in many namespaces: a UDP and a TCP socket in each, all in the daemon's event loop."""
+"""One name server in many namespaces: a UDP and a TCP socket in each, all in the daemon's event loop.
+
+The way of most queries is short: what is asked, byte for byte, was asked before, and the answers to give in
+turn are kept until something changes that the zones are made of.
+"""
 
 import asyncio
+import itertools
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
-import dns.exception
-import dns.flags
-import dns.message
-import dns.opcode
-import dns.rcode
-
-from netplane.dns import upstream, wire
+from netplane.dns import wire
+from netplane.dns.answers import NO_LINKS, answers
+from netplane.dns.connection import serve
+from netplane.dns.upstream import SocketFactory, Upstreams
 from netplane.dns.zone import Zone
 
 log = logging.getLogger("shoal.netplane.dns")
@@ -21,42 +24,63 @@ log = logging.getLogger("shoal.netplane.dns")
 # Queries that wait for other servers, for each sandbox; more are refused at once.
 MAX_FORWARDED = 256
 MAX_CONNECTIONS = 32
-_IDLE = 10.0  # seconds that a TCP client may be silent
-_DRAIN = 64  # datagrams read before other work gets its turn
-_NO_LINKS: Mapping[bytes, bytes] = {}
-
-ZoneOf = Callable[[str], Zone]
+_DRAIN = 32  # datagrams read before other work gets its turn
+_LONGEST = 4096  # bytes of a datagram
+_PREPARED = 256  # questions of a sandbox whose answers are kept
 
 
-@dataclass
-class View:
+class Zones(Protocol):
+    """Where the names are."""
+
+    @property
+    def generation(self) -> int:
+        """Rises whenever an answer may have become another one."""
+
+    def zone(self, network_id: str) -> Zone:
+        """The zone of a network."""
+
+
+@dataclass(frozen=True)
+class Sight:
     """What one sandbox sees: the zones of its networks in order, then the servers to ask."""
+
+    networks: tuple[str, ...]
+    upstreams: Sequence[str]
+    make_socket: SocketFactory
+    links: Mapping[bytes, bytes] = field(default_factory=dict)  # names of its own → those in its networks
+    inside: bool = False  # some of the servers are in the sandbox's own networks, and nobody else's
+
+
+@dataclass(eq=False)
+class View:
+    """A sandbox that is served."""
 
     udp: socket.socket
     tcp: socket.socket
-    networks: tuple[str, ...]
-    upstreams: Sequence[str]
-    make_socket: upstream.SocketFactory
-    links: Mapping[bytes, bytes] = field(default_factory=dict)  # names of its own → those in its networks
+    sight: Sight
+    upstreams: Upstreams
+    prepared: dict[bytes, Callable[[], bytes]] = field(default_factory=dict)  # all but the first two bytes
+    generation: int = -1  # of what is prepared
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     forwarded: int = 0
     connections: int = 0
 
 
 class NameServers:
-    """Serves every sandbox from the zones that `zone_of` gives."""
+    """Serves every sandbox from the zones."""
 
-    def __init__(self, zone_of: ZoneOf) -> None:
-        self._zone_of = zone_of
+    def __init__(self, zones: Zones) -> None:
+        self._zones = zones
         self._views: dict[str, View] = {}
-        self._turn = 0
+        self._upstreams: WeakValueDictionary[tuple[str, ...], Upstreams] = WeakValueDictionary()
+        self._turn = itertools.count()
 
-    def open(self, sandbox_id: str, view: View) -> None:
+    def open(self, sandbox_id: str, udp: socket.socket, tcp: socket.socket, sight: Sight) -> None:
         """Serve a sandbox; its sockets are the server's from now on."""
-        self._views[sandbox_id] = view
+        view = self._views[sandbox_id] = View(udp, tcp, sight, self._servers(sandbox_id, sight))
         loop = asyncio.get_running_loop()
-        loop.add_reader(view.udp, self._drain, view)
-        loop.add_reader(view.tcp, self._accept, view)
+        loop.add_reader(udp, self._drain, view)
+        loop.add_reader(tcp, self._accept, view)
 
     def close(self, sandbox_id: str) -> None:
         """Stop serving a sandbox and close its sockets, which would keep its namespace alive."""
@@ -77,57 +101,62 @@ class NameServers:
             self.close(sandbox_id)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def reopen(self, sandbox_id: str, networks: tuple[str, ...], links: Mapping[bytes, bytes]) -> None:
+    def reopen(self, sandbox_id: str, sight: Sight) -> None:
         """A sandbox is in other networks now."""
         view = self._views.get(sandbox_id)
         if view is not None:
-            view.networks, view.links = networks, links
+            view.sight, view.upstreams = sight, self._servers(sandbox_id, sight)
+            view.prepared.clear()
 
     def answer(
         self,
         data: bytes,
         networks: Sequence[str],
         limit: int | None = None,
-        links: Mapping[bytes, bytes] = _NO_LINKS,
+        links: Mapping[bytes, bytes] = NO_LINKS,
     ) -> bytes | None:
         """The answer from the zones, or None if another server must be asked. `limit` None: as UDP allows."""
-        query = wire.parse(data)
-        if query is None:
-            return _refusal(data)
-        name_asked = links.get(query.name, query.name)
-        known = False
-        for network in networks:
-            zone = self._zone_of(network)
-            addresses = zone.names.get(name_asked)
-            if addresses is not None:
-                known = True
-                if query.kind == wire.AAAA:  # another of the networks may have IPv6
-                    addresses = zone.names6.get(name_asked, ())
-                    if not addresses:
-                        continue
-                elif query.kind not in (wire.A, wire.ANY) or not addresses:
-                    return wire.answer_empty(data, query)
-                self._turn += 1
-                start = self._turn % len(addresses) if addresses else 0
-                turned = addresses[start:] + addresses[:start]
-                return wire.answer_addresses(data, query, turned, limit=limit or query.limit)
-            if query.kind == wire.PTR and zone.pointers:
-                name = zone.pointers.get(wire.pointer_address(query.name) or "")
-                if name is not None:
-                    return wire.answer_pointer(data, query, name)
-        return wire.answer_empty(data, query) if known else None
+        found = answers(self._zones.zone, data, networks, limit=limit, links=links)
+        return found[next(self._turn) % len(found)] if found else None
+
+    def _servers(self, sandbox_id: str, sight: Sight) -> Upstreams:
+        """Sandboxes with the same servers share what these said, if they are the same ones indeed."""
+        key = (sandbox_id if sight.inside else "", *sight.upstreams)
+        found = self._upstreams.get(key)
+        if found is None:
+            found = self._upstreams[key] = Upstreams(sight.upstreams)
+        return found
 
     def _drain(self, view: View) -> None:
+        if view.generation != self._zones.generation:
+            view.prepared.clear()
+            view.generation = self._zones.generation
+        receive, send, prepared = view.udp.recvfrom, view.udp.sendto, view.prepared
         for _ in range(_DRAIN):
             try:
-                data, client = view.udp.recvfrom(4096)
+                data, client = receive(_LONGEST)
             except OSError:  # nothing left to read, or an ICMP error of an earlier answer
                 return
-            answer = self.answer(data, view.networks, links=view.links)
-            if answer is not None:
-                _send(view.udp, answer, client)
-            else:
+            choose = prepared.get(data[2:]) or self._prepare(view, data)
+            if choose is None:
                 self._spawn(view, self._forward_datagram(view, data, client))
+                continue
+            if answer := choose():
+                try:
+                    send(data[:2] + answer, client)
+                except OSError as error:  # its buffer is full, or it is gone: it will ask again
+                    log.debug("answer not sent", extra={"error": str(error)})
+
+    def _prepare(self, view: View, data: bytes) -> Callable[[], bytes] | None:
+        """Gives the answers from the zones in turn, without their first two bytes; None if there are none."""
+        found = answers(self._zones.zone, data, view.sight.networks, links=view.sight.links)
+        if found is None:
+            return None
+        choose = itertools.cycle([each[2:] for each in found]).__next__
+        if len(view.prepared) >= _PREPARED:
+            view.prepared.clear()
+        view.prepared[data[2:]] = choose
+        return choose
 
     def _accept(self, view: View) -> None:
         try:
@@ -152,63 +181,33 @@ class NameServers:
         task.add_done_callback(done)
 
     async def _forward_datagram(self, view: View, data: bytes, client: Any) -> None:
-        _send(view.udp, await self._forward(view, data, tcp=False), client)
+        answer = await self._forward(view, data, tcp=False)
+        try:
+            view.udp.sendto(answer, client)
+        except OSError as error:
+            log.debug("answer not sent", extra={"error": str(error)})
 
     async def _forward(self, view: View, data: bytes, *, tcp: bool) -> bytes:
         query = wire.parse(data)
         if query is None:
-            return _refusal(data)
+            return wire.refuse(data)
         if view.forwarded >= MAX_FORWARDED:
-            return wire.answer_empty(data, query, wire.SERVFAIL)
+            return wire.answer(data, query, code=wire.SERVFAIL)
         view.forwarded += 1
         try:
-            answer = await upstream.ask(data, query.end, view.upstreams, view.make_socket, tcp=tcp)
+            answer = await view.upstreams.ask(data, query.end, view.sight.make_socket, tcp=tcp)
         finally:
             view.forwarded -= 1
-        return answer or wire.answer_empty(data, query, wire.SERVFAIL)
+        return answer or wire.answer(data, query, code=wire.SERVFAIL)
 
     async def _serve_connection(self, view: View, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+        async def respond(data: bytes) -> bytes:
+            answer = self.answer(data, view.sight.networks, limit=65535, links=view.sight.links)
+            return answer if answer is not None else await self._forward(view, data, tcp=True)
+
         view.connections += 1
         try:
-            while True:
-                async with asyncio.timeout(_IDLE):
-                    length = int.from_bytes(await upstream.receive(connection, 2), "big")
-                    data = await upstream.receive(connection, length)
-                answer = self.answer(data, view.networks, limit=65535, links=view.links)
-                if answer is None:
-                    answer = await self._forward(view, data, tcp=True)
-                async with asyncio.timeout(_IDLE):
-                    await loop.sock_sendall(connection, len(answer).to_bytes(2, "big") + answer)
-        except (OSError, EOFError):  # the client closed, or was silent for too long
-            return
+            await serve(connection, respond)
         finally:
             view.connections -= 1
             connection.close()
-
-
-def _send(sock: socket.socket, answer: bytes, client: Any) -> None:
-    if not answer:
-        return
-    try:
-        sock.sendto(answer, client)
-    except OSError as error:  # the client is gone, or its buffer is full: it will ask again
-        log.debug("answer not sent", extra={"error": str(error)})
-
-
-def _refusal(data: bytes) -> bytes:
-    """The answer to what is no plain question: FORMERR, NOTIMP or REFUSED; empty for what is no query."""
-    try:
-        message = dns.message.from_wire(data, ignore_trailing=True)
-    except dns.exception.DNSException:
-        if len(data) < 12 or data[2] & 0x80:
-            return b""
-        return data[:2] + bytes([data[2] & 0x79 | 0x80, dns.rcode.FORMERR]) + bytes(8)
-    if message.flags & dns.flags.QR:
-        return b""
-    response = dns.message.make_response(message)
-    if message.opcode() != dns.opcode.QUERY:
-        response.set_rcode(dns.rcode.NOTIMP)
-    else:
-        response.set_rcode(dns.rcode.FORMERR if len(message.question) != 1 else dns.rcode.REFUSED)
-    return response.to_wire()

@@ -1,5 +1,6 @@
 """The names of one network. Pure."""
 
+import functools
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,11 +11,15 @@ from netplane.records import bare
 
 @dataclass(frozen=True)
 class Zone:
-    """Names (lower-case) with their packed addresses, and addresses with their names."""
+    """Names (lower-case) with their packed addresses, and addresses with their names.
+
+    `services`: names of service records with their ports and hosts (netplane.dns.services).
+    """
 
     names: dict[bytes, tuple[bytes, ...]]
     pointers: dict[str, str]
     names6: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    services: dict[bytes, tuple[tuple[int, str], ...]] = field(default_factory=dict)
 
 
 EMPTY = Zone({}, {})
@@ -39,8 +44,9 @@ def build_zone(
     """The zone of a network called `network`. `serving` gives the addresses of a service's serving tasks.
 
     A service, its aliases and its tasks' aliases → its virtual address, or all serving tasks in dnsrr mode;
-    `tasks.NAME` → all serving tasks; a task's name → its address. Each also with `.network` appended.
+    `tasks.NAME` → all serving tasks; a serving task's name → its address. Each also with `.network` appended.
     """
+    serving = functools.cache(serving)
     found: dict[str, list[str]] = {}
     pointers: dict[str, str] = {}
 
@@ -52,7 +58,8 @@ def build_zone(
     aliases: dict[str, set[str]] = {}
     for endpoint in endpoints:
         address = bare(endpoint.address)
-        add(endpoint.task_name, (address,))
+        takes = not endpoint.service_id or address in serving(endpoint.service_id)
+        add(endpoint.task_name, (address,) if takes else ())
         pointers[address] = f"{endpoint.task_name}.{network}"
         if endpoint.aliases and not endpoint.service_id:  # a container's own
             for alias in endpoint.aliases:

@@ -30,7 +30,8 @@ from manager.keys.sealing import Damaged, WrongKey, seal, unseal
 from manager.port import client_hello_protocols
 from manager.raft import wire as raft
 from netplane.dns import wire as dns
-from netplane.dns.server import NameServers
+from netplane.dns.answers import answers
+from netplane.dns.cache import Cache
 from netplane.dns.zone import Zone
 from shoal.stack.stack import Source, load
 from tests.support.layers import compress, directory, hardlink, make_tar, member, symlink
@@ -115,16 +116,30 @@ def _reference(data: bytes) -> None:
     assert Reference.parse(str(reference)) == reference
 
 
-_NAME_SERVERS = NameServers(lambda _: Zone({b"web": [bytes(4)] * 40}, {"10.0.0.2": "web.front"}))
+_ZONE = Zone(
+    {b"web": (bytes(4),) * 40, b"web.front": (bytes(4),)},
+    {"10.0.0.2": "web.front", "fd00::2": "web.front"},
+    {b"web": (bytes(16),)},
+    {b"_80._tcp.web": ((80, "web.front"),) * 9},
+)
 
 
 def _dns(data: bytes) -> None:
-    answer = _NAME_SERVERS.answer(data, ["front"])
-    assert answer is None or len(answer) <= max(len(data), 65535)
-    if answer is None:
+    found = answers(lambda _: _ZONE, data, ["front"])
+    for answer in found or ():
+        assert len(answer) <= max(len(data), 65535)
+        assert not answer or answer[:2] == data[:2]
+    if found is None:
         query = dns.parse(data)
         assert query is not None
-        dns.answer_empty(data, query, dns.SERVFAIL)
+        dns.answer(data, query, code=dns.SERVFAIL)
+
+
+def _dns_reply(data: bytes) -> None:
+    cache = Cache()
+    cache.put(_QUERY, len(_QUERY), data, 0.0, tcp=False)
+    kept = cache.get(_QUERY, len(_QUERY), 1.0, tcp=False)
+    assert kept is None or (len(kept) == len(data) and kept[:2] == _QUERY[:2])
 
 
 def _join(data: bytes) -> None:
@@ -326,6 +341,18 @@ TARGETS: dict[str, Target] = {
             _QUERY,
             _QUERY[:10] + b"\x00\x01" + _QUERY[12:] + b"\x00\x00\x29\x10\x00\x00\x00\x00\x00\x00\x00",
             b"\x12\x34\x28\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x00\x00\x06\x00\x01",
+        ),
+    ),
+    "dns-reply": Target(
+        _dns_reply,
+        (),
+        (
+            b"\0\0\x81\x80\0\1\0\1\0\0\0\0" + _QUERY[12:] + b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\n\0\0\1",
+            b"\0\0\x81\x83\0\1\0\0\0\1\0\0"
+            + _QUERY[12:]
+            + b"\0\0\6\0\1\0\0\0\x3c\0\x16\0\0"
+            + bytes(16)
+            + b"\0\0\0\x1e",
         ),
     ),
     "join": Target(_join, _REQUEST, (_json({"token": _TOKEN, "csr": _CSR, "address": "192.0.2.1"}),)),
