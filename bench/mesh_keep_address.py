@@ -34,6 +34,11 @@ def place_task(place: Playground, name: str, port: int, host: str) -> Spot:
     return net_tools.container_spot(place, host, task["Status"]["ContainerStatus"]["ContainerID"])
 
 
+def succeeds(place: Playground, command: list[str]) -> bool:
+    """Whether the client can do that."""
+    return place.run(CLIENT, command).returncode == 0
+
+
 def run(options: Options) -> Bar:
     """Measure."""
     bar = Bar(
@@ -55,8 +60,8 @@ def run(options: Options) -> Bar:
             servers[PLAIN] = tools.web(plain.route_through(), only=CLIENT_ADDRESS)
             addresses[PLAIN] = (SERVER, HTTP_PORT)
             for address, port in addresses.values():
-                seen = ["curl", "-fsS", "-m", "2", f"http://{address}:{port}/"]
-                until(f"{address}:{port} answers", lambda seen=seen: place.run(CLIENT, seen).returncode == 0)
+                ask = ["curl", "-fsS", "-m", "2", f"http://{address}:{port}/"]
+                until(f"{address}:{port} answers", partial(succeeds, place, ask))
             for kind in KINDS:
                 contests[kind] = Contest(
                     {

@@ -75,11 +75,18 @@ class Spot:
     """A place to run programs in: the network and the cgroups of a process."""
 
     pid: int
+    namespace: str = ""
+    """The path of another network namespace than the process's own."""
+
+    @property
+    def network(self) -> str:
+        """The path of its network namespace."""
+        return self.namespace or f"/proc/{self.pid}/ns/net"
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command line that runs `words` there, as the same process."""
         script = "".join(f"echo $$ > {each}; " for each in _cgroup_files(self.pid))
-        enter = f'exec nsenter --net=/proc/{self.pid}/ns/net -- "$@"'
+        enter = f'exec nsenter --net={self.network} -- "$@"'
         return ["sh", "-c", script + enter, "sh", *words]
 
     def run(self, *words: str) -> str:
@@ -102,9 +109,9 @@ def _cgroup_files(pid: int) -> Iterator[str]:
                 mounts.setdefault(word, where)
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        where = mounts.get(controllers.partition(",")[0])
-        if where is not None:
-            yield f"{where}{path.rstrip('/')}/cgroup.procs"
+        mounted = mounts.get(controllers.partition(",")[0])
+        if mounted is not None:
+            yield f"{mounted}{path.rstrip('/')}/cgroup.procs"
 
 
 def host_spot(place: Playground, name: str) -> Spot:
@@ -145,11 +152,10 @@ class Tools:
             spot.command(words), env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self._servers.append(process)
-        listening = f":{port:04X} "
         deadline = time.monotonic() + 10
         while True:
-            tables = (Path(f"/proc/{spot.pid}/net/{each}") for each in ("tcp", "tcp6"))
-            if any(f"{listening}" in row and " 0A " in row for t in tables for row in t.open()):
+            tables = (Path(f"/proc/{process.pid}/net/{each}").read_text() for each in ("tcp", "tcp6"))
+            if any(f":{port:04X} " in row and " 0A " in row for t in tables for row in t.splitlines()):
                 return process.pid
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ShoalError(f"{words[0]} does not serve on port {port}")
@@ -158,8 +164,8 @@ class Tools:
     def web(self, spot: Spot, port: int = HTTP_PORT, only: str = "") -> int:
         """nginx, one process; its id. Args: only: the one client's address that gets a 200."""
         scratch = Path(tempfile.mkdtemp(dir=self._folder))
-        only = f"if ($remote_addr != {only}) {{ return 403; }}" if only else ""
-        text = _CONFIG.replace("FOLDER", str(scratch)).replace("PORT", str(port)).replace("ONLY", only)
+        refuse = f"if ($remote_addr != {only}) {{ return 403; }}" if only else ""
+        text = _CONFIG.replace("FOLDER", str(scratch)).replace("PORT", str(port)).replace("ONLY", refuse)
         (scratch / "nginx.conf").write_text(f"user root;\n{text}")
         return self._serve(
             spot, [f"{self._folder}/usr/sbin/nginx", "-p", str(scratch), "-c", f"{scratch}/nginx.conf"], port
@@ -171,9 +177,9 @@ class Tools:
             spot, [f"{self._folder}/usr/bin/iperf3", "-s", "-p", str(STREAM_PORT)], STREAM_PORT
         )
 
-    def _client(self, spot: Spot, words: Sequence[str], server: int) -> tuple[str, int]:
-        """The output of a client program, and the CPU time of it and its server in nanoseconds."""
-        before = cpu_ns(server)
+    def _client(self, spot: Spot, words: Sequence[str], servers: Sequence[int]) -> tuple[str, int]:
+        """The output of a client program, and the CPU time of it and its servers in nanoseconds."""
+        before = sum(map(cpu_ns, servers))
         process = subprocess.Popen(
             spot.command(words), env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -184,15 +190,18 @@ class Tools:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise ShoalError(f"{words[0]}: {output.strip()}")
-        return output, cpu_ns(server) - before + round((usage.ru_utime + usage.ru_stime) * 1e9)
+        return output, sum(map(cpu_ns, servers)) - before + round((usage.ru_utime + usage.ru_stime) * 1e9)
 
     def requests(
-        self, spot: Spot, address: str, port: int, server: int, *, close: bool, seconds: int = 1
+        self, spot: Spot, address: str, port: int, *servers: int, close: bool, seconds: int = 1
     ) -> Sample:
-        """Requests over HTTP: on 32 connections kept alive, or each on one of its own."""
+        """Requests over HTTP: on 32 connections kept alive, or each on one of its own.
+
+        Args: servers: the processes that answer.
+        """
         words = [f"{self._folder}/usr/bin/wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
         words += ["-H", "Connection: close"] if close else []
-        output, cpu = self._client(spot, [*words, f"http://{address}:{port}/"], server)
+        output, cpu = self._client(spot, [*words, f"http://{address}:{port}/"], servers)
         count = re.search(r"(\d+) requests in ([0-9.]+)s", output)
         if count is None or int(count[1]) == 0:
             raise ShoalError(f"wrk got no answers from {address}:{port}: {output.strip()}")
@@ -204,7 +213,7 @@ class Tools:
     def stream(self, spot: Spot, address: str, server: int, seconds: int = 1) -> Sample:
         """One TCP stream of bytes."""
         words = [f"{self._folder}/usr/bin/iperf3", "-c", address, "-p", str(STREAM_PORT)]
-        output, cpu = self._client(spot, [*words, "-t", str(seconds), "-J"], server)
+        output, cpu = self._client(spot, [*words, "-t", str(seconds), "-J"], [server])
         received = json.loads(output)["end"]["sum_received"]
         return Sample(received["bits_per_second"], cpu / 1e6 / (received["bytes"] / 1e9))
 

@@ -23,6 +23,7 @@ from bench import (
     commit_latency,
     create_hundred,
     east_west,
+    endpoint_change,
     leader_kill,
     list_speed,
     memory,
@@ -56,6 +57,7 @@ BARS: dict[str, Callable[[Options], Bar]] = {
         list_speed,
         east_west,
         mesh_keep_address,
+        endpoint_change,
     )
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
