@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from cluster.dataplane import (
     EndpointRecord,
     NetworkRecord,
@@ -193,9 +195,13 @@ class Delta:
 class DataplaneIndex:
     """The records of all networks, kept up to date with the store's events."""
 
-    def __init__(self, view: View, admitted: Iterable[str] = ()) -> None:
-        """Args: admitted: tasks that serve though the store does not say yet that they run."""
+    def __init__(self, view: View, admitted: Iterable[str] = (), silent: Iterable[str] = ()) -> None:
+        """Args: admitted: tasks that serve though the store does not say yet that they run.
+
+        silent: nodes that are to be avoided (manager.dispatcher.liveness).
+        """
         self.admitted = set(admitted)
+        self.silent: set[str] = set()
         self.networks: dict[str, NetworkRecords] = {}
         self.peers = peers(view)
         self.ingress = ingress_networks(view)
@@ -211,6 +217,8 @@ class DataplaneIndex:
             self._task(view, task.id, delta)
         for node in view.all(Node):
             self._containers(node, node.id, delta)
+        for node_id in silent:
+            self.hear(view, node_id, silent=True)
 
     def endpoint(self, key: tuple[str, str]) -> EndpointRecord | None:
         """The record of (network, task), if there is one."""
@@ -235,6 +243,13 @@ class DataplaneIndex:
         delta = Delta()
         (self.admitted.add if serves else self.admitted.discard)(task_id)
         self._task(view, task_id, delta)
+        return delta
+
+    def hear(self, view: View, node_id: str, *, silent: bool) -> Delta:
+        """The node is silent, or heard of again."""
+        delta = Delta()
+        (self.silent.add if silent else self.silent.discard)(node_id)
+        self._node(view, node_id, delta)
         return delta
 
     def apply(self, view: View, events: Iterable[Event]) -> Delta:
@@ -304,6 +319,10 @@ class DataplaneIndex:
         node = view.get(Node, node_id)
         self._containers(node, node_id, delta)
         record = peer_record(node) if node is not None else None
+        if node is None or node.status.state == NodeState.DOWN:
+            self.silent.discard(node_id)  # nothing on it serves
+        elif record is not None and node_id in self.silent:
+            record = replace(record, silent=True)
         if self.peers.get(node_id) == record:
             return
         delta.peers.add(node_id)

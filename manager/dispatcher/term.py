@@ -28,14 +28,15 @@ from cluster.seams import MILLISECOND, SECOND, Clock, Random
 from cluster.states import NodeState, TaskState
 from manager.dispatcher.admissions import Admissions, awaits
 from manager.dispatcher.dataplane import DataplaneIndex, Delta
+from manager.dispatcher.descriptions import DescriptionWriter
 from manager.dispatcher.liveness import Liveness, heartbeat_period
 from manager.dispatcher.logs import LogBroker
-from manager.dispatcher.registration import describe, manager_addresses, mark_down, mark_ready
+from manager.dispatcher.registration import manager_addresses, mark_down, mark_ready
 from manager.dispatcher.rounds import Rounds
 from manager.dispatcher.session import Session
 from manager.dispatcher.statuses import StatusWriter
 from manager.dispatcher.withdrawals import Withdrawals
-from manager.store import OVERTAKEN, Event, Store, WatchLagged
+from manager.store import Event, Store, WatchLagged
 
 log = logging.getLogger("shoal.dispatcher")
 
@@ -65,8 +66,7 @@ class Term:
             clock.monotonic(),
         )
         self._inherit_withdrawals()
-        self._descriptions: dict[str, DescriptionChanged] = {}  # by node, its newest
-        self._described = asyncio.Event()
+        self._descriptions = DescriptionWriter(store, clock)
         self.sessions: dict[str, Session] = {}
         self.statuses = StatusWriter(store, clock)
         self.logs = LogBroker()
@@ -82,7 +82,7 @@ class Term:
                 group.create_task(self._follow_store(), name="dispatcher: store")
                 group.create_task(self._watch_time(), name="dispatcher: time")
                 group.create_task(self._tell_admissions(), name="dispatcher: admissions")
-                group.create_task(self._write_descriptions(), name="dispatcher: descriptions")
+                group.create_task(self._descriptions.run(), name="dispatcher: descriptions")
                 group.create_task(self.statuses.run(), name="dispatcher: statuses")
         finally:
             self._watch.close()
@@ -101,6 +101,8 @@ class Term:
         self.sessions[session.node_id] = session
         session.period = self.period()
         self._liveness.opened(session.node_id, session.period, self._clock.monotonic())
+        if session.node_id in self._index.silent:
+            self._hear([session.node_id], silent=False)
         self._withdrawals.opened(session.node_id, session.id)
         self._admissions.opened(session.node_id, session.id)
         self._catch_up()
@@ -119,6 +121,8 @@ class Term:
         if self.sessions.get(session.node_id) is not session:
             return
         self._liveness.heard(session.node_id, self._clock.monotonic())
+        if session.node_id in self._index.silent:
+            self._hear([session.node_id], silent=False)
         match message:
             case Heartbeat():
                 self._beat(session)
@@ -128,12 +132,18 @@ class Term:
                 session.applied = max(session.applied, sequence)
                 self._go_on(lambda rounds: rounds.applied(session.id, sequence))
             case DescriptionChanged():
-                self._descriptions[session.node_id] = message
-                self._described.set()
+                self._descriptions.take(session.node_id, message.description)
             case LogChunk():
                 self.logs.chunk(session, message)
             case LogEnd():
                 self.logs.ended(session, message)
+
+    def _hear(self, node_ids: Iterable[str], *, silent: bool) -> None:
+        """Nodes are to be avoided, or no more."""
+        for node_id in node_ids:
+            log.info("node is silent" if silent else "node is heard of again", extra={"node": node_id})
+            self._touch(self._index.hear(self._view, node_id, silent=silent))
+        self._flush()
 
     def _report(self, session: Session, report: StatusReport) -> None:
         """Have statuses written; those of tasks that begin to run when all balancers have them."""
@@ -204,7 +214,8 @@ class Term:
         """Events were lost: compute everything anew, and let each session compare with what it knows."""
         self._watch.close()
         self._view, self._watch = self._store.watch(*WATCHED)
-        old, self._index = self._index, DataplaneIndex(self._view, self._index.admitted)
+        old = self._index
+        self._index = DataplaneIndex(self._view, old.admitted, old.silent)
         delta = Delta(
             networks={*old.networks, *self._index.networks},
             peers={*old.peers, *self._index.peers},
@@ -369,7 +380,7 @@ class Term:
                 session.send(ManagersChanged(managers=managers))
 
     async def _watch_time(self) -> None:
-        """Notice silent nodes and withdrawals that took too long."""
+        """Notice silent nodes, and withdrawals and admissions that took too long."""
         while True:
             now = self._clock.monotonic()
             planned = min(
@@ -387,9 +398,10 @@ class Term:
                 log.warning("the dispatcher was held up", extra={"milliseconds": late // MILLISECOND})
                 self._liveness.delayed(late)
             self._go_on(partial(Rounds.expire, now=now))
-            silent = self._liveness.expired(now)
-            if silent:
-                await self._mark_down(silent)
+            if silent := self._liveness.silent(now):
+                self._hear(silent, silent=True)
+            if lost := self._liveness.expired(now):
+                await self._mark_down(lost)
 
     async def _mark_down(self, node_ids: list[str]) -> None:
         log.warning("nodes are down", extra={"nodes": node_ids})
@@ -407,21 +419,3 @@ class Term:
         except ShoalError as error:
             log.warning("will mark nodes down later", extra={"nodes": node_ids, "reason": str(error)})
             self._liveness.expect(node_ids, 0, self._clock.monotonic() + LONGEST_SLEEP)
-
-    async def _write_descriptions(self) -> None:
-        while True:
-            await self._described.wait()
-            self._described.clear()
-            while self._descriptions:
-                node_id = next(iter(self._descriptions))
-                message = self._descriptions.pop(node_id)
-                try:
-                    await self._store.update_retrying(
-                        partial(describe, node_id=node_id, description=message.description)
-                    )
-                except OVERTAKEN as error:
-                    log.info("description not written yet", extra={"node": node_id, "reason": str(error)})
-                    self._descriptions.setdefault(node_id, message)
-                    await self._clock.sleep(LONGEST_SLEEP)
-                except ShoalError as error:
-                    log.error("a description was refused", extra={"node": node_id, "reason": str(error)})
