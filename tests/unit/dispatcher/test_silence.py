@@ -2,6 +2,8 @@
 
 import random
 
+from msgspec.structs import replace
+
 from cluster.messages import Heartbeat
 from cluster.objects import Node
 from cluster.seams import MILLISECOND, SECOND
@@ -76,6 +78,7 @@ async def test_a_node_that_opens_a_session_is_avoided_no_more(cluster: Cluster) 
 async def test_a_new_leader_avoids_nodes_that_do_not_come(cluster: Cluster) -> None:
     await cluster.nodes("n1", "n2")
     await cluster.web()
+    await cluster.put(replace(cluster.get(Node, "n2"), data_path_address="10.0.0.2"))
     async with running(cluster):
         one = await cluster.agent("n1")
         await cluster.talk()
