@@ -264,7 +264,7 @@ def _inside(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) ->
                 route.mark_rule(mark, mask, _MESH_TABLE, _MESH_PRIORITY),
             ]
             if each.address6:  # the marks are the same: they come from MACs, which come from IPv4 addresses
-                hop6 = bare(address6_for(str(segment.subnet6), hop))
+                hop6 = address6_for(str(segment.subnet6), hop).partition("/")[0]
                 messages += [
                     route.neighbour(each.index, hop6, mac_for(hop)),
                     route.default_route6(hop6, each.index, _MESH_TABLE),

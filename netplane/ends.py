@@ -51,18 +51,22 @@ def join(interface: Interface, segment: Segment) -> list[bytes]:
         # it before; a sandbox that only listens would never correct that.
         route.bridge_entry(port_index(interface.port), interface.mac),
     ]
-    if interface.address:
-        messages.append(route.neighbour(segment.index, interface.address, interface.mac))
+    messages += [route.neighbour(segment.index, each, interface.mac) for each in _addresses(interface)]
     return messages
+
+
+def _addresses(interface: Interface) -> tuple[str, ...]:
+    return tuple(each for each in (interface.address, interface.address6) if each)
 
 
 def leave(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) -> list[bytes]:
     """What takes the host's side of interfaces away; links on other devices have none."""
     ports = [each for each in interfaces if not each.kind]
     messages = [
-        route.delete_neighbour(segments[each.network_id].index, each.address)
+        route.delete_neighbour(segments[each.network_id].index, address)
         for each in ports
-        if each.network_id in segments and each.address
+        if each.network_id in segments
+        for address in _addresses(each)
     ]
     if ports:
         messages += [route.to_group(each.port, _DOOMED) for each in ports]

@@ -62,10 +62,11 @@ def delete_links(names: list[str]) -> None:
 
 
 def clear_addresses(name: str) -> None:
-    """Take every IPv4 address from a link, if there is such a link."""
+    """Take every address from a link, if there is such a link."""
     with _route(f"taking the addresses of {name}") as route:
         for index in route.link_lookup(ifname=name):
             route.flush_addr(index=index, family=2)
+            route.flush_addr(index=index, family=10)
 
 
 def ensure_bridge(
@@ -105,6 +106,9 @@ def ensure_bridge(
             if each not in has:
                 ip, _, prefix = each.partition("/")
                 route.addr("add", index=index, address=ip, prefixlen=int(prefix), broadcast=_broadcast(each))
+        for stale6 in _global_addresses6(route, index) - {address6}:
+            ip, _, prefix = stale6.partition("/")
+            route.addr("del", index=index, family=10, address=ip, prefixlen=int(prefix))
         if address6:
             ip, _, prefix = address6.partition("/")
             # Told to do without duplicate detection: nobody else is on this link, and no one should wait.
@@ -115,6 +119,15 @@ def ensure_bridge(
     return index
 
 
+def _global_addresses6(route: Any, index: int) -> set[str]:
+    """A link's IPv6 addresses but the link-local ones, with prefixes."""
+    return {
+        f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}"
+        for each in route.get_addr(index=index, family=10)
+        if not ipaddress.IPv6Address(each.get_attr("IFA_ADDRESS")).is_link_local
+    }
+
+
 def isolate_ports(names: Sequence[str]) -> None:
     """Let these ports of a bridge reach the bridge itself only, not each other."""
     with _route("isolating ports") as route:
@@ -123,10 +136,13 @@ def isolate_ports(names: Sequence[str]) -> None:
                 route.brport("set", index=index, isolated=1)
 
 
-def ensure_vxlan(name: str, *, bridge: int, vni: int, local: str, port: int, mtu: int) -> int:
+def ensure_vxlan(
+    name: str, *, bridge: int, vni: int, local: str, port: int, mtu: int, ipv6: bool = False
+) -> int:
     """A VXLAN device on a bridge that learns nothing and floods nothing: it knows what it is told.
 
-    Returns its index. One with another VNI, end or port is replaced.
+    Returns its index. One with another VNI, end or port is replaced. With `ipv6` it can have IPv6 neighbours,
+    for which it then answers; it has no address of its own.
     """
     with _route(f"making VXLAN device {name}") as route:
         for index in route.link_lookup(ifname=name):
@@ -138,6 +154,7 @@ def ensure_vxlan(name: str, *, bridge: int, vni: int, local: str, port: int, mtu
                 and data.get_attr("IFLA_VXLAN_PORT") == port
             )
             if same:
+                _set_ipv6(name, on=ipv6)
                 return int(index)
             route.link("del", index=index)
         route.link(
@@ -154,9 +171,16 @@ def ensure_vxlan(name: str, *, bridge: int, vni: int, local: str, port: int, mtu
             vxlan_l3miss=0,
         )
         index = route.link_lookup(ifname=name)[0]
-        sysctl.write(f"ipv6/conf/{name}/disable_ipv6", "1", optional=True)
+        _set_ipv6(name, on=ipv6)
         route.link("set", index=index, master=bridge, state="up")
     return int(index)
+
+
+def _set_ipv6(name: str, *, on: bool) -> None:
+    if on:
+        sysctl.write(f"ipv6/conf/{name}/addr_gen_mode", "1")
+        sysctl.write(f"ipv6/conf/{name}/accept_ra", "0")
+    sysctl.write(f"ipv6/conf/{name}/disable_ipv6", "0" if on else "1", optional=not on)
 
 
 def mtu_of_address(address: str) -> int:

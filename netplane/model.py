@@ -151,6 +151,7 @@ class Segment:
     interface_prefix: str = "eth"
     more: tuple[tuple[ipaddress.IPv4Network, str], ...] = ()  # further subnets, with their gateways
     child: Child | None = None
+    without_ipv6: str = ""  # why this node can't have the network's IPv6; a sentence
 
     @property
     def subnets(self) -> tuple[tuple[ipaddress.IPv4Network, str], ...]:
@@ -203,7 +204,7 @@ def way_out(interfaces: Sequence[Interface]) -> Interface | None:
 def way_out6(interfaces: Sequence[Interface]) -> Interface | None:
     """The interface of the IPv6 default route."""
     ways = [each for each in interfaces if each.gateway6 or (each.routed and each.address6)]
-    return min(ways, key=lambda each: -each.priority, default=None)
+    return min(ways, key=lambda each: (not each.ingress, -each.priority), default=None)
 
 
 class SandboxRecord(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Cluster networks on this node: a bridge and a VXLAN device each, told where every address is.
 
 Nothing is learned or flooded: the forwarding table says behind which node a MAC is, permanent neighbours on
-the VXLAN device answer ARP for addresses elsewhere, and an unknown frame goes nowhere. On an ordinary
+the VXLAN device answer ARP and neighbour solicitations for addresses elsewhere, and an unknown frame goes nowhere. On an ordinary
 overlay every node's bridge holds the network's gateway (same address, same MAC); on the ingress network
 every node has an address of its own.
 """
@@ -12,8 +12,9 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cluster.dataplane import NetworkRecord, mac_for
-from netplane import links
+from cluster.dataplane import NetworkRecord, address6_for, mac_for
+from cluster.validate_ipam import MIN_MTU6
+from netplane import links, sysctl
 from netplane.model import Segment
 from netplane.netlink import route
 from netplane.netlink.wire import NetlinkSocket
@@ -56,13 +57,38 @@ def _clash(one: NetworkRecord, other: NetworkRecord) -> bool:
     """Whether two networks can't be on one node at the same time."""
     return one.vni == other.vni or any(
         ipaddress.ip_network(a.subnet).overlaps(ipaddress.ip_network(b.subnet))
-        for a in one.subnets
-        for b in other.subnets
+        for mine, others in ((one.subnets, other.subnets), (one.subnets6, other.subnets6))
+        for a in mine
+        for b in others
     )
 
 
 def _subnets(record: NetworkRecord) -> tuple[tuple[ipaddress.IPv4Network, str], ...]:
     return tuple((ipaddress.IPv4Network(each.subnet), bare(each.gateway)) for each in record.subnets)
+
+
+def _both(segment: Segment, address: str) -> tuple[str, ...]:
+    """An address in the network, and the IPv6 address that goes with it."""
+    return (address, bare(address6_for(str(segment.subnet6), address))) if segment.subnet6 else (address,)
+
+
+def _neighbours(segment: Segment, link: int, address: str) -> list[bytes]:
+    return [route.neighbour(link, each, mac_for(address)) for each in _both(segment, address)]
+
+
+def _no_neighbours(segment: Segment, link: int, address: str) -> list[bytes]:
+    return [route.delete_neighbour(link, each) for each in _both(segment, address)]
+
+
+def _without_ipv6(record: NetworkRecord, mtu: int) -> str:
+    """Why the network can't have IPv6 on this node, though it has it; empty when it can."""
+    if not record.subnets6:
+        return ""
+    if not sysctl.has_ipv6():
+        return f"network {record.name} has IPv6, which the kernel of this node lacks or has switched off"
+    if mtu < MIN_MTU6:
+        return f"network {record.name} has IPv6, which needs an MTU of {MIN_MTU6}: on this node it is {mtu}"
+    return ""
 
 
 class Overlays:
@@ -135,11 +161,29 @@ class Overlays:
                 self._retire(other)
         bridge, vxlan = device_names(record.id)
         mtu = record.mtu or tunnel.mtu - links.VXLAN_OVERHEAD
+        without_ipv6 = _without_ipv6(record, mtu)
+        if without_ipv6:
+            log.warning(without_ipv6)
+        subnet6, address6 = None, ""
+        if record.subnets6 and not without_ipv6:
+            subnet6 = ipaddress.IPv6Network(record.subnets6[0].subnet)
+            if not record.ingress:
+                address6 = f"{bare(record.subnets6[0].gateway)}/{subnet6.prefixlen}"
+            elif address:
+                address6 = address6_for(str(subnet6), address)
         mac = mac_for(address) if address else mac_for(str(subnet.network_address))
         others = [f"{gateway}/{other.prefixlen}" for other, gateway in more if gateway]
-        index = links.ensure_bridge(bridge, mac=mac, mtu=mtu, address=address, more=others)
+        index = links.ensure_bridge(
+            bridge, mac=mac, mtu=mtu, address=address, address6=address6, more=others
+        )
         vxlan_index = links.ensure_vxlan(
-            vxlan, bridge=index, vni=record.vni, local=tunnel.address, port=tunnel.port, mtu=mtu
+            vxlan,
+            bridge=index,
+            vni=record.vni,
+            local=tunnel.address,
+            port=tunnel.port,
+            mtu=mtu,
+            ipv6=subnet6 is not None,
         )
         segment = Segment(
             network_id=record.id,
@@ -151,6 +195,9 @@ class Overlays:
             internal=record.internal,
             ingress=record.ingress,
             more=more,
+            subnet6=subnet6,
+            gateway6=bare(address6),
+            without_ipv6=without_ipv6,
         )
         if present is not None and present.vxlan == vxlan_index:
             overlay = _Overlay(segment, record, tunnel, vxlan_index, present.places, present.neighbours)
@@ -165,21 +212,23 @@ class Overlays:
         for address, node in wanted.items():
             if overlay.places.get(address) != node:
                 messages.append(route.tunnel_entry(overlay.vxlan, mac_for(address), node))
-                messages.append(route.neighbour(overlay.vxlan, address, mac_for(address)))
+                messages += _neighbours(overlay.segment, overlay.vxlan, address)
         for address, node in overlay.places.items():
             if address not in wanted:
                 removals.append(route.delete_tunnel_entry(overlay.vxlan, mac_for(address), node))
-                removals.append(route.delete_neighbour(overlay.vxlan, address))
+                removals += _no_neighbours(overlay.segment, overlay.vxlan, address)
         neighbours = set(wanted) if overlay.segment.ingress else set()
         index = overlay.segment.index
-        messages += [route.neighbour(index, each, mac_for(each)) for each in neighbours - overlay.neighbours]
+        for each in neighbours - overlay.neighbours:
+            messages += _neighbours(overlay.segment, index, each)
         local = {
             bare(each.address)
             for each in records.endpoints(overlay.record.id)
             if each.node_id == tunnel.node_id
         }
         # A task that is here now has its neighbour entry from its own sandbox.
-        removals += [route.delete_neighbour(index, each) for each in overlay.neighbours - neighbours - local]
+        for each in overlay.neighbours - neighbours - local:
+            removals += _no_neighbours(overlay.segment, index, each)
         if removals:
             self._host.execute(removals, "forgetting addresses", ignore=(_ENOENT, _ENODEV))
         if messages:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cluster.dataplane import mac_for
+from cluster.dataplane import address6_for, mac_for
 from netplane import resolv
 from netplane.builder import FIRST_INDEX
 from netplane.ends import port_name
-from netplane.errors import InvalidNetwork
+from netplane.errors import InvalidNetwork, NetworkError
 from netplane.local_networks import LocalNetworks
 from netplane.model import (
     DNS,
@@ -90,13 +90,20 @@ def _addresses(
     attachment: Attachment, segment: Segment, local: LocalNetworks, undo: contextlib.AsyncExitStack
 ) -> tuple[str, str]:
     if local.segment(segment.network_id) is None:
-        if attachment.address6 or attachment.mac:
+        if attachment.mac:
+            raise InvalidNetwork("in cluster networks MAC addresses can't be chosen: leave --mac-address out")
+        if attachment.address6:
             raise InvalidNetwork(
-                "in cluster networks there are neither IPv6 addresses nor chosen MAC addresses"
+                "in cluster networks the IPv6 address follows from the IPv4 address: choose that with --ip, "
+                "and leave --ip6 out"
             )
         if not attachment.address:
             raise InvalidNetwork(f"network {attachment.network_id} needs an address from the managers")
-        return bare(attachment.address), ""
+        if segment.without_ipv6 and not segment.ingress:
+            raise NetworkError(segment.without_ipv6)
+        if segment.subnet6 is None:
+            return bare(attachment.address), ""
+        return bare(attachment.address), bare(address6_for(str(segment.subnet6), attachment.address))
     pool, pool6 = local.pool(segment.network_id), local.pool6(segment.network_id)
     address = pool.allocate(attachment.address)
     undo.callback(pool.release, address)

@@ -28,6 +28,11 @@ def write(name: str, value: str, *, optional: bool = False) -> None:
             raise NetworkError(f"setting net/{name} to {value}: {error.strerror}") from error
 
 
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6, and it is not switched off as a whole."""
+    return read("ipv6/conf/default/disable_ipv6") != ""
+
+
 def prepare_host() -> None:
     """Forward packets; let replies take another way than requests; keep bridged frames out of iptables.
 

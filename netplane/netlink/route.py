@@ -75,10 +75,10 @@ def address6(index: int, ip: str, prefix: int) -> bytes:
     return message(_NEWADDR, CREATE | REPLACE, header + attribute(1, socket.inet_pton(socket.AF_INET6, ip)))
 
 
-def default_route6(gateway: str, index: int) -> bytes:
+def default_route6(gateway: str, index: int, table: int = 254) -> bytes:
     """An IPv6 default route through a gateway of this link."""
-    header = struct.pack("=BBBBBBBBI", socket.AF_INET6, 0, 0, 0, 254, 3, 0, 1, 0)
-    body = header + attribute(5, socket.inet_pton(socket.AF_INET6, gateway)) + u32(4, index)
+    header = struct.pack("=BBBBBBBBI", socket.AF_INET6, 0, 0, 0, table if table < 256 else 0, 3, 0, 1, 0)
+    body = header + attribute(5, socket.inet_pton(socket.AF_INET6, gateway)) + u32(4, index) + u32(15, table)
     return message(_NEWROUTE, CREATE | REPLACE, body)
 
 
@@ -98,27 +98,32 @@ def default_route(gateway: str, index: int, table: int = 254) -> bytes:
     return message(_NEWROUTE, CREATE | REPLACE, body)
 
 
-def mark_rule(mark: int, mask: int, table: int, priority: int) -> bytes:
+def mark_rule(
+    mark: int, mask: int, table: int, priority: int, family: socket.AddressFamily = socket.AF_INET
+) -> bytes:
     """Packets whose mark is `mark` under `mask` look up `table`."""
-    header = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, 1, 0)
+    header = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 1, 0)
     body = header + u32(10, mark) + u32(16, mask) + u32(15, table) + u32(6, priority)
     return message(_NEWRULE, CREATE | EXCL, body)
 
 
+def _packed(ip: str) -> tuple[socket.AddressFamily, bytes]:
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    return family, socket.inet_pton(family, ip)
+
+
 def neighbour(index: int, ip: str, mac: str) -> bytes:
-    """A permanent neighbour, so that no one must ask."""
-    header = struct.pack("=BxxxiHBB", socket.AF_INET, index, _NUD_PERMANENT, 0, 0)
-    return message(
-        _NEWNEIGH,
-        CREATE | REPLACE,
-        header + attribute(1, socket.inet_aton(ip)) + attribute(2, mac_bytes(mac)),
-    )
+    """A permanent neighbour of either family, so that no one must ask."""
+    family, packed = _packed(ip)
+    header = struct.pack("=BxxxiHBB", family, index, _NUD_PERMANENT, 0, 0)
+    return message(_NEWNEIGH, CREATE | REPLACE, header + attribute(1, packed) + attribute(2, mac_bytes(mac)))
 
 
 def delete_neighbour(index: int, ip: str) -> bytes:
     """Forget a neighbour."""
-    header = struct.pack("=BxxxiHBB", socket.AF_INET, index, 0, 0, 0)
-    return message(_DELNEIGH, 0, header + attribute(1, socket.inet_aton(ip)))
+    family, packed = _packed(ip)
+    header = struct.pack("=BxxxiHBB", family, index, 0, 0, 0)
+    return message(_DELNEIGH, 0, header + attribute(1, packed))
 
 
 def bridge_entry(port: int, mac: str) -> bytes:
