@@ -1,29 +1,57 @@
-"""Where published ports are to be open: on an address, on those of a subnet, or on an interface of each node.
+"""Where published ports are to be open, and whom of a service's tasks they lead to.
 
 Docker's specification has no place for this, and its clients drop fields that they do not know, so it is said
 by service labels: `shoal.publish.8080/tcp`, `shoal.publish.8080`, or `shoal.publish` for all of a service's
-ports; the first of these that is there counts. The value lists IPv4 addresses, subnets and interfaces' names.
+ports; the first of these that is there counts. The value lists addresses and subnets, of IPv4 or IPv6, and
+names of interfaces. `shoal.publish.policy`, also with `.8080/tcp` or `.8080` at its end, says which tasks get
+a connection that came to a node: what Kubernetes calls the external traffic policy.
 """
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network
+from enum import StrEnum
+from ipaddress import ip_network
 
 from cluster.errors import InvalidArgument
 
 LABEL = "shoal.publish"
+POLICY_LABEL = "shoal.publish.policy"
 
-_KEY = re.compile(r"shoal\.publish(?:\.([1-9][0-9]{0,4})(?:/(?:tcp|udp|sctp))?)?")
+_KEY = re.compile(
+    r"shoal\.publish(?P<policy>\.policy)?(?:\.(?P<port>[1-9][0-9]{0,4})(?:/(?:tcp|udp|sctp))?)?"
+)
 _INTERFACE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-]{0,14}")
 _MOST = 32
 
 
+class Policy(StrEnum):
+    """Which of a service's tasks a connection goes to, seen from the node that it came to."""
+
+    ANY = ""  # each in turn, wherever it runs
+    LOCAL_FIRST = "local-first"  # those of this node; the others if it has none
+    LOCAL = "local"  # those of this node only
+
+
 def places(labels: Mapping[str, str] | None, protocol: str, port: int) -> tuple[str, ...]:
     """Where a port is to be open, in the order of the label; empty: on every address."""
-    for key in (f"{LABEL}.{port}/{protocol}", f"{LABEL}.{port}", LABEL):
-        if labels and labels.get(key, "").strip():
-            return tuple(place for text in labels[key].split(",") if (place := text.strip()))
-    return ()
+    return tuple(place for text in _said(labels, LABEL, protocol, port).split(",") if (place := text.strip()))
+
+
+def policy(labels: Mapping[str, str] | None, protocol: str, port: int) -> Policy:
+    """Whom a port leads to. One that nobody knows means any: it was checked before it was stored."""
+    said = _said(labels, POLICY_LABEL, protocol, port)
+    return Policy(said) if said in set(Policy) else Policy.ANY
+
+
+def _said(labels: Mapping[str, str] | None, label: str, protocol: str, port: int) -> str:
+    """What the most special label says that is there and not empty."""
+    keys = (f"{label}.{port}/{protocol}", f"{label}.{port}", label)
+    return next((text for key in keys if (text := (labels or {}).get(key, "").strip())), "")
+
+
+def version(place: str) -> int:
+    """Of an address or subnet: 4 or 6. Raises ValueError."""
+    return ip_network(place, strict=False).version
 
 
 def is_interface(place: str) -> bool:
@@ -36,19 +64,34 @@ def check_publish_labels(labels: Mapping[str, str] | None) -> None:
     for key, value in (labels or {}).items():
         if key != LABEL and not key.startswith(f"{LABEL}."):
             continue
-        number = _KEY.fullmatch(key)
-        if number is None or int(number[1] or 0) > 65535:
-            raise InvalidArgument(f"label {key}: write {LABEL}, {LABEL}.PORT or {LABEL}.PORT/PROTOCOL")
-        found = [text.strip() for text in value.split(",")]
-        if len(found) > _MOST or not all(is_interface(place) or _is_subnet(place) for place in found):
+        match = _KEY.fullmatch(key)
+        if match is None or int(match["port"] or 0) > 65535:
             raise InvalidArgument(
-                f"label {key}={value}: list at most {_MOST} IPv4 addresses, subnets or names of interfaces"
+                f"label {key}: write {LABEL}, {LABEL}.PORT or {LABEL}.PORT/PROTOCOL, "
+                f"or the same with {POLICY_LABEL}"
             )
+        if match["policy"]:
+            _check_policy(key, value)
+        else:
+            _check_places(key, value)
+
+
+def _check_policy(key: str, value: str) -> None:
+    if value.strip() not in set(Policy):
+        raise InvalidArgument(f"label {key}={value}: write {Policy.LOCAL_FIRST} or {Policy.LOCAL}")
+
+
+def _check_places(key: str, value: str) -> None:
+    found = [text.strip() for text in value.split(",")]
+    if len(found) > _MOST or not all(is_interface(place) or _is_subnet(place) for place in found):
+        raise InvalidArgument(
+            f"label {key}={value}: list at most {_MOST} IP addresses, subnets or names of interfaces"
+        )
 
 
 def _is_subnet(place: str) -> bool:
     try:
-        IPv4Network(place, strict=False)
+        version(place)
     except ValueError:
         return False
-    return "/" in place or place.count(".") == 3
+    return "/" in place or place.count(".") == 3 or ":" in place

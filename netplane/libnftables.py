@@ -13,6 +13,9 @@ class Rules(Protocol):
     def run(self, commands: str) -> None:
         """Carry out nft commands, all or nothing. Raises NetworkError with nft's words."""
 
+    def list(self, what: str) -> str:
+        """What `nft list …` prints; raises NetworkError when there is no such thing."""
+
     def close(self) -> None:
         """Let go of the namespace."""
 

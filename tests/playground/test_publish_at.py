@@ -45,7 +45,7 @@ def test_a_port_of_the_mesh_is_open_where_the_label_says(cluster: Cluster, web_i
     becomes(*cluster.hosts)
     assert [found["ID"] for found in cluster.tasks_in("web", "running")] == [task["ID"]]
     words = ("service", "update", "--detach", "--label-add", "shoal.publish=10.0.0.1/99", "web")
-    assert "list at most 32 IPv4 addresses, subnets or names of interfaces" in cluster.refused(*words)
+    assert "list at most 32 IP addresses, subnets or names of interfaces" in cluster.refused(*words)
 
 
 def test_a_port_of_its_own_host_is_open_where_the_label_says(cluster: Cluster, web_image: str) -> None:

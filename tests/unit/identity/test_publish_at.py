@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.errors import InvalidArgument
-from cluster.publish_at import check_publish_labels, places
+from cluster.publish_at import Policy, check_publish_labels, places, policy
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,8 @@ from cluster.publish_at import check_publish_labels, places
         ({"shoal.publish": "eth0", "shoal.publish.80": "10.0.0.1, 10.1.0.0/16"}, ("10.0.0.1", "10.1.0.0/16")),
         ({"shoal.publish.80": "eth0", "shoal.publish.80/tcp": "lo"}, ("lo",)),
         ({"shoal.publish.80/udp": "lo", "shoal.publish.81": "lo"}, ()),
+        ({"shoal.publish": "fd00::1,2001:db8::/32"}, ("fd00::1", "2001:db8::/32")),
+        ({"shoal.publish.policy": "local"}, ()),
     ],
 )
 def test_the_most_exact_label_counts(labels: dict[str, str] | None, found: tuple[str, ...]) -> None:
@@ -35,9 +37,31 @@ def test_the_most_exact_label_counts(labels: dict[str, str] | None, found: tuple
         ("shoal.publish", "a-name-that-is-too-long"),
         ("shoal.publish", '"; flush ruleset'),
         ("shoal.publish", ",".join(["lo"] * 33)),
-        ("shoal.publish", "fd00::1"),
+        ("shoal.publish", "fd00::1/129"),
+        ("shoal.publish.policy", "elsewhere"),
+        ("shoal.publish.80.policy", "local"),
+        ("shoal.publish.policy.80/icmp", "local"),
     ],
 )
 def test_labels_that_mean_nothing_are_refused(key: str, value: str) -> None:
     with pytest.raises(InvalidArgument, match=r"label shoal\.publish"):
         check_publish_labels({key: value})
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (None, Policy.ANY),
+        ({"shoal.publish.policy": "local-first"}, Policy.LOCAL_FIRST),
+        ({"shoal.publish.policy": "local-first", "shoal.publish.policy.80": "local"}, Policy.LOCAL),
+        (
+            {"shoal.publish.policy.80": "local", "shoal.publish.policy.80/tcp": " local-first "},
+            Policy.LOCAL_FIRST,
+        ),
+        ({"shoal.publish.policy.81": "local", "shoal.publish": "lo"}, Policy.ANY),
+        ({"shoal.publish.policy.80": ""}, Policy.ANY),
+    ],
+)
+def test_the_most_exact_policy_counts(labels: dict[str, str] | None, found: Policy) -> None:
+    assert policy(labels, "tcp", 80) is found
+    check_publish_labels(labels)

@@ -1,0 +1,233 @@
+"""The host's own tables in the kernel: what they should hold, and what they are known to hold.
+
+Each change is one transaction of its own size. After one that failed, and when somebody else took rules away,
+the tables are written anew as a whole, in one transaction too: connections that exist go on, as connection
+tracking remembers their translation. Runs in the plane's worker thread.
+"""
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from netplane import host_frame, port_rules
+from netplane.errors import NetworkError
+from netplane.host_frame import FAMILIES, LAYOUT, NOTHING, TABLE, Contents
+from netplane.libnftables import Rules
+from netplane.model import SandboxRecord, Segment, way_out, way_out6
+from netplane.overlay import device_names
+from netplane.port_rules import PortKey, Published
+
+log = logging.getLogger("shoal.netplane")
+
+_CHAIN = re.compile(r"chain (port_(tcp|udp|sctp)_(\d+)) \{\n(.*?)\n\t\}", re.DOTALL)
+_COUNTER = re.compile(r"counter (?:(isolated|to_host|spoofed)_)?(\S+) \{\s*packets (\d+) bytes (\d+)")
+
+
+@dataclass(frozen=True)
+class Drops:
+    """Packets that were dropped, since their network came to this node or its rules were written anew."""
+
+    isolated: int = 0  # from outside, or from or to a network that it is kept apart from
+    to_host: int = 0  # to control ports, to addresses of other networks' bridges
+    spoofed: int = 0  # with addresses that are not the sender's own
+
+
+class HostTable:
+    """See the module."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._guard = True
+        self._segments: Sequence[Segment] = ()
+        self._networks = NOTHING
+        self._cluster = NOTHING
+        self._control = NOTHING
+        self._ports: dict[PortKey, Published] = {}
+        self._ports_known = False  # an earlier run's are kept until they are
+        self._sandboxes: dict[str, SandboxRecord] = {}
+        self._framed = False  # True once the kernel holds what is remembered here
+
+    def start(self, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
+        """Keep the tables of an earlier run, so that published ports go on until the records arrive. Those of
+        another layout are replaced, and the ports that are open in them stay open."""
+        self._sandboxes = {record.sandbox.id: record for record in sandboxes}
+        self._segments = tuple(segments)
+        try:
+            self._rules.run(f"add table bridge {TABLE}\n")
+        except NetworkError as error:
+            self._guard = False
+            log.warning("what containers send is not checked for addresses of others: %s", error)
+        try:
+            for family in (*FAMILIES, "bridge") if self._guard else FAMILIES:
+                self._rules.list(f"chain {family} {TABLE} {LAYOUT}")
+        except NetworkError:
+            self._write_whole()
+
+    def apply(
+        self,
+        segments: Collection[Segment],
+        ports: Mapping[PortKey, Published] | None,
+        touched: Iterable[PortKey] | None = None,
+    ) -> None:
+        """Bring networks and published ports in line.
+
+        Args:
+            ports: all ports of the mesh; None: not known yet, those of an earlier run stay.
+            touched: those of them that may be others than before; None: any.
+        """
+        if tuple(segments) != self._segments:
+            self._segments = tuple(segments)
+            networks = host_frame.networks(segments, guard=self._guard)
+        else:
+            networks = self._networks
+        if ports is not None and not self._ports_known:
+            self._ports_known, self._framed = True, False
+        if ports is not None and not self._framed:
+            self._ports = dict(ports)
+        if not self._framed:
+            self._write_whole()
+            return
+        wanted = self._ports if ports is None else ports
+        keys = self._ports.keys() | wanted.keys() if touched is None else set(touched)
+        before = {key: self._ports[key] for key in keys if key in self._ports}
+        after = {key: wanted[key] for key in keys if key in wanted}
+        for key in keys:
+            if key in after:
+                self._ports[key] = after[key]
+            else:
+                self._ports.pop(key, None)
+        commands = host_frame.change(self._networks, networks) + port_rules.publish(before, after)
+        self._networks = networks
+        self._run(commands)
+
+    def tell_cluster(self, nodes: Collection[str], tunnel_port: int) -> None:
+        """Where the cluster's nodes are (data-path addresses); none: this node is in no cluster."""
+        self._cluster = self._changed(self._cluster, host_frame.cluster(nodes, tunnel_port))
+
+    def protect(self, control_ports: Iterable[int]) -> None:
+        """Ports of this host, and of the nodes, that no container may connect to."""
+        self._control = self._changed(self._control, host_frame.control(control_ports))
+
+    def _changed(self, before: Contents, after: Contents) -> Contents:
+        if self._framed:
+            self._run(host_frame.change(before, after))
+        return after
+
+    def restore(self) -> None:
+        """Somebody else changed the tables: write them anew."""
+        self._write_whole()
+
+    # --- sandboxes ----------------------------------------------------------------------------------------
+
+    def add(self, record: SandboxRecord) -> None:
+        """Lead a sandbox's host ports to it, and let it send as itself only."""
+        self._sandboxes[record.sandbox.id] = record
+        self._run(host_frame.change(NOTHING, self._guests([record])) + _open(record))
+
+    def remove(self, record: SandboxRecord) -> None:
+        """Forget a sandbox and its host ports."""
+        if self._sandboxes.pop(record.sandbox.id, None) is not None:
+            self._run(host_frame.change(self._guests([record]), NOTHING) + _close(record))
+
+    def change(self, before: SandboxRecord, after: SandboxRecord) -> None:
+        """A sandbox is in other networks now."""
+        self._sandboxes[after.sandbox.id] = after
+        commands = host_frame.change(self._guests([before]), self._guests([after]))
+        if entry(before) != entry(after):
+            commands += _close(before) + _open(after)
+        self._run(commands)
+
+    # --- to look at ---------------------------------------------------------------------------------------
+
+    def drops(self) -> tuple[dict[str, Drops], int]:
+        """Packets dropped, by network; and frames of the cluster's networks that came from nowhere."""
+        found: dict[tuple[str, str], int] = {}
+        lost = 0
+        for family in (*FAMILIES, "bridge") if self._guard else FAMILIES:
+            for kind, name, packets, _ in _COUNTER.findall(
+                self._rules.list(f"counters table {family} {TABLE}")
+            ):
+                if kind:
+                    found[name, kind] = found.get((name, kind), 0) + int(packets)
+                elif name == host_frame.LOST_TUNNEL:
+                    lost = int(packets)
+        return {
+            segment.network_id: Drops(
+                **{kind: found.get((segment.bridge, kind), 0) for kind in ("isolated", "to_host", "spoofed")}
+            )
+            for segment in self._segments
+        }, lost
+
+    # --- inner --------------------------------------------------------------------------------------------
+
+    def _guests(self, records: Iterable[SandboxRecord]) -> Contents:
+        """What sandboxes may send as in the cluster's networks. On a node's own bridges they may route for
+        others, as they may with Docker."""
+        if not self._guard:
+            return NOTHING
+        bridges = {
+            segment.network_id: segment.bridge
+            for segment in self._segments
+            if segment.bridge == device_names(segment.network_id)[0]
+        }
+        interfaces = (each for record in records for each in record.interfaces if each.network_id in bridges)
+        return host_frame.guests(interfaces, bridges)
+
+    def _run(self, commands: str) -> None:
+        if not commands:
+            return
+        try:
+            self._rules.run(commands)
+        except NetworkError as error:
+            # Nothing of it was carried out. Somebody changed the tables, or an earlier run left other ones.
+            log.warning("the host's rules: %s; writing them anew", error)
+            self._write_whole()
+
+    def _write_whole(self) -> None:
+        self._framed = False
+        carried = "" if self._ports_known else self._carried()
+        self._networks = host_frame.networks(self._segments, guard=self._guard)
+        guests = self._guests(self._sandboxes.values())
+        commands = [host_frame.frame(guard=self._guard)]
+        for contents in (self._networks, self._cluster, self._control, guests):
+            commands.append(host_frame.change(NOTHING, contents))
+        commands += [_open(record) for record in self._sandboxes.values()]
+        commands += [port_rules.publish({}, self._ports), carried]
+        self._rules.run("".join(commands))
+        # What was carried over is not known well enough to be changed: it is replaced with the first records.
+        self._framed = not carried
+
+    def _carried(self) -> str:
+        """The commands that open the mesh's ports as the kernel has them open now."""
+        commands = []
+        for family in FAMILIES:
+            try:
+                table = self._rules.list(f"table {family} {TABLE}")
+            except NetworkError:
+                continue  # there is none
+            for name, protocol, port, body in _CHAIN.findall(table):
+                commands.append(f"add chain {family} {TABLE} {name}\n")
+                for line in body.splitlines():
+                    # nft prints a translation to addresses and ports in words that it does not read.
+                    rule = line.strip().replace(f"dnat {family} to", f"dnat {family} addr . port to")
+                    commands.append(f"add rule {family} {TABLE} {name} {rule}\n")
+                element = f"{{ {protocol} . {port} : goto {name} }}"
+                commands.append(f"add element {family} {TABLE} ports {element}\n")
+        return "".join(commands)
+
+
+def entry(record: SandboxRecord) -> tuple[str, str]:
+    """The IPv4 and IPv6 address that a sandbox's host ports lead to: of the network that leads out, or ""."""
+    leading, leading6 = way_out(record.interfaces), way_out6(record.interfaces)
+    first = next((each.address for each in record.interfaces if each.address), "")
+    first6 = next((each.address6 for each in record.interfaces if each.address6), "")
+    return (leading.address if leading else first), (leading6.address6 if leading6 else first6)
+
+
+def _open(record: SandboxRecord) -> str:
+    return port_rules.open_host_ports(*entry(record), record.sandbox.ports)
+
+
+def _close(record: SandboxRecord) -> str:
+    return port_rules.close_host_ports(*entry(record), record.sandbox.ports)
