@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from cluster.encryption import is_encrypted
 from cluster.objects import Record, Subnet
+from cluster.publish_at import Policy
 
 
 class Protocol(StrEnum):
@@ -73,6 +74,7 @@ class PublishedPort(Record, frozen=True):
     target: int
     at: tuple[str, ...] = ()  # addresses, subnets, interfaces; empty: every address (cluster.publish_at)
     name: str = ""  # what its service calls it
+    policy: Policy = Policy.ANY  # whom a node leads what comes to it
 
 
 class ServiceRecord(Record, frozen=True):

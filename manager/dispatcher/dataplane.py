@@ -19,7 +19,7 @@ from cluster.dataplane import (
     ServiceRecord,
 )
 from cluster.objects import Network, Node, Service, Task
-from cluster.publish_at import places
+from cluster.publish_at import places, policy
 from cluster.states import NodeState, TaskState
 from cluster.validate_ipam import MTU_OPTION
 from manager.store import Event, View
@@ -129,6 +129,7 @@ def service_records(view: View, service: Service) -> dict[str, ServiceRecord]:
             target=port.target_port,
             at=places(service.spec.labels, port.protocol or "tcp", port.published_port),
             name=port.name,
+            policy=policy(service.spec.labels, port.protocol or "tcp", port.published_port),
         )
         for port in (endpoint.ports if endpoint else ())
         if port.publish_mode != "host" and port.published_port
