@@ -22,6 +22,7 @@ from bench import (
     big_state,
     commit_latency,
     create_hundred,
+    dns_speed,
     east_west,
     endpoint_change,
     leader_kill,
@@ -58,6 +59,7 @@ BARS: dict[str, Callable[[Options], Bar]] = {
         east_west,
         mesh_keep_address,
         endpoint_change,
+        dns_speed,
     )
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
