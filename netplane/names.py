@@ -62,10 +62,15 @@ class Names:
                 endpoints,
                 residents,
                 lambda service_id: self._records.serving(network_id, service_id, self._withdrawn),
+                self._subnet6(network_id),
             )
             found = build_services(name, services, endpoints, self._ports(), self._takes)
             zone = self._zones[network_id] = dataclasses.replace(zone, services=found)
         return zone
+
+    def _subnet6(self, network_id: str) -> str:
+        record = self._records.networks.get(network_id)
+        return record.subnets6[0].subnet if record is not None and record.subnets6 else ""
 
     def _ports(self) -> dict[str, tuple[PublishedPort, ...]]:
         """The published ports of every service that has any: the ingress network's records hold them."""

@@ -1,9 +1,9 @@
 """Cluster networks on this node: a bridge and a VXLAN device each, told where every address is.
 
 Nothing is learned or flooded: the forwarding table says behind which node a MAC is, permanent neighbours on
-the VXLAN device answer ARP and neighbour solicitations for addresses elsewhere, and an unknown frame goes nowhere. On an ordinary
-overlay every node's bridge holds the network's gateway (same address, same MAC); on the ingress network
-every node has an address of its own.
+the VXLAN device answer ARP and neighbour solicitations for addresses elsewhere, and an unknown frame goes
+nowhere. On an ordinary overlay every node's bridge holds the network's gateway (same address, same MAC); on
+the ingress network every node has an address of its own.
 """
 
 import hashlib
@@ -173,9 +173,7 @@ class Overlays:
                 address6 = address6_for(str(subnet6), address)
         mac = mac_for(address) if address else mac_for(str(subnet.network_address))
         others = [f"{gateway}/{other.prefixlen}" for other, gateway in more if gateway]
-        index = links.ensure_bridge(
-            bridge, mac=mac, mtu=mtu, address=address, address6=address6, more=others
-        )
+        index = links.ensure_bridge(bridge, mac=mac, mtu=mtu, address=address, address6=address6, more=others)
         vxlan_index = links.ensure_vxlan(
             vxlan,
             bridge=index,

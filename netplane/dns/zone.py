@@ -1,6 +1,7 @@
 """The names of one network. Pure."""
 
 import functools
+import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -40,8 +41,10 @@ def build_zone(
     endpoints: Iterable[EndpointRecord],
     residents: Iterable[Resident],
     serving: Callable[[str], tuple[str, ...]],
+    subnet6: str = "",
 ) -> Zone:
     """The zone of a network called `network`. `serving` gives the addresses of a service's serving tasks.
+    With `subnet6` every name and address has the IPv6 one that goes with it, too.
 
     A service, its aliases and its tasks' aliases → its virtual address, or all serving tasks in dnsrr mode;
     `tasks.NAME` → all serving tasks; a serving task's name → its address. Each also with `.network` appended.
@@ -75,11 +78,12 @@ def build_zone(
             add(f"tasks.{name}", tasks)
         if service.vip:
             pointers[bare(service.vip)] = f"{service.name}.{network}"
+    prefix6 = ipaddress.IPv6Network(subnet6).network_address.packed[:12] if subnet6 else b""
     found6: dict[str, list[bytes]] = {}
     for resident in residents:
         for name in resident.names:
             add(name, (resident.address,))
-            if resident.address6:
+            if resident.address6 and not prefix6:
                 packed6 = socket.inet_pton(socket.AF_INET6, resident.address6)
                 found6.setdefault(name.lower(), []).append(packed6)
         if resident.names:
@@ -89,9 +93,14 @@ def build_zone(
         packed = tuple(socket.inet_aton(address) for address in listed)
         names.setdefault(name.encode(), packed)
         names[f"{name}.{network.lower()}".encode()] = packed
+        if prefix6:
+            found6[name] = [prefix6 + each for each in packed]
     names6 = {
         full.encode(): tuple(listed)
         for name, listed in found6.items()
         for full in (name, f"{name}.{network.lower()}")
     }
+    if prefix6:
+        for address, name in list(pointers.items()):
+            pointers[socket.inet_ntop(socket.AF_INET6, prefix6 + socket.inet_aton(address))] = name
     return Zone(names, pointers, names6)

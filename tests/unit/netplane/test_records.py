@@ -122,3 +122,24 @@ def test_zone() -> None:
         "10.0.0.9": "web.9.t9.app",
         "10.0.0.10": "web.10.t10.app",
     }
+
+
+def test_zone_with_ipv6() -> None:
+    """Every name has the IPv6 addresses that go with its IPv4 ones, and every address leads back."""
+    records = known(endpoint(9), endpoint(10, serving=False))
+    zone = build_zone(
+        "app",
+        records.services("n"),
+        records.endpoints("n"),
+        [Resident("10.0.0.9", ("box",), "fd00:1:2:3::a00:9")],
+        lambda service: records.serving("n", service),
+        "fd00:1:2:3::/64",
+    )
+    prefix = bytes.fromhex("fd00000100020003") + bytes(4)
+    assert zone.names6 == {
+        name: tuple(prefix + each for each in addresses) for name, addresses in zone.names.items()
+    }
+    assert zone.names6[b"web.app"] == (prefix + bytes([10, 0, 0, 2]),)
+    assert zone.names6[b"box"] == (prefix + bytes([10, 0, 0, 9]),)
+    assert zone.pointers["fd00:1:2:3::a00:2"] == zone.pointers["10.0.0.2"] == "web.app"
+    assert zone.pointers["fd00:1:2:3::a00:9"] == "web.9.t9.app"
