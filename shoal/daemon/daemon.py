@@ -108,6 +108,7 @@ class Daemon:
                 await _until(
                     stop,
                     node.run(),
+                    node.follow_address(),
                     health.run(),
                     standalone.run(),
                     attachments.run(),

@@ -7,7 +7,7 @@ from cluster.dataplane import NetworkRecord
 from cluster.engine_json import rfc3339
 from cluster.errors import NotFound
 from cluster.spec import IPAM, IPAMConfig
-from netplane.bridge_options import MTU, NAME
+from netplane.drivers import DRIVERS
 from netplane.model import LocalNetwork
 from worker.endpoints import endpoint_id
 from worker.engine import Engine
@@ -36,7 +36,7 @@ def network_json(network: LocalNetwork) -> dict[str, Any]:
         "ConfigFrom": {"Network": spec.config_from.network if spec.config_from else ""},
         "ConfigOnly": spec.config_only,
         "Containers": {},
-        "Options": _default_options(network) if network.predefined else dict(spec.options or {}),
+        "Options": dict(DRIVERS[network.driver].describe(network)),
         "Labels": dict(spec.labels or {}),
     }
 
@@ -50,11 +50,13 @@ def record_json(record: NetworkRecord) -> dict[str, Any]:
         "Scope": "swarm",
         "Driver": record.driver,
         "EnableIPv4": True,
-        "EnableIPv6": False,
+        "EnableIPv6": bool(record.subnets6),
         "IPAM": {
             "Driver": "default",
             "Options": None,
-            "Config": [{"Subnet": each.subnet, "Gateway": each.gateway} for each in record.subnets],
+            "Config": [
+                {"Subnet": each.subnet, "Gateway": each.gateway} for each in (*record.subnets, *record.subnets6)
+            ],
         },
         "Internal": record.internal,
         "Attachable": record.attachable,
@@ -87,7 +89,7 @@ def containers_json(engine: Engine, network_id: str) -> dict[str, Any]:
 
 
 def _subnets(network: LocalNetwork, ipam: IPAM) -> list[dict[str, Any]] | None:
-    if network.driver != "bridge" and not network.spec.config_only:
+    if not (network.subnet or network.subnet6 or network.spec.config_only):
         return None
     asked = [config for config in ipam.config or () if config.subnet]
     if network.spec.config_only:
@@ -113,17 +115,3 @@ def _subnet(config: IPAMConfig, subnet: str, gateway: str) -> dict[str, Any]:
     if config.auxiliary_addresses:
         found["AuxiliaryAddresses"] = dict(config.auxiliary_addresses)
     return found
-
-
-def _default_options(network: LocalNetwork) -> dict[str, str]:
-    if network.driver != "bridge":
-        return {}
-    bridge = "com.docker.network.bridge."
-    return {
-        f"{bridge}default_bridge": "true",
-        f"{bridge}enable_icc": "true",
-        f"{bridge}enable_ip_masquerade": "true",
-        f"{bridge}host_binding_ipv4": "0.0.0.0",
-        NAME: network.bridge,
-        MTU: str(network.mtu),
-    }

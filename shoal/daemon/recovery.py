@@ -9,13 +9,12 @@ from msgspec.structs import replace
 
 from cluster.errors import Conflict, InvalidArgument, ShoalError, Unavailable
 from cluster.messages import ManagerAddress
-from cluster.seams import SECOND
 from cluster.states import Role
 from manager.keys.locks import lock_of
-from shoal.daemon.addressing import moved, settled
+from shoal.daemon.addressing import moved
 from shoal.daemon.manager_process import ManagerFailed
 from shoal.daemon.membership import Membership
-from shoal.daemon.node_parts import NodeParts
+from shoal.daemon.moving import Moving
 from shoal.daemon.restore import RestoreRequest, stage, verified
 from shoal.daemon.swarm_requests import (
     InitRequest,
@@ -23,10 +22,8 @@ from shoal.daemon.swarm_requests import (
     advertised,
     listening,
     own_addresses,
-    source_towards,
     split,
 )
-from worker.agent.agent import NodeEvents
 
 log = logging.getLogger("shoal.daemon.recovery")
 
@@ -40,9 +37,6 @@ NOTHING_LOST = (
     "others first"
 )
 ANSWER_WITHIN = 5.0
-ADDRESS_PATIENCE = 4 * SECOND
-"""For an address that is missing at the start to come."""
-ADDRESS_POLL = SECOND // 4
 RESTARTING = "the manager of this node starts again, for a new cluster: try again in a moment"
 IN_A_CLUSTER = (
     "this node is part of a cluster, and a restored one would take its place: restore on a fresh node, or add"
@@ -50,10 +44,8 @@ IN_A_CLUSTER = (
 )
 
 
-class Recovery(NodeParts):
-    """Part of SwarmNode, which supplies what is declared here."""
-
-    _advertise_address: str
+class Recovery(Moving):
+    """Part of SwarmNode."""
 
     async def _force_new_cluster(self, request: InitRequest) -> str:
         """Go on alone with the state that is here; this node's id. The tasks and the workers stay.
@@ -134,44 +126,10 @@ class Recovery(NodeParts):
             )
             return membership
 
-    async def _settle_address(self, membership: Membership) -> Membership:
-        """The membership with the address that the node has now; the managers are told by its manager, and by
-        its agent's next session."""
-        wanted = self._advertise_address
-        patience = ADDRESS_PATIENCE
-        while not wanted and membership.advertise_local and patience > 0:
-            if membership.address in await asyncio.to_thread(own_addresses):
-                break
-            await self._clock.sleep(
-                ADDRESS_POLL
-            )  # the machine may be starting, and its network not be up yet
-            patience -= ADDRESS_POLL
-        now, problem = await asyncio.to_thread(
-            lambda: settled(membership, wanted and _chosen(wanted), own_addresses(), source_towards)
-        )
-        if problem:
-            log.error(problem)
-        if now.advertise_address != membership.advertise_address:
-            old, new = membership.advertise_address, now.advertise_address
-            log.warning("this node has another address", extra={"was": old, "is": new})
-        if now != membership:
-            self._store.save(now)
-        return now
-
     @property
     def data_root(self) -> Path:
         """Where shoald keeps its data."""
         return self._store.root.parent
-
-    @property
-    def _events(self) -> NodeEvents:
-        raise NotImplementedError
-
-    async def _restart_agent(self) -> None:
-        """With the membership as it is now; containers run on."""
-        assert self._membership is not None, "an agent runs for a member only"
-        await self._agents.stop()
-        await self._agents.start(self._membership, self._events)
 
 
 def _alone(membership: Membership, request: InitRequest) -> Membership:
@@ -185,13 +143,6 @@ def _alone(membership: Membership, request: InitRequest) -> Membership:
     local = _host(advertise) in own_addresses()
     alone = replace(membership, listen_address=listen, managers=(ManagerAddress(membership.node_id, ""),))
     return moved(alone, advertise, advertise_local=local, data_path=data_path)
-
-
-def _chosen(text: str) -> str:
-    """The operator's choice; an interface's name stands for its address. Raises InvalidArgument."""
-    host, port = split(text)
-    found = _host(advertised(host, listening("")))
-    return f"{found}:{port}" if port else found
 
 
 def _host(address: str) -> str:
