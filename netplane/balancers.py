@@ -7,30 +7,34 @@ size; after an error it is written anew as a whole.
 import errno
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netplane import host_rules, sandbox_rules
+from netplane.balanced import Balanced, Lost, Ports
 from netplane.builder import Handles
 from netplane.errors import NetworkError
-from netplane.host_rules import PortKey, Published
 from netplane.libnftables import LibNftables
 from netplane.model import SandboxRecord, Segment, way_out
 from netplane.netlink import conntrack, nft
 from netplane.netlink.wire import NetlinkError, NetlinkSocket
-from netplane.records import ClusterRecords
+from netplane.records import ClusterRecords, Touched
 
 log = logging.getLogger("shoal.netplane")
 
-Vips = dict[str, tuple[str, ...]]
+# A chain for a number of backends stays when no service has that number any more; a table that has gathered
+# so many is written anew.
+_MOST_CHAINS = 200
 
 
 @dataclass
 class _Inside:
-    """A sandbox's table. `whole` is False while the kernel may hold something else."""
+    """A sandbox's tables. `whole` is False while the kernel may hold something else."""
 
     record: SandboxRecord
     rules: NetlinkSocket
     whole: bool
+    chains: set[int] = field(default_factory=set)  # the numbers of backends that there is one for
+    ipv6: bool = True  # there may be a table of IPv6
     used_udp: bool = False  # before its table was last written anew
 
 
@@ -48,13 +52,11 @@ class Balancers:
         """Args: withdrawn, fresh: tasks that get no new connections; fresh ones do if there are no others."""
         self._rules = rules
         self._flows = flows
+        self._balanced = Balanced(records, withdrawn, fresh)
         self._records = records
-        self._withdrawn = withdrawn
-        self._fresh = fresh
-        self._published: dict[PortKey, Published] = {}
-        self._networks6 = ""
+        self._subnets6: dict[str, str] = {}
+        self._networks = self._networks6 = ""
         self._framed = False  # True once the host's table is this run's
-        self._vips: dict[str, Vips] = {}
         self._inside: dict[str, _Inside] = {}
         self._open: set[str] = set()  # sandboxes whose host ports lead to them
 
@@ -65,81 +67,99 @@ class Balancers:
         except NetworkError:
             self.apply_host(segments, sandboxes)
 
-    def backends(self) -> set[str]:
-        """Every address that gets new connections."""
-        found = {
-            address for vips in self._vips.values() for backends in vips.values() for address in backends
-        }
-        for published in self._published.values():
-            found.update(published.backends)
-        return found
+    def take_lost(self) -> Lost:
+        """The addresses that lost their new connections since this was last asked."""
+        return self._balanced.take_lost()
 
     # --- all ----------------------------------------------------------------------------------------------
 
     def apply(
-        self, touched: Iterable[str], segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]
+        self, touched: Touched, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]
     ) -> None:
-        """Bring the host's table and every sandbox's in line with the records of the touched networks."""
-        self.apply_host(segments, sandboxes)
-        changes: dict[str, list[bytes]] = {}
-        for network_id in touched:
-            before = self._vips.get(network_id, {})
-            after = self._records.vips(network_id, self._withdrawn, self._fresh)
-            messages = sandbox_rules.balance(before, after)
-            if messages:
-                changes[network_id] = messages
-            self._vips[network_id] = after
-            if not after:
-                del self._vips[network_id]
+        """Bring the host's table and every sandbox's in line with the records that were touched."""
+        for network_id in touched.whole:
+            self._take_subnet6(network_id)
+        change = self._balanced.update(touched)
         failure: NetworkError | None = None
+        try:
+            self.apply_host(segments, sandboxes, change.ports)
+        except NetworkError as error:
+            failure = error
+        messages = {
+            network_id: sandbox_rules.balance(before, after, self._subnets6.get(network_id, ""))
+            for network_id, (before, after) in change.vips.items()
+        }
+        sizes = {
+            network_id: sandbox_rules.sizes_of([after]) for network_id, (_, after) in change.vips.items()
+        }
         for inside in self._inside.values():
+            networks = [each for each in inside.record.networks if messages.get(each)]
             try:
                 if not inside.whole:
                     self._write_whole(inside)
-                    continue
-                # One batch a network: the numbers of its maps are the batch's own.
-                for network_id in inside.record.networks:
-                    if network_id in changes:
-                        self._write(inside, changes[network_id])
+                elif networks:
+                    self._write(
+                        inside,
+                        set().union(*(sizes[each] for each in networks)),
+                        [message for each in networks for message in messages[each]],
+                    )
             except NetworkError as error:
                 inside.whole = False
                 failure = error
         if failure is not None:
             raise failure
 
-    def apply_host(self, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
-        """Bring the host's table in line."""
-        published = self._records.published(self._withdrawn, self._fresh)
+    def apply_host(
+        self,
+        segments: Collection[Segment],
+        sandboxes: Iterable[SandboxRecord],
+        ports: tuple[Ports, Ports] = ({}, {}),
+    ) -> None:
+        """Bring the host's table in line. Args: ports: those that changed, before and after."""
+        networks, networks6 = host_rules.networks(segments), host_rules.networks6(segments)
         if self._framed:
-            commands = host_rules.networks(segments) + host_rules.publish(self._published, published)
+            commands = (networks if networks != self._networks else "") + host_rules.publish(*ports)
         else:
-            commands = host_rules.frame() + host_rules.networks(segments) + host_rules.publish({}, published)
+            commands = host_rules.frame() + networks + host_rules.publish({}, self._balanced.ports)
             for record in sandboxes:
                 if not _entry(record):
                     continue
                 commands += host_rules.open_host_ports(_entry(record), record.sandbox.ports)
         try:
-            self._rules.run(commands)
+            if commands:
+                self._rules.run(commands)
         except NetworkError:
             self._framed = False
             raise
         self._framed = True
-        self._published = published
-        networks6 = host_rules.networks6(segments)
+        self._networks = networks
         if networks6 != self._networks6:
             self._rules.run(networks6)
             self._networks6 = networks6
 
-    def forget_udp(self, addresses: Collection[str]) -> None:
+    def _take_subnet6(self, network_id: str) -> None:
+        network = self._records.networks.get(network_id)
+        subnet6 = network.subnets6[0].subnet if network is not None and network.subnets6 else ""
+        if subnet6 != self._subnets6.get(network_id, ""):
+            self._subnets6[network_id] = subnet6
+            for inside in self._inside.values():
+                if network_id in inside.record.networks:
+                    inside.whole = False
+        if not subnet6:
+            self._subnets6.pop(network_id, None)
+
+    def forget_udp(self, lost: Lost) -> None:
         """UDP flows to these addresses choose again; TCP connections may finish."""
-        conntrack.forget_udp(self._flows, addresses)
-        for inside in self._inside.values():
+        conntrack.forget_udp(self._flows, lost.published_udp)
+        for inside in self._inside.values() if lost.addresses else ():
             if _uses_udp(inside):
-                conntrack.forget_udp(inside.rules, addresses)
+                conntrack.forget_udp(inside.rules, lost.addresses)
 
     def forget_unanswered(self, addresses: Collection[str]) -> None:
         """Connections through published ports that these addresses never answered choose again."""
-        conntrack.forget_unanswered(self._flows, set(addresses) - self.backends())
+        conntrack.forget_unanswered(
+            self._flows, {each for each in addresses if not self._balanced.leads_to(each)}
+        )
 
     # --- one sandbox --------------------------------------------------------------------------------------
 
@@ -197,21 +217,31 @@ class Balancers:
             self._open.add(after.sandbox.id)
 
     def _write_whole(self, inside: _Inside) -> None:
-        vips: Vips = {}
-        for network_id in inside.record.networks:
-            vips.update(self._vips.get(network_id, {}))
+        networks = [
+            (self._balanced.vips.get(each, {}), self._subnets6.get(each, ""))
+            for each in inside.record.networks
+        ]
         ingress = next((each for each in inside.record.interfaces if each.ingress), None)
         messages = sandbox_rules.whole(
             dns_port=inside.record.dns_port,
             mesh=(ingress.device, ingress.index) if ingress is not None else None,
-            vips=vips,
+            networks=networks,
+            had_ipv6=inside.ipv6,
         )
         inside.used_udp = _uses_udp(inside)
         nft.commit(inside.rules, messages)
+        inside.chains = sandbox_rules.sizes_of(vips for vips, _ in networks)
+        inside.ipv6 = any(subnet6 for _, subnet6 in networks)
         inside.whole = True
 
-    def _write(self, inside: _Inside, messages: Sequence[bytes]) -> None:
+    def _write(self, inside: _Inside, sizes: set[int], messages: Sequence[bytes]) -> None:
         try:
+            if new := sizes - inside.chains:
+                if len(inside.chains | new) > _MOST_CHAINS:
+                    self._write_whole(inside)
+                    return
+                nft.commit(inside.rules, sandbox_rules.spread(new, ipv6=inside.ipv6))
+                inside.chains |= new
             nft.commit(inside.rules, messages)
         except NetlinkError as error:
             # Someone inside changed the table, or an earlier change failed half-way: begin anew.
@@ -223,8 +253,9 @@ class Balancers:
 def _uses_udp(inside: _Inside) -> bool:
     """True if the sandbox ever sent a datagram to a service's address."""
     try:
-        return inside.used_udp or bool(
-            nft.members(inside.rules, sandbox_rules.TABLE, sandbox_rules.USED_BY_UDP)
+        return inside.used_udp or any(
+            nft.members(inside.rules, sandbox_rules.TABLE, sandbox_rules.USED_BY_UDP, family)
+            for family in ((nft.IP, nft.IP6) if inside.ipv6 else (nft.IP,))
         )
     except NetlinkError as error:
         if error.errno != errno.ENOENT:

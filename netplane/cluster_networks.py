@@ -14,7 +14,7 @@ from netplane.model import SandboxRecord
 from netplane.netlink.wire import NetlinkError
 from netplane.node_networks import NodeNetworks
 from netplane.overlay import Overlays, Tunnel
-from netplane.records import ClusterRecords
+from netplane.records import ClusterRecords, Touched
 
 log = logging.getLogger("shoal.netplane")
 
@@ -28,7 +28,7 @@ class ClusterNetworks(NodeNetworks):
     spare: float
     _records: ClusterRecords
     _known: asyncio.Event
-    _touched: set[str]
+    _touched: Touched
     _tunnel: Tunnel | None
     _withdrawn: set[str]
     _fresh: set[str]
@@ -48,17 +48,16 @@ class ClusterNetworks(NodeNetworks):
             self._tunnel = tunnel
             # Before the first records there is nothing to do, and what an earlier run left must go on.
             if self._records.networks:
-                self._touched.update(self._records.networks)
-                await self._settle(set())
+                self._touched.add_whole(self._records.networks)
+                await self._settle()
 
     async def leave(self) -> None:
         """The node is no member any more: forget the cluster's networks."""
         async with self._lock:
-            self._touched |= self._records.apply(DataplaneChanges(full=True))
-            stale = await self._settle(set())
+            self._touched.add(self._records.apply(DataplaneChanges(full=True)))
+            await self._settle()
             await self._run(self._overlays.prune, self._records, self._networks_in_use())
             await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
-            await self._run(self._balancers.forget_udp, stale)
             self._tunnel = None
             self._withdrawn.clear()
             self._fresh.clear()
@@ -71,16 +70,16 @@ class ClusterNetworks(NodeNetworks):
         async with self._lock:
             if self._tunnel is None:
                 raise NetworkNotReady("this node is in no cluster: it can't take cluster networks")
-            before = self._serving_addresses() if not changes.full else set()
             beginning = self._records.beginning(changes) if not changes.full else set()
-            touched = self._records.apply(changes)
+            self._touched.add(self._records.apply(changes))
             if beginning and self.spare:
                 self._fresh |= beginning
                 self._do_later(self._let_in(beginning))
-            here = {record.spec.task_id for record in self._sandboxes.values()}
-            self._withdrawn.intersection_update(_task_ids(self._records) | here)
-            self._touched |= touched
-            await self._settle(before)
+            here = {record.spec.task_id for record in self._sandboxes.values()} if self._withdrawn else set()
+            self._withdrawn.difference_update(
+                [each for each in self._withdrawn if each not in here and not self._records.knows(each)]
+            )
+            await self._settle()
             if changes.full:
                 await self._run(self._overlays.prune, self._records, self._networks_in_use())
 
@@ -100,31 +99,27 @@ class ClusterNetworks(NodeNetworks):
             task_id = record.spec.task_id
             if (task_id in self._withdrawn) == withdrawn:
                 return
-            before = self._serving_addresses()
             (self._withdrawn.add if withdrawn else self._withdrawn.discard)(task_id)
-            self._touched.update(network for network in record.networks if network in self._records.networks)
-            await self._settle(before)
+            self._touched.add_services(self._records.services_of([task_id]))
+            await self._settle()
 
-    def _serving_addresses(self) -> set[str]:
-        return self._balancers.backends() if hasattr(self, "_balancers") else set()
-
-    async def _settle(self, before: set[str]) -> set[str]:
-        """Carry out what touched networks need. Returns the addresses that lost their new connections."""
-        touched = set(self._touched)
-        self._names.forget(touched)
-        if self._tunnel is not None and touched:
+    async def _settle(self) -> None:
+        """Carry out what was touched, and let go of flows to addresses that lost their new connections."""
+        touched = self._touched
+        self._names.forget(touched.networks)
+        if self._tunnel is not None and (touched.whole or touched.addresses):
             await self._run(
-                self._overlays.apply, self._tunnel, self._records, sorted(touched), self._networks_in_use()
+                self._overlays.apply, self._tunnel, self._records, touched, self._networks_in_use()
             )
         await self._run(self._balancers.apply, touched, self._segments(), self._sandboxes.values())
-        stale = before - self._balancers.backends()
-        if stale:
-            await self._run(self._balancers.forget_udp, stale)
-            self._do_later(self._choose_again(stale))
-        self._touched -= touched
+        lost = self._balancers.take_lost()
+        if lost.addresses:
+            await self._run(self._balancers.forget_udp, lost)
+        if lost.published:
+            self._do_later(self._choose_again(lost.published))
+        self._touched = Touched()
         known, self._known = self._known, asyncio.Event()
         known.set()
-        return stale
 
     def _do_later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -138,15 +133,10 @@ class ClusterNetworks(NodeNetworks):
         """
         await asyncio.sleep(self.spare)
         async with self._lock:
-            before = self._serving_addresses()
             self._fresh -= tasks
-            self._touched |= {
-                network_id
-                for network_id in self._records.networks
-                if any(endpoint.task_id in tasks for endpoint in self._records.endpoints(network_id))
-            }
+            self._touched.add_services(self._records.services_of(tasks))
             try:
-                await self._settle(before)
+                await self._settle()
             except NetworkError as error:
                 log.warning("new tasks get connections with the next change: %s", error)
 
@@ -169,7 +159,3 @@ class ClusterNetworks(NodeNetworks):
             async with self._lock:
                 await self._run(self._overlays.prune, self._records, self._networks_in_use())
                 await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
-
-
-def _task_ids(records: ClusterRecords) -> set[str]:
-    return {endpoint.task_id for network in records.networks for endpoint in records.endpoints(network)}

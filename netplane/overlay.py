@@ -9,6 +9,7 @@ the ingress network every node has an address of its own.
 import hashlib
 import ipaddress
 import logging
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from netplane import links, sysctl
 from netplane.model import Segment
 from netplane.netlink import route
 from netplane.netlink.wire import NetlinkSocket
-from netplane.records import ClusterRecords, bare
+from netplane.records import ClusterRecords, Touched, bare
 
 log = logging.getLogger("shoal.netplane")
 
@@ -107,12 +108,11 @@ class Overlays:
         overlay = self._overlays.get(network_id)
         return overlay.segment if overlay else None
 
-    def apply(
-        self, tunnel: Tunnel, records: ClusterRecords, touched: Iterable[str], in_use: Iterable[str]
-    ) -> None:
+    def apply(self, tunnel: Tunnel, records: ClusterRecords, touched: Touched, in_use: Iterable[str]) -> None:
         """Bring the devices of the touched networks in line; a network in use stays until it is not."""
         keep = set(in_use)
-        for network_id in touched:
+        whole = sorted(touched.whole)
+        for network_id in whole:
             record = records.networks.get(network_id)
             if record is not None:
                 if record.driver == "overlay" and record.subnets and record.vni:
@@ -121,9 +121,16 @@ class Overlays:
                     log.debug("network %s needs no overlay here", record.name)
             elif network_id in self._overlays and network_id not in keep:
                 self._remove(network_id)
-        for network_id in touched:
+        for network_id in whole:
             if network_id in self._overlays and network_id in records.networks:
-                self._place(self._overlays[network_id], tunnel, records)
+                self._place(self._overlays[network_id], tunnel, records, None)
+        moved: defaultdict[str, set[str]] = defaultdict(set)
+        for network_id, address in touched.addresses:
+            if network_id in records.networks and network_id not in touched.whole:
+                moved[network_id].add(address)
+        for network_id, addresses in moved.items():
+            if network_id in self._overlays:
+                self._place(self._overlays[network_id], tunnel, records, addresses)
 
     def prune(self, records: ClusterRecords, in_use: Iterable[str]) -> None:
         """Remove devices of networks that are neither known nor in use, also those of an earlier run."""
@@ -203,36 +210,45 @@ class Overlays:
             overlay = _Overlay(segment, record, tunnel, vxlan_index, links.tunnel_entries(vxlan_index))
         self._overlays[record.id] = overlay
 
-    def _place(self, overlay: _Overlay, tunnel: Tunnel, records: ClusterRecords) -> None:
-        wanted = records.places(overlay.record.id, tunnel.node_id)
+    def _place(
+        self, overlay: _Overlay, tunnel: Tunnel, records: ClusterRecords, only: set[str] | None
+    ) -> None:
+        """Say where addresses are: all, or `only` some."""
+        network_id, index = overlay.record.id, overlay.segment.index
+        if only is None:
+            wanted, before = records.places(network_id, tunnel.node_id), dict(overlay.places)
+            reached = set(overlay.neighbours)
+        else:
+            found = {each: records.place(network_id, each, tunnel.node_id) for each in only}
+            wanted = {address: node for address, node in found.items() if node}
+            before = {address: overlay.places[address] for address in only if address in overlay.places}
+            reached = overlay.neighbours & only
         messages: list[bytes] = []
         removals: list[bytes] = []
         for address, node in wanted.items():
-            if overlay.places.get(address) != node:
+            if before.get(address) != node:
                 messages.append(route.tunnel_entry(overlay.vxlan, mac_for(address), node))
                 messages += _neighbours(overlay.segment, overlay.vxlan, address)
-        for address, node in overlay.places.items():
+        for address, node in before.items():
             if address not in wanted:
                 removals.append(route.delete_tunnel_entry(overlay.vxlan, mac_for(address), node))
                 removals += _no_neighbours(overlay.segment, overlay.vxlan, address)
         neighbours = set(wanted) if overlay.segment.ingress else set()
-        index = overlay.segment.index
-        for each in neighbours - overlay.neighbours:
+        for each in neighbours - reached:
             messages += _neighbours(overlay.segment, index, each)
-        local = {
-            bare(each.address)
-            for each in records.endpoints(overlay.record.id)
-            if each.node_id == tunnel.node_id
-        }
-        # A task that is here now has its neighbour entry from its own sandbox.
-        for each in overlay.neighbours - neighbours - local:
-            removals += _no_neighbours(overlay.segment, index, each)
+        for each in reached - neighbours:
+            # A task that is here now has its neighbour entry from its own sandbox.
+            if not records.is_on(tunnel.node_id, network_id, each):
+                removals += _no_neighbours(overlay.segment, index, each)
         if removals:
             self._host.execute(removals, "forgetting addresses", ignore=(_ENOENT, _ENODEV))
         if messages:
             self._host.execute(messages, f"placing addresses of network {overlay.record.name}")
-        overlay.places = wanted
-        overlay.neighbours = neighbours
+        for address in before.keys() - wanted.keys():
+            del overlay.places[address]
+        overlay.places.update(wanted)
+        overlay.neighbours.difference_update(reached - neighbours)
+        overlay.neighbours.update(neighbours)
 
     @staticmethod
     def _retire(overlay: _Overlay) -> None:

@@ -47,7 +47,7 @@ from netplane.names import Names
 from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
 from netplane.overlay import Overlays, Tunnel
 from netplane.planning import describe, describe_plain, plan
-from netplane.records import ClusterRecords
+from netplane.records import ClusterRecords, Touched
 from netplane.site import Site
 from netplane.storage import Storage
 
@@ -85,7 +85,7 @@ class NetPlane(ClusterNetworks):
         self._lock = asyncio.Lock()
         self._records = ClusterRecords()
         self._known = asyncio.Event()  # set, and replaced, whenever networks may have appeared
-        self._touched: set[str] = set()
+        self._touched = Touched()
         self._tunnel: Tunnel | None = None
         self._sandboxes: dict[str, SandboxRecord] = {}
         self._building: dict[str, asyncio.Future[None]] = {}

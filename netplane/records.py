@@ -2,7 +2,8 @@
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from cluster.dataplane import DataplaneChanges, EndpointRecord, NetworkRecord, PeerRecord, ServiceRecord
 from netplane.host_rules import PortKey, Published
@@ -13,6 +14,40 @@ def bare(address: str) -> str:
     return address.partition("/")[0]
 
 
+ServiceKey = tuple[str, str]  # network id, service id
+
+
+@dataclass
+class Touched:
+    """What a batch may have changed, so that carrying it out costs its own size."""
+
+    networks: set[str] = field(default_factory=set)
+    """Every network in which there is something."""
+    whole: set[str] = field(default_factory=set)
+    """Those of them to be gone through as a whole: they, or the nodes in them, changed."""
+    services: set[ServiceKey] = field(default_factory=set)
+    addresses: set[tuple[str, str]] = field(default_factory=set)
+    """(network id, address) that may be elsewhere now, or nowhere."""
+
+    def add(self, other: "Touched") -> None:
+        """Take in what another batch touched."""
+        self.networks |= other.networks
+        self.whole |= other.whole
+        self.services |= other.services
+        self.addresses |= other.addresses
+
+    def add_whole(self, networks: Iterable[str]) -> None:
+        """Networks to be gone through as a whole."""
+        self.whole.update(networks)
+        self.networks |= self.whole
+
+    def add_services(self, services: Iterable[ServiceKey]) -> None:
+        """Services whose backends may be others."""
+        for key in services:
+            self.services.add(key)
+            self.networks.add(key[0])
+
+
 class ClusterRecords:
     """The records by their keys, with the indexes that readers need."""
 
@@ -21,62 +56,96 @@ class ClusterRecords:
         self.peers: dict[str, PeerRecord] = {}
         self._endpoints: defaultdict[str, dict[str, EndpointRecord]] = defaultdict(dict)
         self._services: defaultdict[str, dict[str, ServiceRecord]] = defaultdict(dict)
-        self._members: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._members: defaultdict[ServiceKey, set[str]] = defaultdict(set)
+        # Which tasks have an address, the latest last: a new one may have it before the old one is gone.
+        self._at: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
 
-    def apply(self, changes: DataplaneChanges) -> set[str]:
-        """Take a batch in; returns the ids of the networks that it touches (that were or are)."""
-        touched: set[str] = set()
+    def apply(self, changes: DataplaneChanges) -> Touched:
+        """Take a batch in."""
+        touched = Touched()
         if changes.full:
-            touched.update(self.networks, self._endpoints, self._services)
+            touched.add_whole([*self.networks, *self._endpoints, *self._services])
             self.networks.clear()
             self.peers.clear()
             self._endpoints.clear()
             self._services.clear()
             self._members.clear()
+            self._at.clear()
         for network in changes.networks:
             self.networks[network.id] = network
-            touched.add(network.id)
+            touched.add_whole((network.id,))
         for peer in changes.peers:
             before = self.peers.get(peer.node_id)
             self.peers[peer.node_id] = peer
             if before is None or before.address != peer.address:
-                touched.update(self.networks)
+                touched.add_whole(self.networks)
             else:
-                touched.update(
+                touched.add_whole(
                     network_id
                     for network_id in before.addresses.keys() | peer.addresses.keys()
                     if before.addresses.get(network_id) != peer.addresses.get(network_id)
                 )
+            if before is not None and before.silent != peer.silent:
+                touched.add_services(
+                    (network_id, endpoint.service_id)
+                    for network_id, endpoints in self._endpoints.items()
+                    for endpoint in endpoints.values()
+                    if endpoint.node_id == peer.node_id
+                )
         for endpoint in changes.endpoints:
-            self._drop_endpoint(endpoint.network_id, endpoint.task_id)
+            self._drop_endpoint(endpoint.network_id, endpoint.task_id, touched)
             self._endpoints[endpoint.network_id][endpoint.task_id] = endpoint
             self._members[endpoint.network_id, endpoint.service_id].add(endpoint.task_id)
-            touched.add(endpoint.network_id)
+            place = (endpoint.network_id, bare(endpoint.address))
+            self._at[place][endpoint.task_id] = None
+            touched.addresses.add(place)
+            touched.add_services([(endpoint.network_id, endpoint.service_id)])
         for service in changes.services:
             self._services[service.network_id][service.service_id] = service
-            touched.add(service.network_id)
+            touched.add_services([(service.network_id, service.service_id)])
         for network_id, task_id in changes.removed_endpoints:
-            self._drop_endpoint(network_id, task_id)
-            touched.add(network_id)
+            self._drop_endpoint(network_id, task_id, touched)
         for network_id, service_id in changes.removed_services:
             self._services[network_id].pop(service_id, None)
-            touched.add(network_id)
+            touched.add_services([(network_id, service_id)])
         for network_id in changes.removed_networks:
             self.networks.pop(network_id, None)
-            touched.add(network_id)
+            touched.add_whole((network_id,))
         for node_id in changes.removed_peers:
             if self.peers.pop(node_id, None) is not None:
-                touched.update(self.networks)
+                touched.add_whole(self.networks)
         return touched
 
-    def _drop_endpoint(self, network_id: str, task_id: str) -> None:
+    def _drop_endpoint(self, network_id: str, task_id: str, touched: Touched) -> None:
         endpoint = self._endpoints[network_id].pop(task_id, None)
-        if endpoint is not None:
-            self._members[network_id, endpoint.service_id].discard(task_id)
+        if endpoint is None:
+            return
+        self._members[network_id, endpoint.service_id].discard(task_id)
+        place = (network_id, bare(endpoint.address))
+        self._at[place].pop(task_id, None)
+        if not self._at[place]:
+            del self._at[place]
+        touched.addresses.add(place)
+        touched.add_services([(network_id, endpoint.service_id)])
 
     def services(self, network_id: str) -> Iterable[ServiceRecord]:
         """The services in a network."""
         return self._services.get(network_id, {}).values()
+
+    def service(self, key: ServiceKey) -> ServiceRecord | None:
+        """A service, if its network is known too."""
+        return self._services.get(key[0], {}).get(key[1]) if key[0] in self.networks else None
+
+    def services_of(self, tasks: Iterable[str]) -> Iterator[ServiceKey]:
+        """The services that these tasks are of, in every network."""
+        for task_id in tasks:
+            for network_id, endpoints in self._endpoints.items():
+                if task_id in endpoints:
+                    yield network_id, endpoints[task_id].service_id
+
+    def knows(self, task_id: str) -> bool:
+        """True if the task is in any network."""
+        return any(task_id in endpoints for endpoints in self._endpoints.values())
 
     def endpoints(self, network_id: str) -> Iterable[EndpointRecord]:
         """The tasks in a network, serving or not."""
@@ -95,41 +164,42 @@ class ClusterRecords:
     ) -> tuple[str, ...]:
         """Addresses of a service's tasks that take new connections, in the order of their addresses.
 
-        Those of `fresh` tasks only if there are no others.
+        Those of `fresh` tasks, and on nodes that are silent, only if there are no others.
         """
         endpoints = self._endpoints.get(network_id, {})
         members = self._members.get((network_id, service_id), set()).difference(withdrawn)
         members = {task for task in members if endpoints[task].serving}
+        members = {task for task in members if not self._is_silent(endpoints[task].node_id)} or members
         found = {bare(endpoints[task].address) for task in members.difference(fresh) or members}
         return tuple(sorted(found, key=_packed))
 
-    def vips(
-        self, network_id: str, withdrawn: Iterable[str] = (), fresh: Iterable[str] = ()
-    ) -> dict[str, tuple[str, ...]]:
-        """Every virtual address in a network with its backends."""
-        if network_id not in self.networks:
-            return {}
-        return {
-            bare(service.vip): self.serving(network_id, service.service_id, withdrawn, fresh)
-            for service in self.services(network_id)
-            if service.vip
-        }
+    def _is_silent(self, node_id: str) -> bool:
+        peer = self.peers.get(node_id)
+        return peer is not None and peer.silent
 
-    def published(self, withdrawn: Iterable[str] = (), fresh: Iterable[str] = ()) -> dict[PortKey, Published]:
-        """Every port that is published on every node, with its backends."""
-        found: dict[PortKey, Published] = {}
-        for network in self.networks.values():
-            if not network.ingress:
-                continue
-            for service in self.services(network.id):
-                if not service.ports:
-                    continue
-                backends = self.serving(network.id, service.service_id, withdrawn, fresh)
-                for port in service.ports:
-                    found[port.protocol, port.published] = Published(
-                        port.protocol, port.published, port.target, backends, port.at
-                    )
-        return found
+    def virtual(
+        self, key: ServiceKey, withdrawn: Iterable[str] = (), fresh: Iterable[str] = ()
+    ) -> dict[str, tuple[str, ...]]:
+        """A service's virtual address with its backends; none if it has no such address."""
+        service = self.service(key)
+        if service is None or not service.vip:
+            return {}
+        return {bare(service.vip): self.serving(*key, withdrawn, fresh)}
+
+    def published(
+        self, key: ServiceKey, withdrawn: Iterable[str] = (), fresh: Iterable[str] = ()
+    ) -> dict[PortKey, Published]:
+        """The ports that a service publishes on every node, with their backends."""
+        network, service = self.networks.get(key[0]), self.service(key)
+        if network is None or not network.ingress or service is None or not service.ports:
+            return {}
+        backends = self.serving(*key, withdrawn, fresh)
+        return {
+            (port.protocol, port.published): Published(
+                port.protocol, port.published, port.target, backends, port.at
+            )
+            for port in service.ports
+        }
 
     def node_address(self, network_id: str, node_id: str) -> str:
         """A node's own address in a network ("a.b.c.d/prefix"), or ""."""
@@ -150,6 +220,23 @@ class ClusterRecords:
             if endpoint.node_id != node_id and host is not None and host.address:
                 found[bare(endpoint.address)] = host.address
         return found
+
+    def place(self, network_id: str, address: str, node_id: str) -> str:
+        """Where a task's address is, as `places` says it; "" if it is here or nowhere."""
+        tasks = self._at.get((network_id, address), {})
+        if network_id not in self.networks:
+            return ""
+        for task_id in reversed(tasks):
+            endpoint = self._endpoints[network_id][task_id]
+            host = self.peers.get(endpoint.node_id)
+            if endpoint.node_id != node_id and host is not None and host.address:
+                return host.address
+        return ""
+
+    def is_on(self, node_id: str, network_id: str, address: str) -> bool:
+        """True if the address is that of a task on a node."""
+        endpoints = self._endpoints.get(network_id, {})
+        return any(endpoints[task].node_id == node_id for task in self._at.get((network_id, address), ()))
 
 
 def _packed(address: str) -> bytes:

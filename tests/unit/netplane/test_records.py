@@ -54,15 +54,15 @@ def test_only_serving_endpoints_are_backends() -> None:
     records = known(endpoint(10), endpoint(9), endpoint(11, serving=False))
     assert records.serving("n", "s") == ("10.0.0.9", "10.0.0.10")
     assert records.serving("n", "s", {"t9"}) == ("10.0.0.10",)
-    assert records.vips("n") == {"10.0.0.2": ("10.0.0.9", "10.0.0.10")}
-    assert records.published() == {
+    assert records.virtual(("n", "s")) == {"10.0.0.2": ("10.0.0.9", "10.0.0.10")}
+    assert records.published(("n", "s")) == {
         (Protocol.TCP, 80): Published(Protocol.TCP, 80, 8080, ("10.0.0.9", "10.0.0.10"))
     }
 
 
 def test_fresh_tasks_serve_if_there_are_no_others() -> None:
     records = known(endpoint(9), endpoint(10), endpoint(11, serving=False))
-    assert records.vips("n", (), {"t9", "t11"}) == {"10.0.0.2": ("10.0.0.10",)}
+    assert records.virtual(("n", "s"), (), {"t9", "t11"}) == {"10.0.0.2": ("10.0.0.10",)}
     assert records.serving("n", "s", {"t10"}, {"t9"}) == ("10.0.0.9",)
     begin = DataplaneChanges(endpoints=(endpoint(9), endpoint(11), endpoint(12), endpoint(13, serving=False)))
     assert records.beginning(begin) == {"t11", "t12"}
@@ -71,9 +71,8 @@ def test_fresh_tasks_serve_if_there_are_no_others() -> None:
 def test_places_are_those_of_other_nodes() -> None:
     records = known(endpoint(9), endpoint(10, node="b"), endpoint(11, node="unknown"))
     assert records.places("n", "a") == {"10.0.0.10": "192.0.2.2"}
-    assert records.apply(DataplaneChanges(peers=(PeerRecord(node_id="unknown", address="192.0.2.3"),))) == {
-        "n"
-    }
+    peer = PeerRecord(node_id="unknown", address="192.0.2.3")
+    assert records.apply(DataplaneChanges(peers=(peer,))).whole == {"n"}
     assert records.places("n", "a") == {"10.0.0.10": "192.0.2.2", "10.0.0.11": "192.0.2.3"}
 
 
@@ -99,8 +98,14 @@ def test_a_history_of_changes_is_worth_its_outcome(
         assert set(records.serving("n", "s")) == {
             f"10.0.0.{number}" for number, each in last.items() if each.serving and each.service_id == "s"
         }
-    assert step_by_step.vips("n") == at_once.vips("n")
-    assert step_by_step.places("n", "a") == at_once.places("n", "a")
+    assert step_by_step.virtual(("n", "s")) == at_once.virtual(("n", "s"))
+    places = step_by_step.places("n", "a")
+    assert places == at_once.places("n", "a")
+    for number in range(3, 13):
+        address = f"10.0.0.{number}"
+        assert step_by_step.place("n", address, "a") == places.get(address, "")
+        here = number in last and last[number].node_id == "a"
+        assert step_by_step.is_on("a", "n", address) == here
 
 
 def test_zone() -> None:

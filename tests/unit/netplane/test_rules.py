@@ -3,16 +3,12 @@
 import ipaddress
 import struct
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from cluster.dataplane import Protocol
-from netplane import host_rules, sandbox_rules
+from netplane import host_rules
 from netplane.builder import mesh_mark
 from netplane.ends import port_name
 from netplane.host_rules import Published
 from netplane.model import HostPort, Segment
-from netplane.netlink.wire import attributes
 
 
 def published(port: int, *backends: str, protocol: Protocol = Protocol.TCP) -> Published:
@@ -79,30 +75,6 @@ def test_internal_networks_are_not_masqueraded() -> None:
     assert 'add element ip shoal internal { "two" }\n' in text
     assert "ip saddr 10.1.0.0/24 oifname != @bridges masquerade" in text
     assert "ip saddr 10.2.0.0/24 oifname != @bridges masquerade" not in text
-
-
-_ADDRESS = st.integers(2, 250).map(lambda last: f"10.0.0.{last}")
-_VIPS = st.dictionaries(_ADDRESS, st.lists(_ADDRESS, max_size=4, unique=True), max_size=5)
-
-
-@given(_VIPS, _VIPS)
-def test_balance_says_nothing_of_what_stays(
-    before: dict[str, list[str]], after: dict[str, list[str]]
-) -> None:
-    messages = b"".join(sandbox_rules.balance(before, after))
-    for vip in before.keys() | after.keys():
-        changed = before.get(vip) != after.get(vip)
-        assert (sandbox_rules.chain_of(vip).encode() + b"\0" in messages) == changed
-    assert (messages == b"") == (before == after)
-
-
-def test_messages_are_well_formed() -> None:
-    vips = {"10.0.0.2": [f"10.0.{i // 250}.{i % 250}" for i in range(2000)], "10.0.0.3": []}
-    for message in sandbox_rules.whole(dns_port=4000, mesh=("eth0", 11), vips=vips):
-        length, kind = struct.unpack_from("=IH", message)
-        assert length == len(message)
-        assert kind >> 8 == 10
-        assert attributes(message[20:])[1].startswith(b"shoal\0")
 
 
 def test_the_mesh_mark_is_the_networks_part_of_a_mac() -> None:
