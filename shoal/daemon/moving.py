@@ -17,7 +17,11 @@ from worker.agent.agent import NodeEvents
 log = logging.getLogger("shoal.daemon.address")
 
 ADDRESS_PATIENCE = 4 * SECOND
-"""For an address that is missing to come: the machine starts, or its lease is being renewed."""
+"""For an address that is missing to come while the machine starts."""
+RENEWAL_PATIENCE = SECOND
+"""For one that went to come again, as when its interface is set up anew."""
+LOST_POLL = 1.0
+"""Seconds after which a node without an address looks again."""
 ADDRESS_POLL = SECOND // 4
 MOVING = "the manager of this node starts again, at another address: try again in a moment"
 _IPV4_ADDRESSES = 0x10  # RTMGRP_IPV4_IFADDR
@@ -39,39 +43,44 @@ class Moving(NodeParts):
             news.bind((0, _IPV4_ADDRESSES))
             while True:
                 try:
-                    await loop.sock_recv(news, 1 << 16)
+                    async with asyncio.timeout(LOST_POLL if self._lost() else None):
+                        await loop.sock_recv(news, 1 << 16)
+                except TimeoutError:
+                    pass  # a route may have come
                 except OSError as error:
                     if error.errno != errno.ENOBUFS:  # more news than it could hold: still news
                         raise
-                membership = self._membership
-                if membership is None or not membership.advertise_local or _is_here(membership.address):
-                    continue
-                async with self._lock:
-                    await self._move()
+                if self._lost():
+                    async with self._lock:
+                        await self._move()
+
+    def _lost(self) -> bool:
+        """Whether the address of this node was this machine's, and is no more."""
+        membership = self._membership
+        return membership is not None and membership.advertise_local and not _is_here(membership.address)
 
     async def _move(self) -> None:
         before = self._membership
         if before is None or not before.cluster_id:
             return
         try:
-            now = await self._settle_address(before)
+            now = await self._settle_address(before, RENEWAL_PATIENCE)
         except (ShoalError, OSError) as error:
             log.error("this node finds no address", extra={"reason": str(error)})
             return
         if now.advertise_address == before.advertise_address:
             return
         self._membership = now
+        await self._restart_agent()  # first: the others take a node for down that is silent for long
         if now.role is Role.MANAGER and self._proxy.attached:
             await self._stop_manager(MOVING)
             await self._manager.resume()
             self._proxy.attach(self._socket)
-        await self._restart_agent()
 
-    async def _settle_address(self, membership: Membership) -> Membership:
+    async def _settle_address(self, membership: Membership, patience: int = ADDRESS_PATIENCE) -> Membership:
         """The membership with the address that the node has now; the managers are told by its manager, and by
         its agent's next session."""
         wanted = self._advertise_address
-        patience = ADDRESS_PATIENCE
         while not wanted and membership.advertise_local and patience > 0:
             if membership.address in await asyncio.to_thread(own_addresses):
                 break
