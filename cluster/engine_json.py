@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from cluster import spec as s
-from cluster.dataplane import EndpointRecord
+from cluster.dataplane import EndpointRecord, address6_for
 from cluster.defaults import stored_cluster, with_defaults
 from cluster.objects import (
     Cluster,
@@ -36,6 +36,7 @@ from cluster.spec.base import UNKNOWN_FIELDS
 from cluster.states import Role
 
 Json = dict[str, Any]
+NetworkOf = Callable[[str], Network | None]
 
 _ALWAYS: dict[type, dict[str, Any]] = {
     s.ContainerSpec: {"Image": "", "Isolation": "default"},
@@ -138,15 +139,20 @@ def _meta(value: StoreObject) -> Json:
 
 
 def service_json(
-    service: Service, *, insert_defaults: bool = False, status: tuple[int, int, int] | None = None
+    service: Service,
+    network: NetworkOf,
+    *,
+    insert_defaults: bool = False,
+    status: tuple[int, int, int] | None = None,
 ) -> Json:
-    """GET /services/{id}. `status`: running, desired and completed tasks, as `status=true` asks."""
+    """GET /services/{id}; `network` looks a network up by id. `status`: running, desired and completed tasks,
+    as `status=true` asks."""
     result = _meta(service)
     result["Spec"] = spec_json(with_defaults(service.spec) if insert_defaults else service.spec)
     if service.previous_spec is not None:
         previous = service.previous_spec
         result["PreviousSpec"] = spec_json(with_defaults(previous) if insert_defaults else previous)
-    result["Endpoint"] = endpoint_json(service.endpoint)
+    result["Endpoint"] = endpoint_json(service.endpoint, network)
     if (update := service.update_status) is not None:
         result["UpdateStatus"] = {"State": update.state.value, "StartedAt": rfc3339(update.started_at)}
         if update.completed_at:
@@ -167,26 +173,38 @@ def service_json(
     return result
 
 
-def endpoint_json(endpoint: Endpoint | None) -> Json:
-    """A service's Endpoint; before allocation only an empty Spec."""
+def endpoint_json(endpoint: Endpoint | None, network: NetworkOf) -> Json:
+    """A service's Endpoint; before allocation only an empty Spec. IPv6 addresses come after all others."""
     if endpoint is None:
         return {"Spec": {}}
     result: Json = {"Spec": spec_json(endpoint.spec) if endpoint.spec != s.EndpointSpec() else {}}
     if endpoint.ports:
         result["Ports"] = spec_json(endpoint.ports)
     if addresses := [vip for vip in endpoint.virtual_ips if vip.address]:  # dnsrr has networks without one
-        result["VirtualIPs"] = [{"NetworkID": vip.network_id, "Addr": vip.address} for vip in addresses]
+        shown = [(vip.network_id, vip.address) for vip in addresses]
+        shown += [
+            (vip.network_id, six) for vip in addresses for six in _six(network(vip.network_id), vip.address)
+        ]
+        result["VirtualIPs"] = [{"NetworkID": id, "Addr": address} for id, address in shown]
     return result
 
 
-def tasks_json(tasks: Iterable[Task], network: Callable[[str], Network | None]) -> list[Json]:
+def _six(network: Network | None, address: str) -> tuple[str, ...]:
+    """The IPv6 address that goes with an address in the network, if it has IPv6."""
+    if network is None or not network.subnets6:
+        return ()
+    return (address6_for(network.subnets6[0].subnet, address),)
+
+
+def tasks_json(tasks: Iterable[Task], network: NetworkOf) -> list[Json]:
     """GET /tasks. Most tasks of a service have the same spec and networks: those are written once."""
     specs: dict[tuple[str, int], tuple[s.TaskSpec, Json]] = {}
-    networks: dict[str, Json] = {}
+    networks: dict[str, tuple[Network | None, Json]] = {}
 
-    def described(id: str) -> Json:
+    def described(id: str) -> tuple[Network | None, Json]:
         if id not in networks:
-            networks[id] = _attached_network_json(id, network(id))
+            found = network(id)
+            networks[id] = found, _attached_network_json(id, found)
         return networks[id]
 
     result = []
@@ -199,12 +217,12 @@ def tasks_json(tasks: Iterable[Task], network: Callable[[str], Network | None]) 
     return result
 
 
-def task_json(task: Task, network: Callable[[str], Network | None]) -> Json:
+def task_json(task: Task, network: NetworkOf) -> Json:
     """GET /tasks/{id}; `network` looks a network up by id."""
     return tasks_json((task,), network)[0]
 
 
-def _task_json(task: Task, spec: Json, network: Callable[[str], Json]) -> Json:
+def _task_json(task: Task, spec: Json, network: Callable[[str], tuple[Network | None, Json]]) -> Json:
     result = _meta(task)
     result["Labels"] = {}
     result["Spec"] = spec
@@ -216,7 +234,7 @@ def _task_json(task: Task, spec: Json, network: Callable[[str], Json]) -> Json:
     result["Status"] = task_status_json(task.status)
     result["DesiredState"] = task.desired_state.word
     if task.networks:
-        result["NetworksAttachments"] = [_attachment_json(a, network(a.network_id)) for a in task.networks]
+        result["NetworksAttachments"] = [_attachment_json(a, *network(a.network_id)) for a in task.networks]
     if task.generic_resources:
         result["GenericResources"] = spec_json(task.generic_resources)
     if task.job_iteration is not None:
@@ -248,10 +266,11 @@ def _attached_network_json(id: str, network: Network | None) -> Json:
     return swarm_network_json(network) if network else {"ID": id}
 
 
-def _attachment_json(attachment: NetworkAttachment, network: Json) -> Json:
-    result: Json = {"Network": network}
+def _attachment_json(attachment: NetworkAttachment, network: Network | None, shown: Json) -> Json:
+    result: Json = {"Network": shown}
     if attachment.addresses:
-        result["Addresses"] = list(attachment.addresses)
+        six = [each for address in attachment.addresses for each in _six(network, address)]
+        result["Addresses"] = [*attachment.addresses, *six]
     return result
 
 
@@ -334,7 +353,7 @@ def network_json(network: Network, containers: Mapping[str, EndpointRecord] | No
                 "EndpointID": endpoint.task_id,
                 "MacAddress": "",
                 "IPv4Address": endpoint.address,
-                "IPv6Address": "",
+                "IPv6Address": "".join(_six(network, endpoint.address)),
             }
             for container, endpoint in (containers or {}).items()
         },
@@ -347,7 +366,7 @@ def _subnets_json(network: Network) -> list[Json]:
     if not network.subnets:
         return [spec_json(config) for config in (network.spec.ipam or s.IPAM()).config or ()]
     result = []
-    for subnet in network.subnets:
+    for subnet in (*network.subnets, *network.subnets6):
         config: Json = {"Subnet": subnet.subnet, "Gateway": subnet.gateway}
         if subnet.ip_range:
             config["IPRange"] = subnet.ip_range
@@ -364,13 +383,17 @@ def swarm_network_json(network: Network) -> Json:
     if network.driver:
         described["DriverConfiguration"]["Name"] = network.driver
     for key, flag in (
+        ("IPv6Enabled", spec.enable_ipv6),
         ("Internal", spec.internal),
         ("Attachable", spec.attachable),
         ("Ingress", spec.ingress),
     ):
         if flag:
             described[key] = True
-    subnets = [{"Subnet": subnet.subnet, "Gateway": subnet.gateway} for subnet in network.subnets]
+    subnets = [
+        {"Subnet": subnet.subnet, "Gateway": subnet.gateway}
+        for subnet in (*network.subnets, *network.subnets6)
+    ]
     if spec.ipam and spec.ipam.config:
         described["IPAMOptions"] = {"Driver": {}, "Configs": [spec_json(c) for c in spec.ipam.config]}
     described["Scope"] = "swarm"

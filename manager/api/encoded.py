@@ -105,7 +105,17 @@ class Encoded:
         self, view: View, services: list[Service], status: Callable[[Service], tuple[int, int, int]] | None
     ) -> bytes:
         """GET /services; with their running, desired and completed tasks."""
-        pieces = self._services.of(view, services, lambda _: (), lambda new: [service_json(s) for s in new])
+
+        def network(id: str) -> Network | None:
+            return view.get(Network, id)
+
+        def networks(service: Service) -> tuple[object, ...]:
+            endpoint = service.endpoint
+            return tuple(network(vip.network_id) for vip in (endpoint.virtual_ips if endpoint else ()))
+
+        pieces = self._services.of(
+            view, services, networks, lambda new: [service_json(s, network) for s in new]
+        )
         if status is None:
             return _list(pieces)
         return _list(_with_status(piece, status(s)) for piece, s in zip(pieces, services, strict=True))
@@ -113,7 +123,7 @@ class Encoded:
 
 ENCODED: web.AppKey[Encoded] = web.AppKey("encoded", Encoded)
 OF_TASKS = (Task, Network, Service, Node)
-OF_SERVICES = (Service, Task)
+OF_SERVICES = (Service, Task, Network)
 
 
 def _list(pieces: Iterable[bytes]) -> bytes:

@@ -14,7 +14,7 @@ from cluster.defaults import stored_service, with_defaults
 from cluster.engine_json import service_json
 from cluster.errors import InvalidArgument, OutOfSequence
 from cluster.ids import new_id
-from cluster.objects import Node, Service, Task, UpdateStatus
+from cluster.objects import Network, Node, Service, Task, UpdateStatus
 from cluster.spec import Placement, ServiceSpec
 from cluster.states import TaskState, UpdateState
 from cluster.validate import check_service, check_service_update, mode_word
@@ -64,7 +64,8 @@ async def inspect_service(request: web.Request) -> web.Response:
     """GET /services/{id}."""
     view = await state(request)
     service = find_service(view, request.match_info["id"])
-    return answer(service_json(service, insert_defaults=strict_flag(request, "insertDefaults")))
+    defaults = strict_flag(request, "insertDefaults")
+    return answer(service_json(service, partial(view.get, Network), insert_defaults=defaults))
 
 
 def _status(view: View, service: Service) -> tuple[int, int, int]:

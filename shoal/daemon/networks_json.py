@@ -55,7 +55,8 @@ def record_json(record: NetworkRecord) -> dict[str, Any]:
             "Driver": "default",
             "Options": None,
             "Config": [
-                {"Subnet": each.subnet, "Gateway": each.gateway} for each in (*record.subnets, *record.subnets6)
+                {"Subnet": each.subnet, "Gateway": each.gateway}
+                for each in (*record.subnets, *record.subnets6)
             ],
         },
         "Internal": record.internal,

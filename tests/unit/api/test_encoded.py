@@ -73,7 +73,7 @@ def test_lists_are_what_they_would_be_anew(writes: list[tuple[str, int]]) -> Non
             tasks = tasks_json(shown(view), partial(view.get, Network))
             assert await api.ok("GET", "/tasks") == tasks
             assert await api.ok("GET", "/tasks") == tasks
-            services = [service_json(service) for service in view.all(Service)]
+            services = [service_json(service, partial(view.get, Network)) for service in view.all(Service)]
             assert await api.ok("GET", "/services") == services
             told = await api.ok("GET", "/services?status=true")
             assert [

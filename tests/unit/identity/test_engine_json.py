@@ -140,7 +140,7 @@ SPEC = stored_service(
     )
 )
 SAMPLES = {
-    "service": service_json(Service(id="s", spec=SPEC)),
+    "service": service_json(Service(id="s", spec=SPEC), lambda _: None),
     "task": task_json(Task(id="t", service_id="s", spec=SPEC.task_template), lambda id: None),
     "node": node_json(
         Node(id="n", role=Role.MANAGER, manager_status=ManagerStatus(address="a:1")), leader=True
@@ -190,8 +190,40 @@ def test_addresses_carry_their_prefix() -> None:
     endpoint = Endpoint(
         spec=EndpointSpec(mode="vip"), virtual_ips=(VirtualIP(network_id="n", address="10.0.1.2/24"),)
     )
-    shown = service_json(Service(id="s", spec=SPEC, endpoint=endpoint))["Endpoint"]
+    shown = service_json(Service(id="s", spec=SPEC, endpoint=endpoint), lambda _: None)["Endpoint"]
     assert shown == {"Spec": {"Mode": "vip"}, "VirtualIPs": [{"NetworkID": "n", "Addr": "10.0.1.2/24"}]}
+
+
+def test_ipv6_addresses_follow_those_of_ipv4() -> None:
+    """The first of several is IPv4, as always: many a client takes that one alone."""
+    network = Network(
+        id="n",
+        spec=NetworkSpec(name="front", enable_ipv6=True),
+        subnets=(Subnet(subnet="10.0.1.0/24", gateway="10.0.1.1"),),
+        subnets6=(Subnet(subnet="fd00:1:2:3::/64", gateway="fd00:1:2:3::1"),),
+    )
+    endpoint = Endpoint(
+        virtual_ips=(
+            VirtualIP(network_id="o", address="10.0.0.2/24"),
+            VirtualIP(network_id="n", address="10.0.1.2/24"),
+        )
+    )
+    shown = service_json(Service(id="s", spec=SPEC, endpoint=endpoint), {"n": network}.get)["Endpoint"]
+    assert shown["VirtualIPs"] == [
+        {"NetworkID": "o", "Addr": "10.0.0.2/24"},
+        {"NetworkID": "n", "Addr": "10.0.1.2/24"},
+        {"NetworkID": "n", "Addr": "fd00:1:2:3::a00:102/64"},
+    ]
+    task = Task(id="t", networks=(NetworkAttachment(network_id="n", addresses=("10.0.1.9/24",)),))
+    attached = task_json(task, {"n": network}.get)["NetworksAttachments"][0]
+    assert attached["Addresses"] == ["10.0.1.9/24", "fd00:1:2:3::a00:109/64"]
+    assert attached["Network"]["Spec"]["IPv6Enabled"] is True
+    inspected = network_json(network)
+    assert inspected["EnableIPv6"] is True
+    assert inspected["IPAM"]["Config"] == [
+        {"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"},
+        {"Subnet": "fd00:1:2:3::/64", "Gateway": "fd00:1:2:3::1"},
+    ]
 
 
 def test_a_task_shows_its_container_networks_and_error() -> None:
@@ -214,7 +246,7 @@ def test_a_task_shows_its_container_networks_and_error() -> None:
 
 def test_an_update_in_progress_has_no_end() -> None:
     status = UpdateStatus(state=UpdateState.UPDATING, started_at=1_700_000_000_000_000_000, message="m")
-    shown = service_json(Service(id="s", spec=SPEC, update_status=status))["UpdateStatus"]
+    shown = service_json(Service(id="s", spec=SPEC, update_status=status), lambda _: None)["UpdateStatus"]
     assert shown == {"State": "updating", "StartedAt": "2023-11-14T22:13:20Z", "Message": "m"}
 
 

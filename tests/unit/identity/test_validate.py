@@ -1,14 +1,17 @@
 """Specs that are refused, with Docker's words."""
 
+import re
 import time
 from typing import Any
 
 import msgspec
 import pytest
 
-from cluster.errors import NotImplementedHere, ShoalError
+from cluster.errors import Forbidden, NotImplementedHere, ShoalError
+from cluster.objects import Network, Subnet
 from cluster.spec import ClusterSpec, NetworkSpec, ServiceSpec
 from cluster.validate import check_cluster, check_constraints, check_network, check_service
+from cluster.validate_ipam import check_subnets_free
 
 CONTAINER = {"Image": "nginx"}
 
@@ -181,7 +184,6 @@ def test_no_pattern_can_be_made_slow() -> None:
         ({"Name": "host"}, 403),
         ({"Name": ""}, 400),
         ({"Name": "a", "Driver": "bridge"}, 501),
-        ({"Name": "a", "EnableIPv6": True}, 501),
         ({"Name": "a", "Options": {"encrypted": ""}}, 501),
         ({"Name": "a", "Ingress": True, "Attachable": True}, 400),
         ({"Name": "a", "IPAM": {"Driver": "custom"}}, 501),
@@ -193,6 +195,66 @@ def test_bad_networks(spec: dict[str, Any], status: int) -> None:
     with pytest.raises(ShoalError) as refusal:
         check_network(msgspec.convert(spec, NetworkSpec))
     assert refusal.value.status == status
+
+
+def _network(*subnets: str | dict[str, Any], ipv6: bool = True, **more: Any) -> NetworkSpec:
+    configs = [each if isinstance(each, dict) else {"Subnet": each} for each in subnets]
+    return msgspec.convert(
+        {"Name": "a", "EnableIPv6": ipv6, "IPAM": {"Config": configs}, **more}, NetworkSpec
+    )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        _network(),
+        _network("fd00:1::/64"),
+        _network("10.1.0.0/24", "10.2.0.0/24", "fd00:1::/96"),
+        _network("10.1.0.0/24", "fd00:1::/64", Ingress=True),
+        _network({"Subnet": "fd00:1::/64", "Gateway": "fd00:1::9", "AuxiliaryAddresses": {"x": "fd00:1::a"}}),
+        _network(Options={"com.docker.network.driver.mtu": "1280"}),
+        _network("10.1.0.0/24", ipv6=False, Options={"com.docker.network.driver.mtu": "1000"}),
+    ],
+)
+def test_networks_with_ipv6(spec: NetworkSpec) -> None:
+    check_network(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "words"),
+    [
+        (_network("fd00:1::/97"), 400, "a /96 or larger"),
+        (_network("fd00:1::/64", "fd00:2::/64"), 400, "has one IPv6 subnet, not fd00:1::/64, fd00:2::/64"),
+        (_network("fd00:1::/64", "fd00:1::/80"), 403, "Pool overlaps"),
+        (_network("fd00:1::/64", ipv6=False), 400, "create it with --ipv6"),
+        (_network({"Subnet": "10.0.0.0/24", "Gateway": "fd00::1"}), 400, "IPv4 block"),
+        (_network({"Subnet": "fd00:1::/64", "Gateway": "10.0.0.1"}), 400, "IPv6 block"),
+        (_network({"Subnet": "fd00:1::/64", "IPRange": "fd00:1::/80"}), 400, "range of the IPv4 subnet"),
+        (_network("fd00:1::1/64"), 400, "it should be fd00:1::/64"),
+        (_network("fe80::/64"), 400, "link-local"),
+        (_network("ff02::/64"), 400, "can't have these addresses"),
+        (_network("10.1.0.0/24", "10.2.0.0/24", Ingress=True), 400, "one subnet"),
+        (_network(Options={"com.docker.network.driver.mtu": "1279"}), 400, "1280 or more"),
+        (_network(EnableIPv4=False), 501, "leave EnableIPv4 out"),
+    ],
+)
+def test_bad_networks_with_ipv6(spec: NetworkSpec, status: int, words: str) -> None:
+    with pytest.raises(ShoalError, match=re.escape(words)) as refusal:
+        check_network(spec)
+    assert refusal.value.status == status
+
+
+def test_subnets_of_other_networks_are_refused() -> None:
+    taken = Network(
+        id="n",
+        spec=_network("10.1.0.0/16", "fd00:1::/64"),
+        subnets=(Subnet(subnet="10.1.0.0/16"),),
+        subnets6=(Subnet(subnet="fd00:1::/64"),),
+    )
+    for subnet in ("10.1.2.0/24", "fd00:1::/96", "fd00::/16"):
+        with pytest.raises(Forbidden, match="Pool overlaps with other one"):
+            check_subnets_free(_network(subnet), [taken])
+    check_subnets_free(_network("10.2.0.0/16", "fd00:2::/64"), [taken])
 
 
 @pytest.mark.parametrize(
