@@ -35,6 +35,7 @@ class NetworkRecord(Record, frozen=True):
     attachable: bool = False
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    config_from: str = ""  # whose settings each node takes: of its own network of that name
     key_epochs: tuple[int, ...] = ()  # of an encrypted network: the epochs in force, oldest first
 
     @property

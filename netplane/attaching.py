@@ -51,6 +51,9 @@ class Attaching:
     async def _await_segment(self, network_id: str) -> Segment:
         raise NotImplementedError
 
+    def _segment_of(self, interface: Interface) -> Segment | None:
+        raise NotImplementedError
+
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         raise NotImplementedError
 
@@ -79,6 +82,8 @@ class Attaching:
                 raise Forbidden(
                     f"endpoint with name {sandbox_id[:12]} already exists in network {attachment.network_id}"
                 )
+            there = [self._segment_of(each) for each in before.interfaces]
+            planning.check_apart([segment, *(each for each in there if each is not None)])
             path = before.sandbox.netns
             assert path is not None, "a private sandbox has a namespace"
             async with contextlib.AsyncExitStack() as undo:
@@ -134,12 +139,7 @@ class Attaching:
 
     def _give_back(self, interface: Interface) -> None:
         """The addresses of an interface on a local network."""
-        if self._local.segment(interface.network_id) is None:
-            return
-        self._local.pool(interface.network_id).release(interface.address)
-        pool6 = self._local.pool6(interface.network_id)
-        if pool6 is not None and interface.address6:
-            pool6.release(interface.address6)
+        self._local.release(interface)
 
     def _change(self, before: SandboxRecord, after: SandboxRecord, handles: builder.Handles) -> None:
         self._storage.save_sandbox(after)

@@ -26,6 +26,7 @@ class BridgeOptions:
     masquerade: bool = True
     containers_talk: bool = True
     address_on_bridge: bool = True
+    address6_on_bridge: bool = True
     host_address: str = ""
     interface_prefix: str = "eth"
 
@@ -33,7 +34,7 @@ class BridgeOptions:
 def read_options(options: Mapping[str, str], *, internal: bool) -> BridgeOptions:
     """Read them. Raises InvalidNetwork for values that can't be meant, NotImplementedHere for modes that are
     not there. Options that are nobody's are let pass, as dockerd does."""
-    isolated = False
+    isolated = set()
     for name in _MODES:
         mode = options.get(_BRIDGE + name, "")
         if mode in ("routed", "nat-unprotected"):
@@ -43,7 +44,7 @@ def read_options(options: Mapping[str, str], *, internal: bool) -> BridgeOptions
         if mode == "isolated":
             if not internal:
                 raise InvalidNetwork("gateway mode 'isolated' can only be used for an internal network")
-            isolated = True
+            isolated.add(name)
     device = options.get(NAME, "")
     if device and (not _DEVICE.fullmatch(device) or device in (".", "..")):
         # Others the kernel may take, but the firewall's rules could not name them.
@@ -55,10 +56,11 @@ def read_options(options: Mapping[str, str], *, internal: bool) -> BridgeOptions
         raise InvalidNetwork(f"invalid interface prefix {prefix!r}: at most 12 letters and digits")
     return BridgeOptions(
         device=device,
-        mtu=_mtu(options),
+        mtu=read_mtu(options) or 1500,
         masquerade=_boolean(options, "enable_ip_masquerade", default=True),
         containers_talk=_boolean(options, "enable_icc", default=True),
-        address_on_bridge=not isolated and not _boolean(options, "inhibit_ipv4", default=False),
+        address_on_bridge=_MODES[0] not in isolated and not _boolean(options, "inhibit_ipv4", default=False),
+        address6_on_bridge=_MODES[1] not in isolated,
         host_address=_host_address(options.get(f"{_BRIDGE}host_binding_ipv4", "")),
         interface_prefix=prefix,
     )
@@ -71,10 +73,11 @@ def _boolean(options: Mapping[str, str], name: str, *, default: bool) -> bool:
     raise InvalidNetwork(f"invalid value for {_BRIDGE}{name}: {text!r} (true or false)")
 
 
-def _mtu(options: Mapping[str, str]) -> int:
+def read_mtu(options: Mapping[str, str]) -> int:
+    """The MTU that is asked for; 0: none. Raises InvalidNetwork."""
     text = options.get(MTU, "")
     if text in ("", "0"):
-        return 1500
+        return 0
     if not text.isascii() or not text.isdigit() or not 68 <= int(text) <= 65535:
         raise InvalidNetwork(f"{MTU} must be a number of bytes from 68 to 65535, not {text!r}")
     return int(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from netplane import netns
 from netplane.errors import NetworkError
-from netplane.model import Interface, Segment
+from netplane.model import Child, Interface, Segment
 from netplane.netlink import child, route
 from netplane.netlink.wire import ROUTE, NetlinkError, NetlinkSocket
 
@@ -38,7 +38,19 @@ def make(
         host.execute(veths, "making a veth pair")
     for each in interfaces:
         if each.kind:
-            _make_child(each, segments[each.network_id], namespace, host)
+            segment = segments[each.network_id]
+            assert segment.child is not None, "such an interface is on a segment of children"
+            mac = "" if segment.child.mac else each.mac
+            make_child(
+                each.device,
+                each.index,
+                segment,
+                segment.child,
+                mtu=each.mtu,
+                mac=mac,
+                namespace=namespace,
+                host=host,
+            )
 
 
 def join(interface: Interface, segment: Segment) -> list[bytes]:
@@ -108,18 +120,27 @@ def _veth(interface: Interface, namespace: int) -> bytes:
     )
 
 
-def _make_child(interface: Interface, segment: Segment, namespace: int, host: NetlinkSocket) -> None:
-    settings = segment.child
-    assert settings is not None, "a child interface is on a segment of children"
+def make_child(
+    name: str,
+    index: int,
+    segment: Segment,
+    settings: Child,
+    *,
+    mtu: int,
+    mac: str,
+    namespace: int,
+    host: NetlinkSocket,
+) -> None:
+    """Make a link on a segment's device in a namespace (a descriptor); `index` 0: any. May raise NetworkError."""
     message = child.child(
-        interface.device,
-        interface.index,
+        name,
+        index,
         parent=segment.index,
         kind=settings.kind,
         mode=settings.mode,
         flags=settings.flags,
-        mtu=interface.mtu,
-        mac="" if settings.mac else interface.mac,
+        mtu=mtu,
+        mac=mac,
         namespace=namespace,
     )
     try:
@@ -135,7 +156,7 @@ def _explained(error: NetlinkError, kind: str, parent: str) -> str:
         case errno.EBUSY:
             return f": {parent} is part of a bridge or bond, or has links of another kind"
         case errno.EINVAL:
-            return f": {parent} may be held in passthru mode, or its MTU is smaller than {kind}'s"
+            return f": {parent} may be held in passthru mode, or be of a kind that takes no {kind}"
         case errno.ENODEV:
             return f": the device {parent} is gone"
     return ""

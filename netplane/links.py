@@ -16,6 +16,8 @@ from netplane.errors import NetworkError
 # A VXLAN header and what carries it: outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
 VXLAN_OVERHEAD = 50
 _NO_DETECTION = 0x02  # IFA_F_NODAD
+_UP = 0x01  # IFF_UP
+_SCOPE_LINK = 253
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,17 @@ class Link:
     name: str
     kind: str
     mtu: int
+    mac: str = ""
+    alias: str = ""
+    up: bool = True
+
+
+class KernelRefused(NetworkError):
+    """The kernel refused a change of links; `errno` is its reason."""
+
+    def __init__(self, message: str, errno: int) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 @contextmanager
@@ -34,7 +47,8 @@ def _route(what: str) -> Iterator[Any]:
         with IPRoute(groups=0) as route:
             yield route
     except RouteError as error:
-        raise NetworkError(f"{what}: {error.args[1] if len(error.args) > 1 else error}") from error
+        reason = error.args[1] if len(error.args) > 1 else error
+        raise KernelRefused(f"{what}: {reason}", int(error.code)) from error
 
 
 def list_links() -> dict[str, Link]:
@@ -45,7 +59,15 @@ def list_links() -> dict[str, Link]:
             name = each.get_attr("IFLA_IFNAME")
             info = each.get_attr("IFLA_LINKINFO")
             kind = (info.get_attr("IFLA_INFO_KIND") or "") if info else ""
-            found[name] = Link(each["index"], name, kind, each.get_attr("IFLA_MTU") or 0)
+            found[name] = Link(
+                each["index"],
+                name,
+                kind,
+                each.get_attr("IFLA_MTU") or 0,
+                each.get_attr("IFLA_ADDRESS") or "",
+                each.get_attr("IFLA_IFALIAS") or "",
+                up=bool(each["flags"] & _UP),
+            )
     return found
 
 
@@ -59,6 +81,27 @@ def delete_links(names: list[str]) -> None:
                 except RouteError as error:
                     if error.code != 19:  # ENODEV: gone meanwhile
                         raise
+
+
+def add_link(name: str, kind: str, **settings: object) -> None:
+    """A link that is still down; `settings` as pyroute2 names them. Raises KernelRefused."""
+    with _route(f"making {kind} device {name}") as route:
+        route.link("add", ifname=name, kind=kind, **settings)
+
+
+def rename(name: str, final: str, *, alias: str) -> None:
+    """Give a link that is down its name and its alias, both or none. Raises KernelRefused."""
+    with _route(f"naming {final}") as route:
+        for index in route.link_lookup(ifname=name):
+            route.link("set", index=index, ifname=final, ifalias=alias)
+
+
+def set_up(name: str) -> None:
+    """Set a link up that is there for others only, without addresses of its own. Raises KernelRefused."""
+    sysctl.write(f"ipv6/conf/{name}/disable_ipv6", "1", optional=True)
+    with _route(f"setting {name} up") as route:
+        for index in route.link_lookup(ifname=name):
+            route.link("set", index=index, state="up")
 
 
 def clear_addresses(name: str) -> None:
@@ -202,7 +245,7 @@ def address_at(places: Sequence[str]) -> str:
             if place == interface or (
                 address
                 and not is_interface(place)
-                and ipaddress.IPv4Address(address) in ipaddress.IPv4Network(place, strict=False)
+                and ipaddress.ip_address(address) in ipaddress.ip_network(place, strict=False)
             ):
                 return str(address)
     return ""
@@ -217,6 +260,20 @@ def routed_subnets(ignore: set[str]) -> list[ipaddress.IPv4Network]:
             destination = each.get_attr("RTA_DST")
             if destination and names.get(each.get_attr("RTA_OIF")) not in ignore:
                 found.append(ipaddress.IPv4Network(f"{destination}/{each['dst_len']}", strict=False))
+    return found
+
+
+def connected_subnets(version: int) -> list[tuple[str, ipaddress.IPv4Network | ipaddress.IPv6Network]]:
+    """The subnets of an IP version that the host has on its links, with the links' names."""
+    found: list[tuple[str, ipaddress.IPv4Network | ipaddress.IPv6Network]] = []
+    with _route("listing routes") as route:
+        names = {each["index"]: each.get_attr("IFLA_IFNAME") for each in route.get_links()}
+        for each in route.get_routes(family=2 if version == 4 else 10, table=254):
+            destination, link = each.get_attr("RTA_DST"), names.get(each.get_attr("RTA_OIF"), "")
+            on_link = each["scope"] == _SCOPE_LINK if version == 4 else not each.get_attr("RTA_GATEWAY")
+            if not destination or not on_link or destination.startswith("fe80:"):
+                continue
+            found.append((link, ipaddress.ip_network(f"{destination}/{each['dst_len']}", strict=False)))
     return found
 
 

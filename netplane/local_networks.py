@@ -1,47 +1,43 @@
-"""The networks of this node alone: the predefined three, bridges that users make, and networks that only hold
-settings for others (config-only)."""
+"""The networks of this node alone: the predefined three, those that users make, networks that only hold
+settings for others (config-only), and its part of swarm-scoped networks whose addresses are the nodes'."""
 
-import hashlib
-import ipaddress
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cluster.dataplane import mac_for
-from cluster.errors import Forbidden, NotImplementedHere, ShoalError
+from cluster.dataplane import NetworkRecord
+from cluster.errors import Forbidden
 from cluster.ids import new_container_id
 from cluster.seams import Clock, Random
-from cluster.spec import IPAM, IPAMConfig, NetworkSpec
+from cluster.spec import NetworkReference, NetworkSpec
 from cluster.validate_ipam import check_ipam
-from netplane import links
-from netplane.bridge_options import read_options
 from netplane.config_networks import check_settings_only, completed
-from netplane.errors import (
-    InvalidNetwork,
-    NetworkInUse,
-    NetworkNotFound,
-    PoolOverlap,
-    PredefinedNetwork,
-)
-from netplane.model import LocalNetwork, Segment
-from netplane.pool import AddressPool, free_subnet, unique_local_subnet
+from netplane.drivers import DRIVERS, chosen
+from netplane.drivers.addressing import pools
+from netplane.drivers.children import most
+from netplane.drivers.driver import Draft
+from netplane.errors import InvalidNetwork, NetworkError, NetworkInUse, NetworkNotFound, PredefinedNetwork
+from netplane.model import Interface, LocalNetwork, Segment
+from netplane.pool import AddressPool
 from netplane.storage import Storage
 
-BRIDGE_PREFIX = "shb"
-DEFAULT_DEVICE = "shoal0"
+log = logging.getLogger("shoal.netplane")
+
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
-_ELSEWHERE = ("macvlan", "ipvlan")
-_OVERLAP = "invalid pool request: Pool overlaps with other one on this address space"
+SWARM = "swarm"
 
 
 @dataclass
-class _Bridge:
-    segment: Segment
-    pool: AddressPool
+class _Open:
+    """A network that sandboxes are plugged into. No segment: its device is gone."""
+
+    segment: Segment | None
+    pool: AddressPool | None
     pool6: AddressPool | None
 
 
 class LocalNetworks:
-    """Keeps the list on disk and its bridges in the kernel. Its methods block: run them in a thread."""
+    """Keeps the list on disk and its devices in the kernel. Its methods block: run them in a thread."""
 
     def __init__(self, storage: Storage, clock: Clock, rng: Random, default_subnet: str = "") -> None:
         self._storage = storage
@@ -49,25 +45,32 @@ class LocalNetworks:
         self._rng = rng
         self._default_subnet = default_subnet
         self._networks: dict[str, LocalNetwork] = {}
-        self._bridges: dict[str, _Bridge] = {}
+        self._open: dict[str, _Open] = {}
 
     def open(self) -> None:
-        """Load the list, add the predefined networks where they are missing, and make every bridge."""
+        """Load the list, add the predefined networks where they are missing, and open every network.
+
+        One whose device is not there (any more) is told of, and tried again when it is next used.
+        """
         self._networks = {network.id: network for network in self._storage.load_networks()}
         present = {network.name for network in self._networks.values()}
         for name, driver in PREDEFINED.items():
             if name not in present:
                 spec = NetworkSpec(name=name, driver=driver, scope="local")
-                network = self._plan(spec, driver, predefined=True)
+                network = self._plan(new_container_id(self._rng), spec, driver, predefined=True)
                 self._networks[network.id] = network
-        self._storage.save_networks(list(self._networks.values()))
+        self._save()
         for network in self._networks.values():
-            if network.driver == "bridge":
-                self._bridges[network.id] = self._raise(network)
-        known = {bridge.segment.bridge for bridge in self._bridges.values()}
-        stale = [name for name in links.list_links() if name.startswith(BRIDGE_PREFIX) and name not in known]
-        if stale:
-            links.delete_links(stale)
+            if network.subnet or network.subnet6:
+                self._open[network.id] = _Open(None, *pools(network, most(network)))
+            try:
+                self._raise(network)
+            except NetworkError as error:
+                if network.driver == "bridge":
+                    raise
+                log.warning("network %s can't be used: %s", network.name, error)
+        for each in DRIVERS.values():
+            each.sweep(self._networks.values())
 
     def all(self) -> Mapping[str, LocalNetwork]:
         """Every local network by id."""
@@ -79,21 +82,47 @@ class LocalNetworks:
         return found or next((each for each in self._networks.values() if each.name == name_or_id), None)
 
     def segments(self) -> Iterable[Segment]:
-        """The bridges."""
-        return [bridge.segment for bridge in self._bridges.values()]
+        """The bridges: what the host's rules speak of."""
+        found = [each.segment for each in self._open.values()]
+        return [segment for segment in found if segment is not None and segment.child is None]
 
     def segment(self, network_id: str) -> Segment | None:
-        """The bridge of a network."""
-        bridge = self._bridges.get(network_id)
-        return bridge.segment if bridge else None
+        """What sandboxes of a network are plugged into; None if it takes none."""
+        found = self._open.get(network_id)
+        return found.segment if found else None
 
-    def pool(self, network_id: str) -> AddressPool:
-        """The IPv4 addresses of a network."""
-        return self._bridges[network_id].pool
+    def renewed(self, network_id: str) -> Segment | None:
+        """The segment, looked up in the kernel again where its device is not Shoal's alone. Raises
+        NetworkError if that is gone."""
+        network, segment = self._networks[network_id], self.segment(network_id)
+        if segment is None or segment.child is not None:
+            segment = self._raise(network)
+        return segment
+
+    def pool(self, network_id: str) -> AddressPool | None:
+        """The IPv4 addresses of a network; None if it has none."""
+        return self._open[network_id].pool
 
     def pool6(self, network_id: str) -> AddressPool | None:
         """The IPv6 addresses of a network; None if it has none."""
-        return self._bridges[network_id].pool6
+        return self._open[network_id].pool6
+
+    def claim(self, interface: Interface) -> None:
+        """Take over the addresses of an interface of an earlier run. Raises AddressUnavailable."""
+        for pool, address in self._held(interface):
+            pool.allocate(address)
+
+    def release(self, interface: Interface) -> None:
+        """Give the addresses of an interface back; those of other networks are none of this node's."""
+        for pool, address in self._held(interface):
+            pool.release(address)
+
+    def _held(self, interface: Interface) -> list[tuple[AddressPool, str]]:
+        found = self._open.get(interface.network_id)
+        if found is None:
+            return []
+        pairs = ((found.pool, interface.address), (found.pool6, interface.address6))
+        return [(pool, address) for pool, address in pairs if pool is not None and address]
 
     def create(self, spec: NetworkSpec) -> LocalNetwork:
         """Make a network, and its bridge if it is one."""
@@ -105,17 +134,34 @@ class LocalNetworks:
             raise PredefinedNetwork(f"operation is not permitted on predefined {spec.name} network")
         if self.find(spec.name) is not None:
             raise NetworkInUse(f"network with name {spec.name} already exists")
+        identifier = new_container_id(self._rng)
         if spec.config_only:
             check_settings_only(spec)
-            network = self._plan(spec, "null", predefined=False)
-        else:
-            spec = completed(spec, self.find)
-            network = self._plan(spec, _driver(spec), predefined=False)
-            bridge = self._raise(network)
-            self._bridges[network.id] = bridge
-        self._networks[network.id] = network
-        self._storage.save_networks(list(self._networks.values()))
-        return network
+            return self._keep(self._plan(identifier, spec, "null"))
+        spec = completed(spec, self.find)
+        return self._make(identifier, spec, chosen(spec.driver))
+
+    def take_part(self, record: NetworkRecord) -> LocalNetwork:
+        """This node's part of a swarm-scoped network whose addresses are the nodes'; made once. Its settings
+        are those of the node's own network that the record names. May raise NotFound, Forbidden, NetworkError."""
+        if (present := self._networks.get(record.id)) is not None:
+            return present
+        spec = NetworkSpec(
+            name=record.name,
+            driver=record.driver,
+            scope=SWARM,
+            internal=record.internal,
+            attachable=record.attachable,
+            labels=record.labels,
+            config_from=NetworkReference(record.config_from) if record.config_from else None,
+            options=None if record.config_from else record.options,
+        )
+        return self._make(record.id, completed(spec, self.find), record.driver)
+
+    def unused_parts(self, in_use: Iterable[str]) -> list[LocalNetwork]:
+        """The parts of swarm-scoped networks that no sandbox is in."""
+        keep = set(in_use)
+        return [each for each in self._networks.values() if each.spec.scope == SWARM and each.id not in keep]
 
     def remove(self, network_id: str) -> None:
         """Remove a network that no sandbox is in."""
@@ -125,152 +171,56 @@ class LocalNetworks:
         if network.predefined:
             raise PredefinedNetwork(f"{network.name} is a pre-defined network and cannot be removed")
         for other in self._networks.values():
-            if other.spec.config_from is not None and other.spec.config_from.network == network.name:
+            named = other.spec.config_from.network if other.spec.config_from is not None else ""
+            if network.spec.config_only and named == network.name:
                 raise Forbidden(f'configuration network "{network.name}" is in use')
         del self._networks[network_id]
-        self._storage.save_networks(list(self._networks.values()))
-        if self._bridges.pop(network_id, None) is not None:
-            links.delete_links([network.bridge])
+        self._save()
+        self._open.pop(network_id, None)
+        DRIVERS[network.driver].close(network, self._networks.values())
 
-    def _plan(self, spec: NetworkSpec, driver: str, *, predefined: bool) -> LocalNetwork:
+    def _plan(self, id: str, spec: NetworkSpec, driver: str, *, predefined: bool = False) -> LocalNetwork:
         check_ipam(spec.ipam, ipv6=spec.enable_ipv6)
-        identifier = new_container_id(self._rng)
-        if driver != "bridge":
-            return LocalNetwork(identifier, spec.name, driver, self._clock.now(), spec, predefined=predefined)
-        if spec.enable_ipv4 is False:
-            raise NotImplementedHere("networks without IPv4 are not supported: leave EnableIPv4 out")
-        options = read_options(spec.options or {}, internal=spec.internal)
-        subnet, gateway = self._choose_subnet(spec, predefined=predefined)
-        subnet6, gateway6 = self._choose_subnet6(spec)
-        digest = hashlib.blake2b(identifier.encode(), digest_size=5).hexdigest()
-        device = DEFAULT_DEVICE if predefined else options.device or BRIDGE_PREFIX + digest
-        if not predefined and device in links.list_links():
-            raise NetworkInUse(f"a link named {device} already exists on this host")
-        return LocalNetwork(
-            id=identifier,
-            name=spec.name,
+        draft = Draft(
+            id=id,
+            spec=spec,
             driver=driver,
             created_at=self._clock.now(),
-            spec=spec,
-            subnet=str(subnet),
-            gateway=gateway,
-            subnet6=subnet6,
-            gateway6=gateway6,
-            bridge=device,
-            mtu=options.mtu,
+            rng=self._rng,
+            others=self._networks.values(),
             predefined=predefined,
+            subnet=self._default_subnet if predefined else "",
         )
+        return DRIVERS[driver].plan(draft)
 
-    def _choose_subnet(self, spec: NetworkSpec, *, predefined: bool) -> tuple[ipaddress.IPv4Network, str]:
-        own = [ipaddress.IPv4Network(each.subnet) for each in self._networks.values() if each.subnet]
-        config = _config(spec.ipam, 4)
-        if config is not None:
-            subnet = ipaddress.IPv4Network(config.subnet)
-            if any(subnet.overlaps(each) for each in own):
-                raise PoolOverlap(_OVERLAP)
-        elif predefined and self._default_subnet:
-            subnet = ipaddress.IPv4Interface(self._default_subnet).network
+    def _make(self, id: str, spec: NetworkSpec, driver: str) -> LocalNetwork:
+        """Plan, open and keep a network. What fails in the middle leaves nothing."""
+        network = self._plan(id, spec, driver)
+        try:
+            segment = self._raise(network)
+            if segment is not None:
+                DRIVERS[driver].check(segment)
+            return self._keep(network)
+        except BaseException:
+            self._networks.pop(network.id, None)
+            self._open.pop(network.id, None)
+            DRIVERS[driver].close(network, self._networks.values())
+            raise
+
+    def _keep(self, network: LocalNetwork) -> LocalNetwork:
+        self._networks[network.id] = network
+        self._save()
+        return network
+
+    def _save(self) -> None:
+        self._storage.save_networks(list(self._networks.values()))
+
+    def _raise(self, network: LocalNetwork) -> Segment | None:
+        segment = DRIVERS[network.driver].open(network)
+        if segment is None:
+            return None
+        if (present := self._open.get(network.id)) is not None:
+            present.segment = segment
         else:
-            used = own + links.routed_subnets(ignore={DEFAULT_DEVICE} if predefined else set())
-            subnet = free_subnet(used)
-        return subnet, _gateway(config, subnet)
-
-    def _choose_subnet6(self, spec: NetworkSpec) -> tuple[str, str]:
-        if not spec.enable_ipv6:
-            return "", ""
-        own = [ipaddress.IPv6Network(each.subnet6) for each in self._networks.values() if each.subnet6]
-        config = _config(spec.ipam, 6)
-        if config is None:
-            subnet = unique_local_subnet(self._rng)
-        else:
-            subnet = ipaddress.IPv6Network(config.subnet)
-            if any(subnet.overlaps(each) for each in own):
-                raise PoolOverlap(_OVERLAP)
-        return str(subnet), _gateway(config, subnet)
-
-    def _raise(self, network: LocalNetwork) -> _Bridge:
-        options = read_options(network.spec.options or {}, internal=network.internal)
-        subnet = ipaddress.IPv4Network(network.subnet)
-        subnet6 = ipaddress.IPv6Network(network.subnet6) if network.subnet6 else None
-        pool = _pool(network, subnet, network.gateway)
-        pool6 = _pool(network, subnet6, network.gateway6) if subnet6 else None
-        reachable = options.address_on_bridge
-        index = links.ensure_bridge(
-            network.bridge,
-            mac=mac_for(network.gateway),
-            mtu=network.mtu,
-            address=f"{network.gateway}/{subnet.prefixlen}" if reachable else "",
-            address6=f"{network.gateway6}/{subnet6.prefixlen}" if reachable and subnet6 else "",
-        )
-        segment = Segment(
-            network_id=network.id,
-            bridge=network.bridge,
-            index=index,
-            mtu=network.mtu,
-            subnet=subnet,
-            gateway=network.gateway if reachable else "",
-            internal=network.internal,
-            resolves_names=not network.predefined,
-            subnet6=subnet6,
-            gateway6=network.gateway6 if reachable else "",
-            masquerade=options.masquerade,
-            isolated=not options.containers_talk,
-            host_address=options.host_address,
-            interface_prefix=options.interface_prefix,
-        )
-        return _Bridge(segment, pool, pool6)
-
-
-def _driver(spec: NetworkSpec) -> str:
-    driver = spec.driver or "bridge"
-    if driver in ("host", "null"):
-        raise Forbidden(f'only one instance of "{driver}" network is allowed')
-    if driver in _ELSEWHERE:
-        raise NotImplementedHere(f"networks with driver {driver!r} are not supported yet: use bridge")
-    if driver != "bridge":
-        raise PluginNotFound(driver)
-    return driver
-
-
-class PluginNotFound(ShoalError):
-    """There is no such network driver (404)."""
-
-    status = 404
-
-    def __init__(self, driver: str) -> None:
-        super().__init__(f'error looking up network plugin {driver}: plugin "{driver}" not found')
-
-
-def _config(ipam: IPAM | None, version: int) -> IPAMConfig | None:
-    found = [
-        config
-        for config in (ipam.config if ipam else None) or ()
-        if config.subnet and ipaddress.ip_network(config.subnet).version == version
-    ]
-    if len(found) > 1:
-        raise Forbidden("bridge driver doesn't support multiple subnets")
-    return found[0] if found else None
-
-
-def _gateway(config: IPAMConfig | None, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
-    """The one asked for, else the first address that is not taken for something else."""
-    if config is not None and config.gateway:
-        return str(ipaddress.ip_address(config.gateway))
-    taken = {
-        ipaddress.ip_address(each)
-        for each in ((config.auxiliary_addresses or {}) if config is not None else {}).values()
-    }
-    within = ipaddress.ip_network(config.ip_range) if config is not None and config.ip_range else subnet
-    for number in range(within.num_addresses):
-        address = within[number]
-        if address != subnet.network_address and address not in taken:
-            return str(address)
-    raise InvalidNetwork(f"subnet {subnet} has no address for a gateway")
-
-
-def _pool(
-    network: LocalNetwork, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str
-) -> AddressPool:
-    config = _config(network.spec.ipam, subnet.version)
-    reserved = [gateway, *((config.auxiliary_addresses or {}).values() if config is not None else ())]
-    return AddressPool(subnet, config.ip_range if config is not None else "", reserved)
+            self._open[network.id] = _Open(segment, *pools(network, most(network)))
+        return segment

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from cluster.dataplane import NetworkRecord
 from cluster.spec import NetworkSpec
 from netplane.attaching import Attaching
 from netplane.errors import ActiveEndpoints, NetworkNotFound
-from netplane.model import LocalNetwork
+from netplane.local_networks import SWARM
+from netplane.model import LocalNetwork, Segment
 
 
 class NodeNetworks(Attaching):
@@ -13,12 +15,12 @@ class NodeNetworks(Attaching):
 
     def networks(self) -> Mapping[str, LocalNetwork]:
         """The local networks by id: bridge, host, none, and what users made."""
-        return self._local.all()
+        return {id: each for id, each in self._local.all().items() if each.spec.scope != SWARM}
 
     def network(self, name_or_id: str) -> LocalNetwork:
         """A local network by id or name; raises NetworkNotFound."""
         found = self._local.find(name_or_id)
-        if found is None:
+        if found is None or found.spec.scope == SWARM:
             raise NetworkNotFound(name_or_id)
         return found
 
@@ -31,7 +33,7 @@ class NodeNetworks(Attaching):
         }
 
     async def create_network(self, spec: NetworkSpec) -> LocalNetwork:
-        """Make a local bridge network."""
+        """Make a local network."""
         async with self._lock:
             network = await self._run(self._local.create, spec)
             await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
@@ -49,6 +51,31 @@ class NodeNetworks(Attaching):
                 )
             await self._run(self._local.remove, network.id)
             self.notice("destroy", network.id, {"name": network.name, "type": network.driver})
+            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+
+    async def _local_segment(self, network_id: str, record: NetworkRecord | None) -> Segment | None:
+        """What a sandbox is plugged into in a network whose addresses are this node's; None if there is none
+        such. `record` is what the managers say of it: this node takes part from now on, if it has the
+        network's settings. Raises NotFound, NetworkError."""
+        local = self._local.find(network_id)
+        if local is None and record is not None and record.driver != "overlay":
+            async with self._lock:
+                local = await self._run(self._local.take_part, record)
+                await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+        if local is None:
+            return None
+        segment = self._local.segment(local.id)
+        if segment is None or segment.child is not None:
+            segment = await self._run(self._local.renewed, local.id)
+        return segment
+
+    async def _leave_unused_parts(self, in_use: set[str]) -> None:
+        """Forget this node's part of swarm-scoped networks that no sandbox is in any more."""
+        if not self._local.unused_parts(in_use):
+            return
+        async with self._lock:
+            for part in self._local.unused_parts(in_use):
+                await self._run(self._local.remove, part.id)
             await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
 
     def _names_of(self, sandbox_ids: Sequence[str]) -> list[str]:

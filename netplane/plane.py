@@ -104,6 +104,8 @@ class NetPlane(ClusterNetworks):
         await self._run(self._open)
         for record in await self._run(survivors, self._storage, self._host):
             await self._adopt_sandbox(record)
+        for part in self._local.unused_parts(self._networks_in_use()):
+            await self._run(self._local.remove, part.id)
         await self._run(self._balancers.start, self._segments(), self._sandboxes.values())
         for warning in await self._run(doctor.warnings, self._rules):
             log.warning(warning)
@@ -141,11 +143,7 @@ class NetPlane(ClusterNetworks):
     async def _adopt_sandbox(self, record: SandboxRecord) -> None:
         sandbox = record.sandbox
         for interface in record.interfaces:
-            if self._local.segment(interface.network_id) is not None:
-                self._local.pool(interface.network_id).allocate(interface.address)
-                pool6 = self._local.pool6(interface.network_id)
-                if pool6 is not None and interface.address6:
-                    pool6.allocate(interface.address6)
+            self._local.claim(interface)
         try:
             self._host_ports.reserve(sandbox.id, sandbox.ports)
         except NetworkError as error:
@@ -292,6 +290,9 @@ class NetPlane(ClusterNetworks):
     def _segments(self) -> list[Segment]:
         return [*self._local.segments(), *self._overlays.segments()]
 
+    def _segment_of(self, interface: Interface) -> Segment | None:
+        return self._local.segment(interface.network_id) or self._overlays.segment(interface.network_id)
+
     def _networks_in_use(self) -> set[str]:
         return {network for record in self._sandboxes.values() for network in record.networks}
 
@@ -305,13 +306,13 @@ class NetPlane(ClusterNetworks):
     async def _await_segment(self, network_id: str) -> Segment:
         deadline = self._clock.monotonic() + _NETWORK_PATIENCE
         while True:
-            local = self._local.find(network_id)
-            if local is not None and (segment := self._local.segment(local.id)) is not None:
+            known = self._records.networks.get(network_id)
+            if (segment := await self._local_segment(network_id, known)) is not None:
                 return segment
             overlay = self._overlays.segment(network_id)
             if overlay is not None and (overlay.gateway or not overlay.ingress):
                 return overlay
-            if local is not None:
+            if (local := self._local.find(network_id)) is not None:
                 raise InvalidNetwork(f"network {local.name} takes no attachments; use its mode instead")
             if self._tunnel is None:
                 raise NetworkNotFound(network_id)
@@ -352,6 +353,8 @@ def _published(
 ) -> tuple[HostPort, ...]:
     """Host ports, with the address that the network of the way out gives to those that name none."""
     leading = way_out(interfaces)
+    if (leading or interfaces[0]).kind if interfaces else False:
+        return ()  # nothing of the host's is in the way of such a container; dockerd opens no ports either
     address = segments[leading.network_id].host_address if leading is not None else ""
     if not address:
         return spec.host_ports

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cluster.dataplane import address6_for, mac_for
+from cluster.dataplane import address6_for
 from netplane import resolv
 from netplane.builder import FIRST_INDEX
+from netplane.drivers.addressing import mac_of
 from netplane.ends import port_name
 from netplane.errors import InvalidNetwork, NetworkError
 from netplane.local_networks import LocalNetworks
@@ -24,6 +25,7 @@ from netplane.model import (
     SandboxSpec,
     Segment,
     way_out,
+    way_out6,
 )
 from netplane.records import bare
 
@@ -40,6 +42,7 @@ def plan(
         raise InvalidNetwork("a sandbox can be in a network only once")
     if spec.host_ports and not segments:
         raise InvalidNetwork("host ports need a network")
+    check_apart(segments)
     # The ingress network is the way out of a task that is on it: its replies must return through it.
     order = sorted(
         zip(spec.attachments, segments, strict=True),
@@ -61,20 +64,27 @@ def interface(
 ) -> Interface:
     """A sandbox's interface with this number on a segment."""
     address, address6 = _addresses(attachment, segment, local, undo)
-    subnet, gateway = next(
-        (pair for pair in segment.subnets if ipaddress.IPv4Address(address) in pair[0]), segment.subnets[0]
-    )
-    subnet6 = segment.subnet6
+    subnet, gateway = _place(address, segment)
+    subnet6, child = segment.subnet6, segment.child
+    device = attachment.device or f"{segment.interface_prefix}{number}"
+    mac = _mac(attachment)
+    if child is not None and child.mac:
+        if mac:
+            raise InvalidNetwork(
+                f"containers of this network have the address of the device {segment.bridge}, {child.mac}: "
+                "leave --mac-address out"
+            )
+        mac = child.mac
     return Interface(
         network_id=segment.network_id,
-        device=attachment.device or f"{segment.interface_prefix}{number}",
+        device=device,
         index=FIRST_INDEX + number,
-        port=port_name(sandbox_id, number),
+        port="" if child is not None else port_name(sandbox_id, number),
         mtu=segment.mtu,
         address=address,
-        prefix=subnet.prefixlen,
-        mac=_mac(attachment) or mac_for(address),
-        gateway="" if segment.internal else gateway,
+        prefix=subnet.prefixlen if subnet is not None else 0,
+        mac=mac or mac_of(address, address6),
+        gateway="" if segment.internal or not address else gateway,
         ingress=segment.ingress,
         address6=address6,
         prefix6=subnet6.prefixlen if subnet6 is not None and address6 else 0,
@@ -82,7 +92,39 @@ def interface(
         link_local=tuple(_link_local(each) for each in attachment.link_local),
         priority=attachment.priority,
         neighbours=tuple(str(other) for other, _ in segment.subnets if other != subnet),
-        sysctls=_sysctls(attachment, attachment.device or f"{segment.interface_prefix}{number}"),
+        sysctls=_sysctls(attachment, device),
+        kind=child.kind if child is not None else "",
+        routed=child is not None and child.routed and not segment.internal,
+    )
+
+
+def check_apart(segments: Sequence[Segment]) -> None:
+    """Raises InvalidNetwork if a sandbox would have one subnet on two links: it could use only one."""
+    seen: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, Segment]] = []
+    for segment in segments:
+        own = [subnet for subnet, _ in segment.subnets]
+        for subnet in (*own, segment.subnet6):
+            if subnet is None:
+                continue
+            for other, holder in seen:
+                if (
+                    holder.network_id != segment.network_id
+                    and other.version == subnet.version
+                    and subnet.overlaps(other)
+                ):
+                    raise InvalidNetwork(
+                        f"the networks {holder.network_id[:12]} ({other}) and {segment.network_id[:12]} "
+                        f"({subnet}) overlap: a container can be in one of them only"
+                    )
+            seen.append((subnet, segment))
+
+
+def _place(address: str, segment: Segment) -> tuple[ipaddress.IPv4Network | None, str]:
+    """The subnet of an address, and its gateway."""
+    if not address:
+        return None, ""
+    return next(
+        (pair for pair in segment.subnets if ipaddress.IPv4Address(address) in pair[0]), segment.subnets[0]
     )
 
 
@@ -104,18 +146,21 @@ def _addresses(
         if segment.subnet6 is None:
             return bare(attachment.address), ""
         return bare(attachment.address), bare(address6_for(str(segment.subnet6), attachment.address))
-    pool, pool6 = local.pool(segment.network_id), local.pool6(segment.network_id)
-    address = pool.allocate(attachment.address)
-    undo.callback(pool.release, address)
-    if pool6 is None:
-        if attachment.address6:
-            raise InvalidNetwork(
-                f"no configured subnet contains IP address {attachment.address6}: the network has no IPv6"
-            )
-        return address, ""
-    address6 = pool6.allocate(attachment.address6)
-    undo.callback(pool6.release, address6)
-    return address, address6
+    found = []
+    for pool, wanted in (
+        (local.pool(segment.network_id), attachment.address),
+        (local.pool6(segment.network_id), attachment.address6),
+    ):
+        if pool is None:
+            if wanted:
+                raise InvalidNetwork(
+                    f"no configured subnet contains IP address {wanted}: the network has none of its kind"
+                )
+            found.append("")
+            continue
+        found.append(given := pool.allocate(wanted))
+        undo.callback(pool.release, given)
+    return found[0], found[1]
 
 
 def _sysctls(attachment: Attachment, device: str) -> tuple[tuple[str, str], ...]:
@@ -160,9 +205,14 @@ def describe(
 ) -> Sandbox:
     """The public face of a private sandbox."""
     exit_interface = way_out(interfaces)
+    exit_interface6 = way_out6(interfaces)
     gateway = exit_interface.gateway if exit_interface is not None else ""
-    addresses = [each.address for each in interfaces] + [
-        each.address6 for each in interfaces if each.address6
+    if exit_interface is None and exit_interface6 is not None:
+        gateway = exit_interface6.gateway6
+    addresses = [
+        address
+        for address in (*(each.address for each in interfaces), *(each.address6 for each in interfaces))
+        if address
     ]
     return Sandbox(
         id=spec.id,

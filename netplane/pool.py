@@ -44,7 +44,10 @@ def parse_subnet(text: str) -> ipaddress.IPv4Network:
 class AddressPool:
     """The addresses of one subnet. Hands them out in a circle, so that one just given back rests a while."""
 
-    def __init__(self, subnet: Subnet, ip_range: str = "", reserved: Iterable[str] = ()) -> None:
+    def __init__(
+        self, subnet: Subnet, ip_range: str = "", reserved: Iterable[str] = (), most: int = 0
+    ) -> None:
+        """Args: most: how many may be given out at a time; 0: all."""
         self.subnet = subnet
         try:
             within = ipaddress.ip_network(ip_range) if ip_range else subnet
@@ -59,9 +62,14 @@ class AddressPool:
             self._taken.add(int(subnet.broadcast_address))
         self._taken.update(int(ipaddress.ip_address(address)) for address in reserved)
         self._next = 0
+        self._most = len(self._taken) + most if most else 0
 
     def allocate(self, wanted: str = "") -> str:
         """An address, the `wanted` one if given (with or without prefix)."""
+        if self._most and len(self._taken) >= self._most:
+            raise AddressUnavailable(
+                "the network takes no more containers: in its mode one has the whole device"
+            )
         if wanted:
             try:
                 address = ipaddress.ip_address(wanted.partition("/")[0])
