@@ -229,6 +229,47 @@ def test_containers_and_connections_outlive_the_daemon(healthy: Cluster, image: 
     assert fetched(cluster, host, 8080)
 
 
+def test_a_nodes_address_changes_while_it_runs(healthy: Cluster, image: str) -> None:
+    """As with DHCP: it is back at the new address before it counts as down, and then at the old one again."""
+    cluster = healthy
+    cluster.docker("network", "create", "--driver", "overlay", "shop")
+    cluster.create("web", "--replicas", "3", "--publish", "8080:80", "--network", "shop", image=image)
+    before = cluster.running("web", 3)
+    host, old = "host3", cluster.address("host3")
+    net, new = old.rpartition(".")[0], f"{old.rpartition('.')[0]}.77"
+    for gone, come in ((old, new), (new, old)):
+        script = (
+            f"ip address delete {gone}/24 dev eth0; ip address add {come}/24 dev eth0;"
+            f"ip route replace default via {net}.1"
+        )
+        assert cluster.playground.run(host, ["sh", "-c", script]).returncode == 0
+        node = eventually(
+            "it is registered where it is now",
+            lambda come=come: (found := cluster.nodes()[host])["Status"]["Addr"] == come and found,
+        )
+        assert node["Status"]["State"] == "ready"
+        # Through the others' tunnels, and through its own to the others.
+        for entry in (cluster.address("host1"), come):
+            eventually(
+                f"all three are reached through {entry}",
+                lambda entry=entry: len({answered(cluster, entry) for _ in range(9)} - {""}) == 3,
+            )
+        eventually(
+            "its manager is reached, too",
+            lambda come=come: (
+                (found := cluster.nodes()[host]["ManagerStatus"])["Addr"] == f"{come}:2377"
+                and found["Reachability"] == "reachable"
+            ),
+        )
+    assert {task["ID"] for task in cluster.running("web", 3)} == {task["ID"] for task in before}
+
+
+def answered(cluster: Cluster, address: str) -> str:
+    """The task that answers at an address, or nothing."""
+    done = cluster.from_client("curl", "-fsS", "-m", "1", f"http://{address}:8080/")
+    return str(done.stdout).split()[0] if done.returncode == 0 else ""
+
+
 def test_a_worker_loses_power(archive: Path) -> None:
     with playground(hosts=3, managers=1) as cluster:
         cluster.load(archive)
