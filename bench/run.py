@@ -28,6 +28,7 @@ from bench import (
     leader_kill,
     list_speed,
     memory,
+    mesh_changes,
     mesh_keep_address,
     peer,
     power_cycles,
@@ -60,6 +61,7 @@ BARS: dict[str, Callable[[Options], Bar]] = {
         mesh_keep_address,
         endpoint_change,
         dns_speed,
+        mesh_changes,
     )
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
