@@ -251,6 +251,12 @@ def address_at(places: Sequence[str]) -> str:
     return ""
 
 
+def own_addresses() -> set[str]:
+    """All addresses of this host, IPv4 and IPv6."""
+    with _route("listing addresses") as route:
+        return {str(each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS")) for each in route.get_addr()}
+
+
 def routed_subnets(ignore: set[str]) -> list[ipaddress.IPv4Network]:
     """Subnets that the host has routes to, except through the links named in `ignore`."""
     found: list[ipaddress.IPv4Network] = []

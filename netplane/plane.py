@@ -50,6 +50,7 @@ from netplane.planning import describe, describe_plain, plan
 from netplane.records import ClusterRecords, Touched
 from netplane.site import Site
 from netplane.storage import Storage
+from netplane.trace.tracing import Tracing
 
 log = logging.getLogger("shoal.netplane")
 
@@ -60,7 +61,7 @@ _NETWORK_PATIENCE = 5_000_000_000
 _FRESH_SECONDS = 1.0
 
 
-class NetPlane(ClusterNetworks):
+class NetPlane(ClusterNetworks, Tracing):
     """See the module. `bridge_subnet` ("a.b.c.d/prefix") fixes the default bridge's addresses."""
 
     def __init__(

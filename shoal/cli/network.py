@@ -1,5 +1,7 @@
 """`shoal network …`"""
 
+import textwrap
+
 import click
 
 from cluster.errors import InvalidArgument
@@ -103,3 +105,43 @@ def rm(session: Session, names: tuple[str, ...]) -> None:
     for name in names:
         session.engine.delete(f"/networks/{name}")
         click.echo(name)
+
+
+@network.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST[:PORT]")
+@click.option("--protocol", type=click.Choice(("tcp", "udp", "sctp")), default="tcp", show_default=True)
+@click.option("--probe", is_flag=True, help="At last try a TCP connection from SRC.")
+@format_option
+@click.pass_context
+def trace(
+    context: click.Context, source: str, destination: str, protocol: str, probe: bool, form: str
+) -> None:
+    """Walk a packet's way from SRC to DST, and say where it stops and what to do.
+
+    SRC is a container, task or service of this node, `host`, or `outside` (a client of published ports). DST
+    is a name or address as SRC would use it; for `host` and `outside` also a service, by a port of its.
+    Nothing is changed. Exits with 1 if the way ends before DST.
+    """
+    session = context.find_object(Session) or Session()
+    words = {"from": source, "to": destination, "protocol": protocol, "probe": probe}
+    told = session.engine.get("/shoal/network/trace", **words)
+    if form == "json":
+        print_json(told)
+    else:
+        show_trace(told)
+    context.exit(0 if told["Arrives"] else 1)
+
+
+def show_trace(told: Json) -> None:
+    """A trace, a station a line, and at last the verdict."""
+    for step in told["Steps"]:
+        sign, colour = ("✔", "green") if step["Good"] else ("✘", "red")
+        head = f"{step['Stage']:<9}"
+        text = textwrap.fill(step["Text"], 100, initial_indent=head, subsequent_indent=" " * 13)
+        click.echo(f"  {click.style(sign, fg=colour)} {text}")
+        if step["Advice"]:
+            advice = f"to do: {step['Advice']}"
+            click.echo(textwrap.fill(advice, 100, initial_indent=" " * 13, subsequent_indent=" " * 20))
+    if told["Arrives"]:
+        click.echo(told["Summary"])

@@ -17,7 +17,7 @@ from cluster.ids import new_id
 from cluster.seams import SystemClock, system_random
 from manager.guard import Bounds, Guard, calm_accepts
 from netplane.plane import NetPlane
-from shoal.daemon import cluster_api, listeners
+from shoal.daemon import cluster_api, listeners, trace_api
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.attachments import Attachments
 from shoal.daemon.config import DaemonConfig
@@ -202,6 +202,7 @@ class Daemon:
         disk_usage.routes(app, engine, self._clock)
         auth.routes(app, engine)
         NetworksAPI(engine, proxy, standalone, self._clock).routes(app)
+        trace_api.routes(app, engine.network)
         sources: list[Source] = [
             ClusterEvents(proxy, engine.id, self._clock),
             LocalEvents(engine.events, engine.id, self._clock),

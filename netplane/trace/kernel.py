@@ -1,0 +1,132 @@
+"""What is read from the kernel for a trace. Slow, and rarely asked for: each reading has a thread."""
+
+import asyncio
+import errno
+import os
+import re
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from netplane import links, netns
+from netplane.errors import NetworkError
+from netplane.libnftables import LibNftables
+from netplane.links import Link
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 3.0
+_LISTEN, _UNCONNECTED = "0A", "07"
+_PER_PROTOCOL = {"tcp": _LISTEN, "udp": _UNCONNECTED}
+_TABLE = "shoal"
+
+
+class SystemKernel:
+    """This machine's; see netplane.trace.model.Kernel."""
+
+    async def links(self) -> Mapping[str, Link]:
+        """See Kernel."""
+        return await asyncio.to_thread(links.list_links)
+
+    async def addresses(self) -> Collection[str]:
+        """See Kernel."""
+        return await asyncio.to_thread(links.own_addresses)
+
+    async def mtu_of(self, address: str) -> int:
+        """See Kernel."""
+        return await asyncio.to_thread(links.mtu_of_address, address)
+
+    async def backends(self, netns: Path, address: str) -> Sequence[str] | None:
+        """See Kernel."""
+        family = "ip6" if ":" in address else "ip"
+
+        def read() -> Sequence[str] | None:
+            sizes = _list(f"map {family} {_TABLE} sizes")
+            if sizes is None or not re.search(rf"\b{re.escape(address)} : ", sizes):
+                return None
+            return slots(_list(f"map {family} {_TABLE} backends") or "", address)
+
+        return await _within(netns, read)
+
+    async def published(self, protocol: str, port: int) -> Sequence[str] | None:
+        """See Kernel."""
+        text = await asyncio.to_thread(_list, f"chain ip {_TABLE} port_{protocol}_{port}")
+        return destinations(text) if text is not None else None
+
+    async def tunnels(self, index: int) -> Mapping[str, str]:
+        """See Kernel."""
+        return await asyncio.to_thread(links.tunnel_entries, index)
+
+    async def listening(self, netns: Path | None, protocol: str, port: int) -> Collection[str]:
+        """See Kernel."""
+
+        def read() -> Collection[str]:
+            found: set[str] = set()
+            for name in (protocol, f"{protocol}6"):
+                try:
+                    text = Path(f"/proc/thread-self/net/{name}").read_text()
+                except FileNotFoundError:  # SCTP has another form, and IPv6 may be off
+                    continue
+                found |= listeners(text, port, _PER_PROTOCOL.get(protocol, ""))
+            return found
+
+        return await _within(netns, read)
+
+    async def connect(self, netns: Path | None, address: str, port: int) -> str:
+        """See Kernel."""
+
+        def attempt() -> str:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                sock.settimeout(CONNECT_SECONDS)
+                try:
+                    sock.connect((address, port))
+                except TimeoutError:
+                    return f"no answer within {CONNECT_SECONDS:.0f} s"
+                except OSError as error:
+                    return os.strerror(error.errno or errno.EIO)
+            return ""
+
+        return await _within(netns, attempt)
+
+
+async def _within(path: Path | None, work: Callable[[], T]) -> T:
+    return await (netns.inside(path, work) if path is not None else asyncio.to_thread(work))
+
+
+def _list(what: str) -> str | None:
+    rules = LibNftables()
+    try:
+        return rules.list(what)
+    except NetworkError:  # there is no such thing
+        return None
+    finally:
+        rules.close()
+
+
+def slots(text: str, address: str) -> tuple[str, ...]:
+    """The backends of a service's address in `nft list map … backends`, each once."""
+    found = re.findall(rf"(?<![\d.:a-f]){re.escape(address)} \. \S+ : ([\da-f.:]+)", text)
+    return tuple(dict.fromkeys(found))
+
+
+def destinations(text: str) -> tuple[str, ...]:
+    """The addresses that a chain's rules lead to."""
+    places = "\n".join(line.partition("dnat")[2] for line in text.splitlines())
+    return tuple(dict.fromkeys(re.findall(r"\d+\.\d+\.\d+\.\d+", places)))
+
+
+def listeners(text: str, port: int, state: str) -> set[str]:
+    """The local addresses in /proc/net/tcp and the like that are in a state on a port; "" for any state."""
+    found: set[str] = set()
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        address, _, number = words[1].partition(":")
+        if int(number, 16) == port and state in ("", words[3]):
+            # As the kernel prints them: 32-bit words in the machine's order.
+            packed = b"".join(
+                int(address[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(address), 8)
+            )
+            found.add(socket.inet_ntop(socket.AF_INET6 if len(packed) == 16 else socket.AF_INET, packed))
+    return found

@@ -1,0 +1,143 @@
+"""Connections to this node's own addresses: published ports, of the routing mesh or of one container."""
+
+import ipaddress
+from collections.abc import Iterator
+
+from cluster.dataplane import PublishedPort, ServiceRecord
+from cluster.publish_at import is_interface
+from netplane.model import HostPort, SandboxRecord
+from netplane.trace.progress import Walk
+from netplane.trace.source import Source
+from netplane.trace.way import Way
+
+_MOST = 8
+
+
+async def to_this_node(walk: Walk, address: str) -> str:
+    """Walk to a published port of this node. `address`: one of it, or "" if the target is a service by its
+    published port or the container's. Returns the address that a probe should use."""
+    scene, port = walk.scene, walk.target.port
+    host, here = walk.target.host, address or "127.0.0.1"
+    if here not in await walk.kernel.addresses():
+        _elsewhere(walk, here)
+        return ""
+    for service_network, service, published in _mesh_ports(walk):
+        own = walk.target.address or host in (service.name, service.service_id)
+        if own and published.protocol == walk.protocol and port in _numbers(walk, published):
+            await _mesh(walk, service_network, service, published, here)
+            return here if walk.target.address else "127.0.0.1"
+    for record, mapped in _host_ports(walk):
+        named = host in (scene.title(record), record.sandbox.id[:12], record.spec.hostname)
+        if (walk.target.address or named) and mapped.protocol == walk.protocol and port == mapped.published:
+            if mapped.host_ip in ("", "0.0.0.0", "::", here) or named:
+                walk.good(
+                    "balance",
+                    f"port {port}/{mapped.protocol} of {mapped.host_ip or 'all addresses'} leads to "
+                    f"{scene.title(record)}, port {mapped.target}",
+                )
+                await Way(walk, Source("this node")).to(record.interfaces[0].address, mapped.target)
+                return here
+            walk.bad(
+                "balance",
+                f"port {port} is published for {scene.title(record)} at {mapped.host_ip} only, not at {here}",
+                f"connect to {mapped.host_ip}, or publish it at all addresses",
+            )
+            return ""
+    if walk.target.address and port and await walk.kernel.listening(None, walk.protocol, port):
+        walk.good("arrival", f"no port of Shoal's: a program of this node itself listens on port {port}")
+        return here
+    known = sorted({f"{each.published}/{each.protocol}" for _, _, each in _mesh_ports(walk)})
+    known += sorted({f"{each.published}/{each.protocol} (this node only)" for _, each in _host_ports(walk)})
+    walk.bad(
+        "balance",
+        f"{walk.target} is no published port"
+        + (f"; there are {', '.join(known)}" if known else "; there are none"),
+        "publish it: `docker service update --publish-add PUBLISHED:TARGET SERVICE`, or name the right one",
+    )
+    return ""
+
+
+def _numbers(walk: Walk, published: PublishedPort) -> tuple[int, ...]:
+    """By a service's name both its numbers are understood; by an address the published one counts."""
+    if walk.target.address:
+        return (published.published,)
+    return (published.published, published.target, 0)
+
+
+def _elsewhere(walk: Walk, address: str) -> None:
+    peer = next((each for each in walk.scene.records.peers.values() if each.address == address), None)
+    if peer is not None:
+        walk.bad(
+            "balance",
+            f"{address} is node {peer.node_id}, not this one",
+            "run `shoal network trace` on that node: every node has its own rules for published ports",
+        )
+    else:
+        walk.bad(
+            "way",
+            f"{address} is no address of this node, and containers' addresses can't be reached from outside",
+            "connect to a published port of a node",
+        )
+
+
+def _mesh_ports(walk: Walk) -> Iterator[tuple[str, ServiceRecord, PublishedPort]]:
+    records = walk.scene.records
+    for network in records.networks.values():
+        if network.ingress:
+            for service in records.services(network.id):
+                for port in service.ports:
+                    yield network.id, service, port
+
+
+def _host_ports(walk: Walk) -> Iterator[tuple[SandboxRecord, HostPort]]:
+    for record in walk.scene.sandboxes.values():
+        for port in record.sandbox.ports:
+            if record.interfaces:
+                yield record, port
+
+
+async def _mesh(walk: Walk, network_id: str, service: ServiceRecord, port: PublishedPort, here: str) -> None:
+    scene = walk.scene
+    title = f"port {port.published}/{port.protocol} of every node leads to service {service.name}"
+    if port.at and walk.target.address and not any(_at(place, here) for place in port.at):
+        walk.bad(
+            "balance",
+            f"{title}, but only at {', '.join(port.at)} (label shoal.publish), and not at {here}",
+            "connect to one of those addresses, or change the label",
+        )
+        return
+    wanted = scene.records.serving(network_id, service.service_id, scene.withdrawn)
+    if not wanted:
+        walk.bad(
+            "balance",
+            f"{title}, of which no task takes connections: they are refused",
+            f"see why with `shoal service explain {service.name}`",
+        )
+        return
+    held = await walk.kernel.published(port.protocol, port.published)
+    if held is None:
+        walk.bad(
+            "balance",
+            f"{title}, but this node's rules don't know it",
+            "somebody flushed them (see `nft list table ip shoal`): shoald writes them again when it notices",
+        )
+        return
+    if extra := sorted(set(held) - set(wanted)):
+        walk.bad(
+            "balance",
+            f"{title}; the kernel still sends connections to {', '.join(extra)}, which serve no more",
+            "the next change corrects it; if it stays, see the log of shoald on this node",
+        )
+    for warning in scene.warnings:
+        walk.bad("balance", warning, "accept the traffic of Shoal's bridges there")
+        return
+    walk.good("balance", f"{title}, here to {', '.join(held)}, port {port.target} (so the kernel has it)")
+    way = Way(walk, Source("this node"))
+    for each in held[:_MOST]:
+        await way.to(each, port.target)
+
+
+def _at(place: str, address: str) -> bool:
+    if is_interface(place):
+        return True  # which interface a client comes by can't be told from here
+    return ipaddress.ip_address(address) in ipaddress.ip_network(place, strict=False)

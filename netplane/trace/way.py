@@ -1,0 +1,287 @@
+"""From a source to one address: devices, tunnel, node, and whether somebody listens there."""
+
+import ipaddress
+from collections.abc import Mapping
+
+from cluster.dataplane import EndpointRecord
+from netplane.links import VXLAN_OVERHEAD, Link
+from netplane.model import Interface, SandboxRecord, way_out, way_out6
+from netplane.names import served_networks
+from netplane.records import bare
+from netplane.trace.progress import Walk
+from netplane.trace.source import Source
+
+_ANY = frozenset(("0.0.0.0", "::"))
+
+
+class Way:
+    """The way of one source; what it has already seen of its own devices is not told twice."""
+
+    def __init__(self, walk: Walk, source: Source) -> None:
+        self._walk = walk
+        self._source = source
+        self._left: set[str] = set()
+
+    async def to(self, address: str, port: int = 0) -> None:
+        """Walk to an address. Args: port: there, if it is another than the target's."""
+        walk, scene = self._walk, self._walk.scene
+        for network_id in self._networks():
+            segment, record = scene.segments.get(network_id), scene.records.networks.get(network_id)
+            subnets = [str(each) for each, _ in segment.subnets] if segment is not None else []
+            if segment is not None and segment.subnet6 is not None:
+                subnets.append(str(segment.subnet6))
+            if record is not None:
+                subnets += [each.subnet for each in (*record.subnets, *record.subnets6)]
+            if any(_within(address, subnet) for subnet in subnets):
+                await self._in_network(network_id, address, port or walk.target.port)
+                return
+        await self._outwards(address)
+
+    def _networks(self) -> tuple[str, ...]:
+        source = self._source
+        if source.sandbox is None and source.elsewhere is None:
+            return tuple(self._walk.scene.segments)
+        return source.networks
+
+    # --- inside one network -------------------------------------------------------------------------------
+
+    async def _in_network(self, network_id: str, address: str, port: int) -> None:
+        walk, scene = self._walk, self._walk.scene
+        segment, record = scene.segments.get(network_id), scene.records.networks.get(network_id)
+        name = scene.network_name(network_id)
+        links = await walk.kernel.links()
+        interface = self._interface(network_id)
+        if interface is not None and not self._leaves(links, interface, network_id):
+            return
+        resident = next(
+            (
+                (each, end)
+                for each in scene.sandboxes.values()
+                for end in each.interfaces
+                if end.network_id == network_id and address in (end.address, end.address6)
+            ),
+            None,
+        )
+        endpoint = scene.endpoint(network_id, address)
+        if resident is not None:
+            other, end = resident
+            isolated = segment is not None and segment.isolated
+            if isolated and self._source.sandbox is not None and other is not self._source.sandbox:
+                walk.bad(
+                    "way",
+                    f"containers of network {name} don't reach each other (enable_icc=false)",
+                    "make the network without that option, or publish the port",
+                )
+                return
+            link = links.get(end.port)
+            if end.port and (link is None or not link.up):
+                walk.bad(
+                    "way", f"{address} is {scene.title(other)} on this node, whose port {end.port} is "
+                    + ("gone" if link is None else "down"), "restart the container",
+                )  # fmt: skip
+                return
+            bridge = segment.bridge if segment is not None else "?"
+            walk.good(
+                "way", f"{address} is {scene.title(other)} on this node: {bridge} → {end.port or end.device}"
+            )
+            await self._arrive(other, endpoint, address, port)
+        elif endpoint is not None and record is not None:
+            await self._through_tunnel(network_id, endpoint, address, links, port)
+        elif segment is not None and address in (segment.gateway, segment.gateway6):
+            walk.good("way", f"{address} is network {name}'s gateway, which is this node itself")
+        else:
+            walk.bad(
+                "way",
+                f"nobody has {address} in network {name}, as far as this node knows",
+                "the task may be gone: use its service's name instead of an address",
+            )
+
+    def _interface(self, network_id: str) -> Interface | None:
+        sandbox = self._source.sandbox
+        if sandbox is None or network_id in self._left:
+            return None
+        self._left.add(network_id)
+        return next((each for each in sandbox.interfaces if each.network_id == network_id), None)
+
+    def _leaves(self, links: Mapping[str, Link], interface: Interface, network_id: str) -> bool:
+        walk = self._walk
+        segment = walk.scene.segments.get(network_id)
+        bridge = segment.bridge if segment is not None else ""
+        for name in filter(None, (interface.port, bridge)):
+            link = links.get(name)
+            if link is None or not link.up:
+                walk.bad(
+                    "way",
+                    f"the link {name}, by which packets leave, is {'gone' if link is None else 'down'}",
+                    "restart the container; if it stays so, restart shoald on this node",
+                )
+                return False
+        walk.good(
+            "way",
+            " → ".join(filter(None, (interface.device, interface.port, bridge)))
+            + f" on this node (MTU {interface.mtu})",
+        )
+        return True
+
+    async def _through_tunnel(
+        self,
+        network_id: str,
+        endpoint: EndpointRecord,
+        address: str,
+        links: Mapping[str, Link],
+        port: int,
+    ) -> None:
+        walk, scene = self._walk, self._walk.scene
+        title = f"{address} is {endpoint.task_name} on node {endpoint.node_id}"
+        if endpoint.node_id == scene.node_id:
+            walk.bad(
+                "way",
+                f"{address} belongs to {endpoint.task_name} of this node, which has no container at present",
+                f"see `shoal task explain {endpoint.task_name}`",
+            )
+            return
+        peer = scene.records.peers.get(endpoint.node_id)
+        if peer is None or not peer.address:
+            walk.bad("way", f"{title}, whose address this node does not know", "see `docker node ls`")
+            return
+        record = scene.records.networks[network_id]
+        _, vxlan = scene.device_names(network_id)
+        link = links.get(vxlan)
+        if link is None or not link.up:
+            walk.bad(
+                "way",
+                f"{title}, but this node's tunnel device {vxlan} is {'gone' if link is None else 'down'}",
+                "restart shoald on this node, and see its log",
+            )
+            return
+        held = await walk.kernel.tunnels(link.index)
+        key = bare(endpoint.address)  # IPv4 and IPv6 address have one MAC
+        if held.get(key) != peer.address:
+            told = f"sends it to {held[key]}" if key in held else "does not know it"
+            walk.bad(
+                "way",
+                f"{title} ({peer.address}), but the tunnel device {vxlan} {told}",
+                "the next change corrects it; if it stays, see the log of shoald on this node",
+            )
+            return
+        carrier = await walk.kernel.mtu_of(scene.tunnel_address)
+        if link.mtu + VXLAN_OVERHEAD > carrier:
+            walk.bad(
+                "way",
+                f"{title}; packets of up to {link.mtu} bytes and the tunnel's {VXLAN_OVERHEAD} don't fit the "
+                f"link of {scene.tunnel_address} (MTU {carrier}): small ones pass, large ones don't",
+                f"make the network anew with --opt com.docker.network.driver.mtu={carrier - VXLAN_OVERHEAD}",
+            )
+            return
+        walk.good("way", f"{title}: {vxlan} (VNI {record.vni}, MTU {link.mtu}) → {peer.address}")
+        if peer.silent:
+            walk.bad(
+                "way",
+                f"node {endpoint.node_id} ({peer.address}) was not heard of lately",
+                "see `docker node ls`, and whether it can be reached",
+            )
+            return
+        if not endpoint.serving:
+            walk.bad(
+                "arrival",
+                f"{endpoint.task_name} takes no new connections: it starts, is not healthy, or stops",
+                f"see `shoal task explain {endpoint.task_name}`",
+            )
+            return
+        listens = f" whether port {port} is listened on" if port else " what it does with packets"
+        walk.good(
+            "arrival",
+            f"{endpoint.task_name} serves; that node knows{listens}: there, `shoal network trace host "
+            f"{address}{f':{port}' if port else ''}`",
+        )
+
+    # --- outwards -----------------------------------------------------------------------------------------
+
+    async def _outwards(self, address: str) -> None:
+        walk, scene = self._walk, self._walk.scene
+        foreign = [
+            network_id
+            for network_id in {*scene.records.networks, *scene.local}
+            if network_id not in self._networks() and self._has(network_id, address)
+        ]
+        if foreign:
+            name = scene.network_name(foreign[0])
+            walk.bad(
+                "way",
+                f"{address} is in network {name}, {self._source.title} in {scene.names(self._networks())}: "
+                "networks don't reach each other",
+                f"put both into one network, for example `docker network connect {name} CONTAINER`",
+            )
+            return
+        sandbox = self._source.sandbox
+        if sandbox is None:
+            walk.good("way", f"{address} is in no network of Shoal's: this node's routes decide")
+            return
+        leading = (way_out6 if ":" in address else way_out)(sandbox.interfaces)
+        if leading is None:
+            networks = scene.names(served_networks(sandbox))
+            walk.bad(
+                "way",
+                f"{address} is outside, and nothing leads out of {networks}",
+                "they are internal"
+                + (" or have no IPv6" if ":" in address else "")
+                + ": add a network that is not",
+            )
+            return
+        for warning in scene.warnings:
+            walk.bad("way", warning, "accept the traffic of Shoal's bridges there")
+            return
+        gateway = leading.gateway6 if ":" in address else leading.gateway
+        walk.good(
+            "way",
+            f"{address} is outside: {leading.device} → gateway {gateway} of network "
+            f"{scene.network_name(leading.network_id)} → this node's routes",
+        )
+
+    def _has(self, network_id: str, address: str) -> bool:
+        scene = self._walk.scene
+        record, local = scene.records.networks.get(network_id), scene.local.get(network_id)
+        subnets = [each.subnet for each in (*record.subnets, *record.subnets6)] if record is not None else []
+        if local is not None:
+            subnets += [local.subnet, local.subnet6]
+        return any(_within(address, each) for each in subnets if each)
+
+    # --- arrival ------------------------------------------------------------------------------------------
+
+    async def _arrive(
+        self, other: SandboxRecord, endpoint: EndpointRecord | None, address: str, port: int
+    ) -> None:
+        walk, title = self._walk, self._walk.scene.title(other)
+        if endpoint is not None and endpoint.service_id and not endpoint.serving:
+            walk.bad(
+                "arrival",
+                f"{title} takes no new connections: it starts, is not healthy, or stops",
+                f"see `shoal task explain {title}`",
+            )
+            return
+        if not port:
+            walk.good("arrival", f"{title} is there; give a port to see whether it is listened on")
+            return
+        found = await walk.kernel.listening(other.sandbox.netns, walk.protocol, port)
+        where = f"port {port}/{walk.protocol}"
+        if _ANY & set(found) or address in found:
+            walk.good("arrival", f"{title} listens on {where}")
+        elif found:
+            walk.bad(
+                "arrival",
+                f"{title} listens on {where} only at {', '.join(sorted(found))}, not at {address}",
+                "make the program listen on all addresses (0.0.0.0), not on loopback alone",
+            )
+        else:
+            walk.bad(
+                "arrival",
+                f"nothing listens on {where} in {title}: connections are refused",
+                f"see its log (`docker logs {other.sandbox.id[:12]}`) and which port the program uses",
+            )
+
+
+def _within(address: str, subnet: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
+    except ValueError:
+        return False

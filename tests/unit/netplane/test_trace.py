@@ -1,0 +1,289 @@
+"""Traces on what a node knows, with a kernel that agrees or not."""
+
+import ipaddress
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from cluster.dataplane import (
+    DataplaneChanges,
+    EndpointRecord,
+    NetworkRecord,
+    PeerRecord,
+    Protocol,
+    PublishedPort,
+    ServiceRecord,
+)
+from cluster.errors import NotFound
+from cluster.objects import Subnet
+from netplane.dns.zone import build_zone
+from netplane.errors import InvalidNetwork
+from netplane.links import Link
+from netplane.model import Attachment, HostPort, Interface, Mode, Sandbox, SandboxRecord, SandboxSpec, Segment
+from netplane.records import ClusterRecords
+from netplane.trace.kernel import destinations, listeners, slots
+from netplane.trace.model import Scene, Target, Trace, parse_target
+from netplane.trace.walk import trace
+
+VIP, HERE, THERE = "10.0.1.2", "10.0.1.10", "10.0.1.11"
+
+
+@dataclass
+class FakeKernel:
+    """Holds what it should, until a test changes that."""
+
+    up: dict[str, Link] = field(
+        default_factory=lambda: {
+            name: Link(index, name, "", 1450)
+            for index, name in enumerate(("p-client", "p-web", "br-app", "vx-app", "br-ing", "vx-ing"), 1)
+        }
+    )
+    vips: dict[str, Sequence[str]] = field(default_factory=lambda: {VIP: (HERE, THERE)})
+    ports: dict[int, Sequence[str]] = field(default_factory=lambda: {8080: ("10.9.0.10",)})
+    entries: dict[str, str] = field(default_factory=lambda: {THERE: "192.0.2.2"})
+    open: dict[int, Collection[str]] = field(default_factory=lambda: {80: {"0.0.0.0"}})
+    mtu: int = 1500
+    connected: list[tuple[Path | None, str, int]] = field(default_factory=list)
+
+    async def links(self) -> Mapping[str, Link]:
+        return self.up
+
+    async def addresses(self) -> Collection[str]:
+        return {"127.0.0.1", "192.0.2.1"}
+
+    async def mtu_of(self, address: str) -> int:
+        return self.mtu
+
+    async def backends(self, netns: Path, address: str) -> Sequence[str] | None:
+        return self.vips.get(address)
+
+    async def published(self, protocol: str, port: int) -> Sequence[str] | None:
+        return self.ports.get(port)
+
+    async def tunnels(self, index: int) -> Mapping[str, str]:
+        return self.entries
+
+    async def listening(self, netns: Path | None, protocol: str, port: int) -> Collection[str]:
+        return self.open.get(port, ()) if netns is not None else ()
+
+    async def connect(self, netns: Path | None, address: str, port: int) -> str:
+        self.connected.append((netns, address, port))
+        return "Connection refused" if port != 80 else ""
+
+
+def sandbox(name: str, *places: tuple[str, str, str], task: str = "", **ports: int) -> SandboxRecord:
+    interfaces = tuple(
+        Interface(network, f"eth{n}", 11 + n, port, 1450, address, 24, "", gateway="10.0.1.1")
+        for n, (network, address, port) in enumerate(places)
+    )
+    bound = tuple(HostPort(Protocol.TCP, published, target) for published, target in ((9000, 80),) if ports)
+    mode = Mode.PRIVATE if places else Mode.NONE
+    attachments = tuple(Attachment(network, names=() if task else (name,)) for network, *_ in places)
+    return SandboxRecord(
+        SandboxSpec(f"{name}-id", mode=mode, attachments=attachments, task_id=task, service_id=task and "s"),
+        Sandbox(f"{name}-id", Path(f"/run/{name}"), ports=bound),
+        interfaces,
+        dns_port=4242 if any(network != "bridge" for network, *_ in places) else 0,
+        upstreams=("192.0.2.53",),
+    )
+
+
+def endpoint(
+    task: str, node: str, address: str, network: str = "app", *, serving: bool = True
+) -> EndpointRecord:
+    return EndpointRecord(network, task, f"web.1.{task}", "s", node, f"{address}/24", serving=serving)
+
+
+def scene(*endpoints: EndpointRecord, warnings: Sequence[str] = ()) -> Scene:
+    records = ClusterRecords()
+    port = PublishedPort(Protocol.TCP, 8080, 80)
+    records.apply(
+        DataplaneChanges(
+            full=True,
+            networks=(
+                NetworkRecord("app", "app", "overlay", (Subnet("10.0.1.0/24", "10.0.1.1"),), vni=4097),
+                NetworkRecord("red", "red", "overlay", (Subnet("10.0.2.0/24", "10.0.2.1"),), vni=4098),
+                NetworkRecord(
+                    "ing", "ingress", "overlay", (Subnet("10.9.0.0/24", "10.9.0.1"),), vni=4096, ingress=True
+                ),
+            ),
+            peers=(PeerRecord("node1", "192.0.2.1"), PeerRecord("node2", "192.0.2.2")),
+            services=(
+                ServiceRecord("app", "s", "web", vip=f"{VIP}/24"),
+                ServiceRecord("ing", "s", "web", vip="10.9.0.2/24", ports=(port,)),
+                ServiceRecord("red", "r", "far", vip="10.0.2.2/24"),
+            ),
+            endpoints=endpoints
+            or (
+                endpoint("t1", "node1", HERE),
+                endpoint("t2", "node2", THERE),
+                endpoint("t1", "node1", "10.9.0.10", "ing"),
+            ),
+        )
+    )
+    sandboxes = {
+        each.sandbox.id: each
+        for each in (
+            sandbox("client", ("app", "10.0.1.20", "p-client")),
+            sandbox("alone", ("bridge", "172.17.0.2", "p-client"), ports=1),
+            sandbox("none"),
+            sandbox("web", ("app", HERE, "p-web"), ("ing", "10.9.0.10", "p-web"), task="t1"),
+        )
+    }
+
+    def segment(network: str, subnet: str, bridge: str) -> Segment:
+        net = ipaddress.IPv4Network(subnet)
+        return Segment(network, bridge, 1, 1450, net, str(net[1]), ingress=network == "ing")
+
+    return Scene(
+        node="host1",
+        node_id="node1",
+        tunnel_address="192.0.2.1",
+        records=records,
+        sandboxes=sandboxes,
+        segments={
+            "app": segment("app", "10.0.1.0/24", "br-app"),
+            "ing": segment("ing", "10.9.0.0/24", "br-ing"),
+            "bridge": segment("bridge", "172.17.0.0/16", "br-app"),
+        },
+        local={},
+        zone_of=lambda network: build_zone(
+            network,
+            records.services(network),
+            records.endpoints(network),
+            (),
+            lambda service: records.serving(network, service),
+        ),
+        warnings=warnings,
+        device_names=lambda network: (f"br-{network}", f"vx-{network}"),
+    )
+
+
+async def walked(
+    source: str, destination: str, kernel: FakeKernel | None = None, at: Scene | None = None, **options: bool
+) -> Trace:
+    return await trace(at or scene(), kernel or FakeKernel(), source, parse_target(destination), **options)
+
+
+def stops(found: Trace) -> str:
+    """Where it stops, and what it said."""
+    assert not found.arrives
+    assert found.advice
+    first = next(step for step in found.steps if not step.good)
+    assert first.text in found.summary
+    return f"{first.stage}: {first.text}"
+
+
+async def test_the_whole_way() -> None:
+    found = await walked("client", "web:80")
+    assert found.arrives, found.summary
+    assert [step.stage for step in found.steps] == [
+        "source", "name", "balance", "way", "way", "arrival", "way", "arrival",
+    ]  # fmt: skip
+    told = "\n".join(step.text for step in found.steps)
+    for part in (
+        f"web → {VIP}",
+        f"{HERE}, {THERE}",
+        "p-client → br-app",
+        "VNI 4097",
+        "→ 192.0.2.2",
+        "listens on",
+    ):
+        assert part in told
+
+
+async def test_names_that_lead_nowhere() -> None:
+    assert "share none" in stops(await walked("client", "far:80"))
+    assert "nobody is called nowhere" in stops(await walked("client", "nowhere"))
+    assert "default bridge" in stops(await walked("alone", "other"))
+    assert "is in no network" in stops(await walked("none", "web"))
+    waiting = scene(endpoint("t1", "node1", HERE, serving=False))
+    assert stops(await walked("client", "tasks.web", at=waiting)).startswith("name: tasks.web is known")
+    assert "1 tasks are there, but start" in stops(await walked("client", "web", at=waiting))
+    with pytest.raises(NotFound, match="stranger"):
+        await walked("stranger", "web")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vips": {}}, "don't know it"),
+        ({"vips": {VIP: (HERE, "10.0.1.99")}}, "still sends connections to 10.0.1.99"),
+        ({"up": {}}, "p-client, by which packets leave, is gone"),
+        ({"entries": {}}, "does not know it"),
+        ({"entries": {THERE: "192.0.2.9"}}, "sends it to 192.0.2.9"),
+        ({"mtu": 1400}, "small ones pass, large ones don't"),
+        ({"open": {}}, "nothing listens on port 80/tcp in web.1.t1"),
+        ({"open": {80: {"127.0.0.1"}}}, "only at 127.0.0.1"),
+    ],
+)
+async def test_a_kernel_that_does_not_agree(change: dict[str, object], said: str) -> None:
+    assert said in stops(await walked("client", "web:80", replace(FakeKernel(), **change)))  # type: ignore[arg-type]
+
+
+async def test_addresses() -> None:
+    assert (await walked("client", f"{HERE}:80")).arrives
+    assert "nobody has 10.0.1.77" in stops(await walked("client", "10.0.1.77"))
+    assert "networks don't reach each other" in stops(await walked("client", "10.0.2.7"))
+    assert "is outside: eth0 → gateway" in (await walked("client", "203.0.113.1")).steps[-1].text
+    assert "only in containers" in stops(await walked("host", f"{VIP}:80"))
+    blocked = scene(warnings=("the FORWARD policy is DROP",))
+    assert "policy is DROP" in stops(await walked("client", "203.0.113.1", at=blocked))
+
+
+async def test_published_ports() -> None:
+    for source, target in (("outside", "192.0.2.1:8080"), ("outside", "web:80"), ("host", "web:8080")):
+        found = await walked(source, target)
+        assert found.arrives, found.summary
+        assert "port 8080/tcp of every node leads to service web" in found.steps[1].text
+    assert "is no published port; there are 8080/tcp" in stops(await walked("outside", "192.0.2.1:81"))
+    assert "is node node2, not this one" in stops(await walked("outside", "192.0.2.2:8080"))
+    assert "can't be reached from outside" in stops(await walked("outside", HERE))
+    assert "this node's rules don't know it" in stops(
+        await walked("outside", "192.0.2.1:8080", FakeKernel(ports={}))
+    )
+    assert (await walked("outside", "192.0.2.1:9000")).steps[1].text.endswith("leads to alone, port 80")
+
+
+async def test_from_a_task_of_another_node() -> None:
+    found = await walked("web.1.t2", "web")
+    assert found.arrives
+    assert "runs on node node2 (192.0.2.2)" in found.steps[0].text
+    assert "as this node's records say" in found.steps[2].text
+
+
+async def test_a_probe_connects_from_the_source() -> None:
+    kernel = FakeKernel()
+    found = await walked("client", f"{HERE}:80", kernel, probe=True)
+    assert kernel.connected == [(Path("/run/client"), HERE, 80)]
+    assert found.steps[-1].stage == "probe"
+    kernel.open[81] = {"0.0.0.0"}
+    assert "Connection refused" in stops(await walked("client", f"{HERE}:81", kernel, probe=True))
+
+
+def test_destinations_are_read() -> None:
+    assert parse_target("web") == Target("web")
+    assert parse_target("[fd00::1]:80") == Target("fd00::1", 80)
+    assert str(parse_target("[fd00::1]:80")) == "[fd00::1]:80"
+    assert parse_target("fd00::1").address == "fd00::1"
+    for wrong in ("", ":80", "web:0", "web:http", "web:70000"):
+        with pytest.raises(InvalidNetwork):
+            parse_target(wrong)
+
+
+def test_what_the_kernel_prints() -> None:
+    text = "elements = { 10.0.1.2 . 0x00000000 : 10.0.1.10, 10.0.1.2 . 0x00000001 : 10.0.1.11,\n"
+    text += "110.0.1.2 . 0x00000000 : 10.0.1.12 }"
+    assert slots(text, VIP) == (HERE, THERE)
+    chain = "dnat ip to numgen inc mod 2 map { 0 : 10.9.0.10 . 80, 1 : 10.9.0.11 . 80 }\ndnat to 10.9.0.10:80"
+    assert destinations(f"ip daddr != {{ 192.0.2.1 }} return\n{chain}") == ("10.9.0.10", "10.9.0.11")
+    table = (
+        "  sl  local_address rem_address   st\n"
+        "   0: 0100007F:0050 00000000:0000 0A\n"
+        "   1: 00000000000000000000000000000000:0050 0:0 0A\n"
+        "   2: 00000000:0051 00000000:0000 01\n"
+    )
+    assert listeners(table, 80, "0A") == {"127.0.0.1", "::"}
+    assert listeners(table, 81, "0A") == set()
