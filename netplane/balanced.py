@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from netplane.host_rules import PortKey, Published
+from netplane.port_rules import PortKey, Published
 from netplane.records import ClusterRecords, ServiceKey, Touched
 from netplane.sandbox_rules import arrange
 

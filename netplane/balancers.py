@@ -9,12 +9,13 @@ import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from netplane import host_rules, sandbox_rules
-from netplane.balanced import Balanced, Lost, Ports
+from netplane import sandbox_rules
+from netplane.balanced import Balanced, Lost
 from netplane.builder import Handles
 from netplane.errors import NetworkError
+from netplane.host_table import HostTable, entry
 from netplane.libnftables import LibNftables
-from netplane.model import SandboxRecord, Segment, way_out
+from netplane.model import SandboxRecord, Segment
 from netplane.netlink import conntrack, nft
 from netplane.netlink.wire import NetlinkError, NetlinkSocket
 from netplane.records import ClusterRecords, Touched
@@ -50,22 +51,16 @@ class Balancers:
         fresh: Collection[str],
     ) -> None:
         """Args: withdrawn, fresh: tasks that get no new connections; fresh ones do if there are no others."""
-        self._rules = rules
         self._flows = flows
         self._balanced = Balanced(records, withdrawn, fresh)
         self._records = records
         self._subnets6: dict[str, str] = {}
-        self._networks = self._networks6 = ""
-        self._framed = False  # True once the host's table is this run's
+        self.host = HostTable(rules, self._balanced.ports)
         self._inside: dict[str, _Inside] = {}
-        self._open: set[str] = set()  # sandboxes whose host ports lead to them
 
     def start(self, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
-        """Keep the table of an earlier run, so that published ports go on until the records arrive."""
-        try:
-            self._rules.list(f"chain ip {host_rules.TABLE} {host_rules.LAYOUT}")
-        except NetworkError:
-            self.apply_host(segments, sandboxes)
+        """Keep the tables of an earlier run, so that published ports go on until the records arrive."""
+        self.host.start(segments, sandboxes)
 
     def take_lost(self) -> Lost:
         """The addresses that lost their new connections since this was last asked."""
@@ -74,7 +69,7 @@ class Balancers:
     # --- all ----------------------------------------------------------------------------------------------
 
     def apply(
-        self, touched: Touched, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]
+        self, touched: Touched, segments: Collection[Segment], _sandboxes: Iterable[SandboxRecord]
     ) -> None:
         """Bring the host's table and every sandbox's in line with the records that were touched."""
         for network_id in touched.whole:
@@ -82,7 +77,7 @@ class Balancers:
         change = self._balanced.update(touched)
         failure: NetworkError | None = None
         try:
-            self.apply_host(segments, sandboxes, change.ports)
+            self.host.apply(segments, change.ports)
         except NetworkError as error:
             failure = error
         messages = {
@@ -109,33 +104,9 @@ class Balancers:
         if failure is not None:
             raise failure
 
-    def apply_host(
-        self,
-        segments: Collection[Segment],
-        sandboxes: Iterable[SandboxRecord],
-        ports: tuple[Ports, Ports] = ({}, {}),
-    ) -> None:
-        """Bring the host's table in line. Args: ports: those that changed, before and after."""
-        networks, networks6 = host_rules.networks(segments), host_rules.networks6(segments)
-        if self._framed:
-            commands = (networks if networks != self._networks else "") + host_rules.publish(*ports)
-        else:
-            commands = host_rules.frame() + networks + host_rules.publish({}, self._balanced.ports)
-            for record in sandboxes:
-                if not _entry(record):
-                    continue
-                commands += host_rules.open_host_ports(_entry(record), record.sandbox.ports)
-        try:
-            if commands:
-                self._rules.run(commands)
-        except NetworkError:
-            self._framed = False
-            raise
-        self._framed = True
-        self._networks = networks
-        if networks6 != self._networks6:
-            self._rules.run(networks6)
-            self._networks6 = networks6
+    def apply_host(self, segments: Collection[Segment], _sandboxes: Iterable[SandboxRecord]) -> None:
+        """Bring the host's tables in line with the networks of this node."""
+        self.host.apply(segments)
 
     def _take_subnet6(self, network_id: str) -> None:
         network = self._records.networks.get(network_id)
@@ -169,17 +140,13 @@ class Balancers:
             inside = _Inside(record, handles.rules, whole=False)
             self._write_whole(inside)
             self._inside[record.sandbox.id] = inside
-        if record.sandbox.ports and _entry(record):
-            self._rules.run(host_rules.open_host_ports(_entry(record), record.sandbox.ports))
-            self._open.add(record.sandbox.id)
+        self.host.add(record)
 
     def adopt(self, record: SandboxRecord, handles: Handles, *, moved: bool) -> None:
         """Take over a sandbox of an earlier run; its table is written anew with the first records.
 
         At once if its name server `moved` to another port.
         """
-        if record.sandbox.ports and _entry(record):
-            self._open.add(record.sandbox.id)
         if handles.rules is not None:
             inside = self._inside[record.sandbox.id] = _Inside(record, handles.rules, whole=False)
             if moved:
@@ -188,13 +155,12 @@ class Balancers:
     def remove(self, record: SandboxRecord) -> None:
         """Forget a sandbox, its host ports and the connections that it answers."""
         self._inside.pop(record.sandbox.id, None)
-        if record.sandbox.id in self._open:
-            self._open.discard(record.sandbox.id)
-            try:
-                self._rules.run(host_rules.close_host_ports(record.sandbox.ports))
-            except NetworkError as error:
-                log.warning("closing host ports of %s: %s", record.sandbox.id, error)
-            conntrack.forget(self._flows, [_entry(record)])
+        try:
+            self.host.remove(record)
+        except NetworkError as error:
+            log.warning("forgetting %s in the host's rules: %s", record.sandbox.id, error)
+        if record.sandbox.ports:
+            conntrack.forget(self._flows, [each for each in entry(record) if each])
 
     def change(self, before: SandboxRecord, after: SandboxRecord, handles: Handles) -> None:
         """A sandbox is in other networks now: its table follows, and its host ports lead to its way out."""
@@ -205,16 +171,11 @@ class Balancers:
         elif handles.rules is not None:
             self._inside[after.sandbox.id] = inside = _Inside(after, handles.rules, whole=False)
             self._write_whole(inside)
-        ports = after.sandbox.ports
-        if not ports or _entry(before) == _entry(after):
-            return
-        if before.sandbox.id in self._open:
-            self._rules.run(host_rules.close_host_ports(ports))
-            self._open.discard(before.sandbox.id)
-            conntrack.forget(self._flows, [_entry(before)])
-        if _entry(after):
-            self._rules.run(host_rules.open_host_ports(_entry(after), ports))
-            self._open.add(after.sandbox.id)
+        self.host.change(before, after)
+        if after.sandbox.ports:
+            conntrack.forget(
+                self._flows, [each for each in set(entry(before)).difference(entry(after)) if each]
+            )
 
     def _write_whole(self, inside: _Inside) -> None:
         networks = [
@@ -261,11 +222,3 @@ def _uses_udp(inside: _Inside) -> bool:
         if error.errno != errno.ENOENT:
             raise
         return False  # it has no table yet
-
-
-def _entry(record: SandboxRecord) -> str:
-    """The address that a sandbox's host ports lead to: of the network that leads out."""
-    interface = way_out(record.interfaces)
-    if interface is not None:
-        return interface.address
-    return record.interfaces[0].address if record.interfaces else ""

@@ -1,35 +1,84 @@
-"""The text of the host's one nftables table, `shoal`: published ports, masquerading, isolation.
+"""The text of the host's own tables, all called `shoal`: `ip` and `ip6`, which are alike, and `bridge`.
 
-All functions are pure; `netplane.libnftables` carries their text out as one transaction. What grows with
-the cluster is a map or a chain of its own, so that a change costs its own size.
+Published ports (`netplane.port_rules`), masquerading, isolation, drop counters. All functions are pure;
+`netplane.libnftables` carries their text out as one transaction. What grows with the cluster is a set, a map
+or a chain of its own, so that a change costs its own size, and a packet's way through the rules does not.
+Packets of connections that exist meet one rule (`ct state`) at each hook: chains of translation see only the
+first packet.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from cluster.dataplane import Protocol
-from cluster.publish_at import is_interface
-from netplane.model import HostPort, Segment
+from netplane.model import Interface, Segment
 
 TABLE = "shoal"
-# Raised when the table's frame changes, so that a newer daemon does not adopt an older one's.
-LAYOUT = "layout_1"
+# Raised when the tables' frame changes, so that a newer daemon does not adopt an older one's.
+LAYOUT = "layout_2"
+FAMILIES = ("ip", "ip6")
+LOST_TUNNEL = "lost_tunnel"
+"""The counter of frames for cluster networks that came from nowhere they could come from."""
 
-_FRAME = f"""table ip {TABLE} {{
+_ADDRESS = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
+_LOOPBACK = {"ip": "127.0.0.0/8", "ip6": "::1"}
+# A link-local client can't be forwarded anywhere: what it asks is the host's own.
+_NOT_FORWARDED = {"ip": "", "ip6": "ip6 saddr fe80::/10 return"}
+
+# Who comes from nowhere: the frames' sender is no node, or is one that is not reached through that link.
+_TUNNEL = f"""
+  set peers {{ type ipv4_addr; }}
+  set tunnel_ports {{ type inet_service; }}
+  counter {LOST_TUNNEL} {{ }}
+  chain tunnel {{
+    ip saddr @peers fib saddr . iif oif exists accept
+    counter name {LOST_TUNNEL} drop
+  }}
+"""
+_GUARD = f"""table bridge {TABLE} {{
+  set senders {{ type ifname . ether_addr . ipv4_addr; }}
+  set senders6 {{ type ifname . ether_addr . ipv6_addr; }}
+  map guarded {{ type ifname : counter; }}
+  chain {LAYOUT} {{
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority -300
+    iifname . ether saddr . ip saddr @senders accept
+    iifname . ether saddr . ip6 saddr @senders6 accept
+    iifname . ether saddr . arp saddr ip @senders accept
+    counter name iifname map @guarded drop
+  }}
+}}
+"""
+
+
+def _frame(family: str) -> str:
+    address = _ADDRESS[family]
+    tunnel = _TUNNEL if family == "ip" else ""
+    to_tunnel = "udp dport @tunnel_ports goto tunnel" if family == "ip" else ""
+    control = f"{family} daddr @nodes tcp dport @control_ports" if family == "ip" else ""
+    return f"""table {family} {TABLE} {{
   set bridges {{ type ifname; }}
-  set internal {{ type ifname; }}
+  set subnets {{ type {address}; flags interval; }}
+  set masqueraded {{ type {address}; flags interval; }}
+  set gateways {{ type {address}; }}
+  set control_ports {{ type inet_service; }}
+  set nodes {{ type {address}; }}
   map ports {{ type inet_proto . inet_service : verdict; }}
-  map host_ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
-  map host_ports_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+  map host_ports {{ type inet_proto . inet_service : {address} . inet_service; }}
+  map host_ports_at {{ type {address} . inet_proto . inet_service : {address} . inet_service; }}
+  map internal {{ type ifname : counter; }}
+  map isolated {{ type ifname : counter; }}
+  map to_host {{ type ifname : counter; }}
+  {tunnel}
   chain {LAYOUT} {{
   }}
   chain published {{
+    {_NOT_FORWARDED[family]}
     meta l4proto . th dport vmap @ports
-    meta l4proto {{ tcp, udp, sctp }} dnat ip addr . port to \
-      ip daddr . meta l4proto . th dport map @host_ports_at
-    meta l4proto {{ tcp, udp, sctp }} dnat ip addr . port to meta l4proto . th dport map @host_ports
-  }}
-  chain egress {{
+    meta l4proto {{ tcp, udp, sctp }} dnat {family} addr . port to \
+      {family} daddr . meta l4proto . th dport map @host_ports_at
+    meta l4proto {{ tcp, udp, sctp }} dnat {family} addr . port to meta l4proto . th dport map @host_ports
   }}
   chain prerouting {{
     type nat hook prerouting priority -100
@@ -39,183 +88,198 @@ _FRAME = f"""table ip {TABLE} {{
     type nat hook output priority -100
     fib daddr type local goto published
   }}
+  chain into_networks {{
+    {family} saddr {_LOOPBACK[family]} masquerade
+    ct status dnat {family} saddr @subnets masquerade
+  }}
   chain postrouting {{
     type nat hook postrouting priority 100
-    oifname @bridges ip saddr 127.0.0.0/8 masquerade
-    goto egress
+    oifname @bridges goto into_networks
+    {family} saddr @masqueraded masquerade
+  }}
+  chain from_networks {{
+    {family} daddr {_LOOPBACK[family]} counter name iifname map @to_host drop
+    {family} daddr @gateways fib daddr . iif type != local counter name iifname map @to_host drop
+    tcp dport @control_ports counter name iifname map @to_host reject with tcp reset
+  }}
+  chain input {{
+    type filter hook input priority 0
+    {to_tunnel}
+    ct state established,related accept
+    iifname @bridges goto from_networks
   }}
   chain forward {{
     type filter hook forward priority 0
-    iifname @internal drop
-    oifname @internal drop
     ct state established,related accept
+    counter name iifname map @internal drop
+    counter name oifname map @internal drop
+    {control and f"iifname @bridges {control} counter name iifname map @to_host reject with tcp reset"}
     oifname @bridges ct status dnat accept
-    oifname @bridges drop
+    counter name oifname map @isolated drop
   }}
 }}
 """
 
 
+def frame(*, guard: bool = True) -> str:
+    """Replace all tables by empty frames. `guard`: also that of the family `bridge`, if the kernel has it."""
+    families = (*FAMILIES, "bridge") if guard else FAMILIES
+    fresh = "".join(f"table {each} {TABLE}\ndelete table {each} {TABLE}\n" for each in families)
+    return fresh + "".join(_frame(each) for each in FAMILIES) + (_GUARD if guard else "")
+
+
+# --- sets, maps and counters ------------------------------------------------------------------------------
+
+Place = tuple[str, str]
+"""Family and name of a set or a map."""
+
+
 @dataclass(frozen=True)
-class Published:
-    """Where a port that is published on every node leads: its backends, in order. None: refuse at once."""
+class Contents:
+    """What named sets, maps (key → value, "" in a set) and counters hold, as texts."""
 
-    protocol: Protocol
-    port: int
-    target: int
-    backends: tuple[str, ...]
-    at: tuple[str, ...] = ()
-    """Addresses, subnets and interfaces at which alone it is open; empty: everywhere."""
+    elements: Mapping[Place, Mapping[str, str]]
+    counters: frozenset[Place] = frozenset()
 
 
-PortKey = tuple[Protocol, int]
+NOTHING = Contents({})
 
 
-def frame() -> str:
-    """Replace the whole table by an empty frame."""
-    return f"table ip {TABLE}\ndelete table ip {TABLE}\n{_FRAME}"
+def change(before: Contents, after: Contents) -> str:
+    """The commands that turn these contents into those; "" if they are the same."""
+    lines: list[str] = []
+    additions: list[str] = []
+    for place in sorted(before.elements.keys() | after.elements.keys()):
+        old, new = before.elements.get(place, {}), after.elements.get(place, {})
+        gone = sorted(key for key in old if new.get(key) != old[key])
+        come = sorted(key for key in new if old.get(key) != new[key])
+        if gone:
+            lines.append(f"delete {_elements(place, gone)}")
+        if come:
+            additions.append(f"add {_elements(place, (_pair(key, new[key]) for key in come))}")
+    lines += [_counter("delete", each) for each in sorted(before.counters - after.counters)]
+    lines += [_counter("add", each) for each in sorted(after.counters - before.counters)]
+    return _commands([*lines, *additions])
 
 
-def networks(segments: Iterable[Segment]) -> str:
-    """Say which bridges there are, which are internal, and who is masqueraded."""
-    known = sorted(segments, key=lambda segment: segment.bridge)
-    lines = [
-        f"flush set ip {TABLE} bridges",
-        f"flush set ip {TABLE} internal",
-        f"flush chain ip {TABLE} egress",
-    ]
-    if known:
-        lines.append(_elements("bridges", [f'"{segment.bridge}"' for segment in known]))
-    internal = [f'"{segment.bridge}"' for segment in known if segment.internal]
-    if internal:
-        lines.append(_elements("internal", internal))
-    for segment in known:
-        for subnet, _ in segment.subnets:
-            rule = f"add rule ip {TABLE} egress ip saddr {subnet} oifname"
-            # Who reaches its own bridge again through a published port must get its answers that way.
-            lines.append(f"{rule} @bridges ct status dnat masquerade")
-            if not segment.internal and segment.masquerade:
-                lines.append(f"{rule} != @bridges masquerade")
-    return _commands(lines)
+def networks(segments: Iterable[Segment], *, guard: bool = True) -> Contents:
+    """Which bridges there are, what may pass between them, and who is masqueraded."""
+    known = [each for each in segments if each.child is None]
+    elements: dict[Place, dict[str, str]] = {}
+    counters: set[Place] = set()
+    for family in FAMILIES:
+        subnets = {each: _subnets(family, each) for each in known}
+        # The default bridge's address is how any container is told to reach the host.
+        gateways = {
+            gateway
+            for segment in known
+            if segment.resolves_names
+            for _, gateway in subnets[segment]
+            if gateway
+        }
+        outgoing = {
+            subnet
+            for segment in known
+            if segment.masquerade and not segment.internal
+            for subnet, _ in subnets[segment]
+        }
+        everything = {subnet for each in subnets.values() for subnet, _ in each}
+        elements |= {
+            (family, "bridges"): dict.fromkeys((_quoted(each.bridge) for each in known), ""),
+            (family, "subnets"): dict.fromkeys(_outermost(everything), ""),
+            (family, "masqueraded"): dict.fromkeys(_outermost(outgoing), ""),
+            (family, "gateways"): dict.fromkeys(gateways, ""),
+            (family, "isolated"): _counted(known, "isolated"),
+            (family, "internal"): _counted((each for each in known if each.internal), "isolated"),
+            (family, "to_host"): _counted(known, "to_host"),
+        }
+        counters |= {(family, f"{kind}_{each.bridge}") for each in known for kind in ("isolated", "to_host")}
+    if guard:
+        counters |= {("bridge", f"spoofed_{each.bridge}") for each in known}
+    return Contents(elements, frozenset(counters))
 
 
-def networks6(segments: Iterable[Segment]) -> str:
-    """The whole table of IPv6, in place of any that is there: who is masqueraded, and isolation. Networks of
-    this node alone have IPv6, so it is small; without one, there is no table."""
-    known = sorted((each for each in segments if each.subnet6), key=lambda segment: segment.bridge)
-    head = f"table ip6 {TABLE}\ndelete table ip6 {TABLE}\n"
-    if not known:
-        return head
-    bridges = ", ".join(f'"{segment.bridge}"' for segment in known)
-    ways_out = [
-        f"    ip6 saddr {segment.subnet6} oifname != {{ {bridges} }} masquerade"
-        for segment in known
-        if not segment.internal and segment.masquerade
-    ]
-    walls = [
-        f'    {direction} "{segment.bridge}" drop'
-        for segment in known
-        if segment.internal
-        for direction in ("iifname", "oifname")
-    ]
-    return head + _commands(
-        [
-            f"table ip6 {TABLE} {{",
-            "  chain postrouting {",
-            "    type nat hook postrouting priority 100",
-            *ways_out,
-            "  }",
-            "  chain forward {",
-            "    type filter hook forward priority 0",
-            *walls,
-            "    ct state established,related accept",
-            f"    oifname {{ {bridges} }} drop",
-            "  }",
-            "}",
-        ]
+def cluster(nodes: Collection[str], tunnel_port: int) -> Contents:
+    """Where the cluster's nodes are: frames of its networks come from them alone. Without any, from all."""
+    known = dict.fromkeys(nodes, "")
+    ports = {str(tunnel_port): ""} if known and tunnel_port else {}
+    return Contents({("ip", "peers"): known, ("ip", "nodes"): known, ("ip", "tunnel_ports"): ports})
+
+
+def control(ports: Iterable[int]) -> Contents:
+    """Ports of this host, and of the nodes, that no container may connect to."""
+    known = {str(port): "" for port in ports}
+    return Contents({(family, "control_ports"): known for family in FAMILIES})
+
+
+def guests(interfaces: Iterable[Interface], bridges: Mapping[str, str]) -> Contents:
+    """What ends of cluster networks may send as: their own MAC and addresses, and nothing else.
+
+    Args: bridges: the device of each network id.
+    """
+    ports: dict[str, str] = {}
+    senders: dict[str, str] = {}
+    senders6: dict[str, str] = {}
+    for each in interfaces:
+        port, sender = _quoted(each.port), f"{_quoted(each.port)} . {each.mac}"
+        ports[port] = _quoted(f"spoofed_{bridges[each.network_id]}")
+        # 0.0.0.0 and :: ask whether an address is free, before it is taken.
+        for address in (each.address, *each.link_local, "0.0.0.0"):
+            if address:
+                senders[f"{sender} . {address}"] = ""
+        if each.address6:
+            for address in (each.address6, link_local_of(each.mac), "::"):
+                senders6[f"{sender} . {address}"] = ""
+    return Contents(
+        {("bridge", "guarded"): ports, ("bridge", "senders"): senders, ("bridge", "senders6"): senders6}
     )
 
 
-def publish(before: Mapping[PortKey, Published], after: Mapping[PortKey, Published]) -> str:
-    """The commands that turn the published ports `before` into those `after`; "" if nothing changed."""
-    lines: list[str] = []
-    for key in sorted(before.keys() - after.keys()):
-        lines.append(f"delete element ip {TABLE} ports {{ {_port_key(key)} }}")
-        lines.append(f"flush chain ip {TABLE} {_chain(key)}")
-        lines.append(f"delete chain ip {TABLE} {_chain(key)}")
-    for key in sorted(after):
-        if before.get(key) == after[key]:
-            continue
-        if key in before:
-            lines.append(f"flush chain ip {TABLE} {_chain(key)}")
-        else:
-            lines.append(f"add chain ip {TABLE} {_chain(key)}")
-        lines.extend(f"add rule ip {TABLE} {_chain(key)} {rule}" for rule in _balance(after[key]))
-        if key not in before:
-            lines.append(f"add element ip {TABLE} ports {{ {_port_key(key)} : goto {_chain(key)} }}")
-    return _commands(lines)
+def link_local_of(mac: str) -> str:
+    """The link-local address that a link gives itself (RFC 4291, appendix A)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    parts = bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:]
+    return str(IPv6Address(b"\xfe\x80" + bytes(6) + parts))
 
 
-def open_host_ports(address: str, ports: Sequence[HostPort]) -> str:
-    """Lead ports of this host to a sandbox's address."""
-    return _commands([f"add element ip {TABLE} {_host_port(port, address)}" for port in ports])
+def _subnets(family: str, segment: Segment) -> list[tuple[str, str]]:
+    """A segment's subnets of a family, each with the bridge's own address in it."""
+    if family == "ip":
+        return [(str(subnet), gateway) for subnet, gateway in segment.subnets]
+    return [(str(segment.subnet6), segment.gateway6)] if segment.subnet6 is not None else []
 
 
-def close_host_ports(ports: Sequence[HostPort]) -> str:
-    """Take ports of this host back."""
-    return _commands([f"delete element ip {TABLE} {_host_port(port, '')}" for port in ports])
+def _outermost(subnets: Iterable[str]) -> list[str]:
+    """The subnets without those that lie within another: a removed network's bridge may outlive it for a
+    moment, and a set of intervals takes no overlap."""
+    found: list[IPv4Network | IPv6Network] = []
+    for subnet in sorted((ip_network(each) for each in subnets), key=lambda each: each.prefixlen):
+        if not any(subnet.overlaps(other) for other in found):
+            found.append(subnet)
+    return [str(each) for each in found]
+
+
+def _counted(segments: Iterable[Segment], kind: str) -> dict[str, str]:
+    return {_quoted(each.bridge): _quoted(f"{kind}_{each.bridge}") for each in segments}
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def _pair(key: str, value: str) -> str:
+    return f"{key} : {value}" if value else key
+
+
+def _elements(place: Place, entries: Iterable[str]) -> str:
+    family, name = place
+    return f"element {family} {TABLE} {name} {{ {', '.join(entries)} }}"
+
+
+def _counter(verb: str, place: Place) -> str:
+    family, name = place
+    return f"{verb} counter {family} {TABLE} {name}"
 
 
 def _commands(lines: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
-
-
-def _elements(name: str, values: Sequence[str]) -> str:
-    return f"add element ip {TABLE} {name} {{ {', '.join(values)} }}"
-
-
-def _port_key(key: PortKey) -> str:
-    return f"{key[0]} . {key[1]}"
-
-
-def _chain(key: PortKey) -> str:
-    return f"port_{key[0]}_{key[1]}"
-
-
-def _elsewhere(places: Sequence[str]) -> list[str]:
-    """The rule that leaves packets to other places than these to the host itself. What the host sends has
-    come in by no interface, so the condition on those lets it pass."""
-    addresses = [place for place in places if not is_interface(place)]
-    interfaces = [f'"{place}"' for place in places if is_interface(place)]
-    conditions = [f"ip daddr != {{ {', '.join(addresses)} }}"] if addresses else []
-    conditions += [f"iifname != {{ {', '.join(interfaces)} }}"] if interfaces else []
-    return [f"{' '.join(conditions)} return"] if conditions else []
-
-
-def _balance(published: Published) -> list[str]:
-    return _elsewhere(published.at) + _destinations(published)
-
-
-def _destinations(published: Published) -> list[str]:
-    if not published.backends:
-        refusals = ["reject"]
-        if published.protocol is Protocol.TCP:
-            refusals = ["meta l4proto tcp reject with tcp reset"]
-        return refusals
-    slots = ", ".join(
-        f"{slot} : {address} . {published.target}" for slot, address in enumerate(published.backends)
-    )
-    return [
-        f"meta l4proto {published.protocol} dnat ip addr . port to "
-        f"numgen inc mod {len(published.backends)} map {{ {slots} }}",
-        # For a packet that meets the rule above while its map is not in force: the kernel commits rules and
-        # elements one after the other.
-        f"meta l4proto {published.protocol} dnat to {published.backends[0]}:{published.target}",
-    ]
-
-
-def _host_port(port: HostPort, address: str) -> str:
-    name, key = "host_ports", f"{port.protocol} . {port.published}"
-    if port.host_ip not in ("", "0.0.0.0"):
-        name, key = "host_ports_at", f"{port.host_ip} . {key}"
-    return f"{name} {{ {key}{f' : {address} . {port.target}' if address else ''} }}"

@@ -10,13 +10,15 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from netplane import host_frame, port_rules
+from netplane import host_rules, port_rules
 from netplane.errors import NetworkError
-from netplane.host_frame import FAMILIES, LAYOUT, NOTHING, TABLE, Contents
+from netplane.host_rules import FAMILIES, LAYOUT, NOTHING, TABLE, Contents
 from netplane.libnftables import Rules
 from netplane.model import SandboxRecord, Segment, way_out, way_out6
 from netplane.overlay import device_names
 from netplane.port_rules import PortKey, Published
+
+Ports = Mapping[PortKey, Published]
 
 log = logging.getLogger("shoal.netplane")
 
@@ -36,14 +38,15 @@ class Drops:
 class HostTable:
     """See the module."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, ports: Ports) -> None:
+        """Args: ports: the mesh's ports, as they are at any time."""
         self._rules = rules
+        self._ports = ports
         self._guard = True
         self._segments: Sequence[Segment] = ()
         self._networks = NOTHING
         self._cluster = NOTHING
         self._control = NOTHING
-        self._ports: dict[PortKey, Published] = {}
         self._ports_known = False  # an earlier run's are kept until they are
         self._sandboxes: dict[str, SandboxRecord] = {}
         self._framed = False  # True once the kernel holds what is remembered here
@@ -64,54 +67,36 @@ class HostTable:
         except NetworkError:
             self._write_whole()
 
-    def apply(
-        self,
-        segments: Collection[Segment],
-        ports: Mapping[PortKey, Published] | None,
-        touched: Iterable[PortKey] | None = None,
-    ) -> None:
+    def apply(self, segments: Collection[Segment], changed: tuple[Ports, Ports] | None = None) -> None:
         """Bring networks and published ports in line.
 
-        Args:
-            ports: all ports of the mesh; None: not known yet, those of an earlier run stay.
-            touched: those of them that may be others than before; None: any.
+        Args: changed: the mesh's ports that did, before and after; None: they are as they were, or not known
+        yet, and then those of an earlier run stay.
         """
+        if changed is not None and not self._ports_known:
+            self._ports_known, self._framed = True, False
+        networks = self._networks
         if tuple(segments) != self._segments:
             self._segments = tuple(segments)
-            networks = host_frame.networks(segments, guard=self._guard)
-        else:
-            networks = self._networks
-        if ports is not None and not self._ports_known:
-            self._ports_known, self._framed = True, False
-        if ports is not None and not self._framed:
-            self._ports = dict(ports)
+            networks = host_rules.networks(segments, guard=self._guard)
         if not self._framed:
             self._write_whole()
             return
-        wanted = self._ports if ports is None else ports
-        keys = self._ports.keys() | wanted.keys() if touched is None else set(touched)
-        before = {key: self._ports[key] for key in keys if key in self._ports}
-        after = {key: wanted[key] for key in keys if key in wanted}
-        for key in keys:
-            if key in after:
-                self._ports[key] = after[key]
-            else:
-                self._ports.pop(key, None)
-        commands = host_frame.change(self._networks, networks) + port_rules.publish(before, after)
+        commands = host_rules.change(self._networks, networks)
         self._networks = networks
-        self._run(commands)
+        self._run(commands + (port_rules.publish(*changed) if changed is not None else ""))
 
     def tell_cluster(self, nodes: Collection[str], tunnel_port: int) -> None:
         """Where the cluster's nodes are (data-path addresses); none: this node is in no cluster."""
-        self._cluster = self._changed(self._cluster, host_frame.cluster(nodes, tunnel_port))
+        self._cluster = self._changed(self._cluster, host_rules.cluster(nodes, tunnel_port))
 
     def protect(self, control_ports: Iterable[int]) -> None:
         """Ports of this host, and of the nodes, that no container may connect to."""
-        self._control = self._changed(self._control, host_frame.control(control_ports))
+        self._control = self._changed(self._control, host_rules.control(control_ports))
 
     def _changed(self, before: Contents, after: Contents) -> Contents:
         if self._framed:
-            self._run(host_frame.change(before, after))
+            self._run(host_rules.change(before, after))
         return after
 
     def restore(self) -> None:
@@ -123,17 +108,17 @@ class HostTable:
     def add(self, record: SandboxRecord) -> None:
         """Lead a sandbox's host ports to it, and let it send as itself only."""
         self._sandboxes[record.sandbox.id] = record
-        self._run(host_frame.change(NOTHING, self._guests([record])) + _open(record))
+        self._run(host_rules.change(NOTHING, self._guests([record])) + _open(record))
 
     def remove(self, record: SandboxRecord) -> None:
         """Forget a sandbox and its host ports."""
         if self._sandboxes.pop(record.sandbox.id, None) is not None:
-            self._run(host_frame.change(self._guests([record]), NOTHING) + _close(record))
+            self._run(host_rules.change(self._guests([record]), NOTHING) + _close(record))
 
     def change(self, before: SandboxRecord, after: SandboxRecord) -> None:
         """A sandbox is in other networks now."""
         self._sandboxes[after.sandbox.id] = after
-        commands = host_frame.change(self._guests([before]), self._guests([after]))
+        commands = host_rules.change(self._guests([before]), self._guests([after]))
         if entry(before) != entry(after):
             commands += _close(before) + _open(after)
         self._run(commands)
@@ -150,7 +135,7 @@ class HostTable:
             ):
                 if kind:
                     found[name, kind] = found.get((name, kind), 0) + int(packets)
-                elif name == host_frame.LOST_TUNNEL:
+                elif name == host_rules.LOST_TUNNEL:
                     lost = int(packets)
         return {
             segment.network_id: Drops(
@@ -172,7 +157,7 @@ class HostTable:
             if segment.bridge == device_names(segment.network_id)[0]
         }
         interfaces = (each for record in records for each in record.interfaces if each.network_id in bridges)
-        return host_frame.guests(interfaces, bridges)
+        return host_rules.guests(interfaces, bridges)
 
     def _run(self, commands: str) -> None:
         if not commands:
@@ -187,11 +172,11 @@ class HostTable:
     def _write_whole(self) -> None:
         self._framed = False
         carried = "" if self._ports_known else self._carried()
-        self._networks = host_frame.networks(self._segments, guard=self._guard)
+        self._networks = host_rules.networks(self._segments, guard=self._guard)
         guests = self._guests(self._sandboxes.values())
-        commands = [host_frame.frame(guard=self._guard)]
+        commands = [host_rules.frame(guard=self._guard)]
         for contents in (self._networks, self._cluster, self._control, guests):
-            commands.append(host_frame.change(NOTHING, contents))
+            commands.append(host_rules.change(NOTHING, contents))
         commands += [_open(record) for record in self._sandboxes.values()]
         commands += [port_rules.publish({}, self._ports), carried]
         self._rules.run("".join(commands))

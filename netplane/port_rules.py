@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cluster.dataplane import Protocol, address6_for
 from cluster.publish_at import is_interface, version
-from netplane.host_frame import FAMILIES, TABLE
+from netplane.host_rules import FAMILIES, TABLE
 from netplane.model import HostPort
 
 

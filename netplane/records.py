@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cluster.dataplane import DataplaneChanges, EndpointRecord, NetworkRecord, PeerRecord, ServiceRecord
-from netplane.host_rules import PortKey, Published
+from cluster.publish_at import Policy
+from netplane.port_rules import PortKey, Published
 
 
 def bare(address: str) -> str:
@@ -52,6 +53,8 @@ class ClusterRecords:
     """The records by their keys, with the indexes that readers need."""
 
     def __init__(self) -> None:
+        self.here = ""
+        """The id of this node."""
         self.networks: dict[str, NetworkRecord] = {}
         self.peers: dict[str, PeerRecord] = {}
         self._endpoints: defaultdict[str, dict[str, EndpointRecord]] = defaultdict(dict)
@@ -160,17 +163,28 @@ class ClusterRecords:
         }
 
     def serving(
-        self, network_id: str, service_id: str, withdrawn: Iterable[str] = (), fresh: Iterable[str] = ()
+        self,
+        network_id: str,
+        service_id: str,
+        withdrawn: Iterable[str] = (),
+        fresh: Iterable[str] = (),
+        policy: Policy = Policy.ANY,
     ) -> tuple[str, ...]:
         """Addresses of a service's tasks that take new connections, in the order of their addresses.
 
-        Those of `fresh` tasks, and on nodes that are silent, only if there are no others.
+        Those of `fresh` tasks, and on nodes that are silent, only if there are no others. `policy` may prefer
+        those of this node.
         """
         endpoints = self._endpoints.get(network_id, {})
         members = self._members.get((network_id, service_id), set()).difference(withdrawn)
         members = {task for task in members if endpoints[task].serving}
         members = {task for task in members if not self._is_silent(endpoints[task].node_id)} or members
-        found = {bare(endpoints[task].address) for task in members.difference(fresh) or members}
+        if policy is Policy.LOCAL:
+            members = {task for task in members if endpoints[task].node_id == self.here}
+        members = members.difference(fresh) or members
+        if policy is Policy.LOCAL_FIRST:
+            members = {task for task in members if endpoints[task].node_id == self.here} or members
+        found = {bare(endpoints[task].address) for task in members}
         return tuple(sorted(found, key=_packed))
 
     def _is_silent(self, node_id: str) -> bool:
@@ -193,10 +207,14 @@ class ClusterRecords:
         network, service = self.networks.get(key[0]), self.service(key)
         if network is None or not network.ingress or service is None or not service.ports:
             return {}
-        backends = self.serving(*key, withdrawn, fresh)
+        backends = {
+            policy: self.serving(*key, withdrawn, fresh, policy)
+            for policy in {port.policy for port in service.ports}
+        }
+        subnet6 = network.subnets6[0].subnet if network.subnets6 else ""
         return {
             (port.protocol, port.published): Published(
-                port.protocol, port.published, port.target, backends, port.at
+                port.protocol, port.published, port.target, backends[port.policy], port.at, subnet6
             )
             for port in service.ports
         }

@@ -12,7 +12,7 @@ from cluster.dataplane import (
     ServiceRecord,
 )
 from netplane.balanced import Balanced
-from netplane.host_rules import PortKey, Published
+from netplane.port_rules import PortKey, Published
 from netplane.records import ClusterRecords
 
 _NETWORKS = (

@@ -1,6 +1,5 @@
 """What users write of local networks: options, subnets, settings taken from others."""
 
-import ipaddress
 import random
 
 import pytest
@@ -8,10 +7,9 @@ import pytest
 from cluster.errors import Forbidden, InvalidArgument, NotFound, NotImplementedHere, ShoalError
 from cluster.spec import IPAM, IPAMConfig, NetworkReference, NetworkSpec
 from cluster.validate_ipam import check_ipam
-from netplane import host_rules
 from netplane.bridge_options import BridgeOptions, read_options
 from netplane.config_networks import check_settings_only, completed
-from netplane.model import Attachment, LocalNetwork, Segment
+from netplane.model import Attachment, LocalNetwork
 from netplane.planning import _sysctls
 from netplane.pool import AddressPool, unique_local_subnet
 from worker.interface_options import interface_options
@@ -134,18 +132,6 @@ def test_settings_that_cannot_be_taken() -> None:
         completed(own, lambda _: _holder(NetworkSpec(name="plan", config_only=True)))
     with pytest.raises(Forbidden, match="operator fields"):
         check_settings_only(NetworkSpec(name="plan", config_only=True, internal=True))
-
-
-def test_only_networks_with_ipv6_have_rules_of_it() -> None:
-    four = Segment("a", "br-a", 1, 1500, ipaddress.IPv4Network("10.1.0.0/24"), "10.1.0.1")
-    six = Segment(
-        "b", "br-b", 2, 1500, ipaddress.IPv4Network("10.2.0.0/24"), "10.2.0.1",
-        subnet6=ipaddress.IPv6Network("fd00::/64"), gateway6="fd00::1",
-    )  # fmt: skip
-    assert host_rules.networks6([four]) == "table ip6 shoal\ndelete table ip6 shoal\n"
-    text = host_rules.networks6([four, six])
-    assert 'ip6 saddr fd00::/64 oifname != { "br-b" } masquerade' in text
-    assert "br-a" not in text
 
 
 def test_options_of_a_place_in_a_network() -> None:

@@ -13,7 +13,7 @@ from cluster.dataplane import (
     ServiceRecord,
 )
 from netplane.dns.zone import Resident, build_zone
-from netplane.host_rules import Published
+from netplane.port_rules import Published
 from netplane.records import ClusterRecords
 
 _NETWORK = NetworkRecord(id="n", name="app", driver="overlay", ingress=True)

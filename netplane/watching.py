@@ -1,0 +1,98 @@
+"""Puts rules back that others took away: `nft flush ruleset`, a firewall's restart, a container's root.
+
+The kernel tells of each change at once. Who takes them away again and again is answered ever later, so that
+two who disagree do not keep the machine busy.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from netplane.errors import NetworkError
+from netplane.netlink.nft_events import ALL, RulesWatch
+
+log = logging.getLogger("shoal.netplane")
+
+HOST = ""
+"""Stands for the host's own tables among the sandboxes' ids."""
+
+_TABLE = "shoal"
+_SOONEST, _LATEST = 0.02, 30.0  # seconds until rules are put back
+_CALM = 10.0  # after so many seconds without a change, the next one is the first again
+
+
+@dataclass
+class _Watched:
+    watch: RulesWatch
+    delay: float = _SOONEST
+    restored: float = 0.0
+    ours: bool = False  # our tables were changed
+    others: bool = False  # other ones were
+    task: asyncio.Task[None] | None = None
+
+
+class Watching:
+    """The subscriptions of a node, one for the host and one for each sandbox that has rules."""
+
+    def __init__(
+        self, restore: Callable[[str], Awaitable[None]], look: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Args: restore: puts back the rules of a sandbox or HOST; look: others changed rules of their own on
+        the host, which may be in our way."""
+        self._restore = restore
+        self._look = look
+        self._watched: dict[str, _Watched] = {}
+
+    def add(self, name: str, watch: RulesWatch) -> None:
+        """Watch from now on; the watch is closed by `remove`."""
+        self._watched[name] = _Watched(watch)
+        asyncio.get_running_loop().add_reader(watch.fileno(), self._notice, name)
+
+    def remove(self, name: str) -> None:
+        """Watch no more; None there is no error."""
+        watched = self._watched.pop(name, None)
+        if watched is not None:
+            asyncio.get_running_loop().remove_reader(watched.watch.fileno())
+            watched.watch.close()
+            if watched.task is not None:
+                watched.task.cancel()
+
+    async def close(self) -> None:
+        """Watch nothing any more."""
+        tasks = [each.task for each in self._watched.values() if each.task is not None]
+        for name in list(self._watched):
+            self.remove(name)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _notice(self, name: str) -> None:
+        watched = self._watched[name]
+        changed = watched.watch.changed()
+        ours = {_TABLE, ALL}
+        watched.ours |= not changed.isdisjoint(ours)
+        watched.others |= name == HOST and not changed <= ours
+        if (watched.ours or watched.others) and (watched.task is None or watched.task.done()):
+            watched.task = asyncio.create_task(self._answer(name, watched))
+
+    async def _answer(self, name: str, watched: _Watched) -> None:
+        loop = asyncio.get_running_loop()
+        while watched.ours or watched.others:
+            if loop.time() - watched.restored > _CALM:
+                watched.delay = _SOONEST
+            await asyncio.sleep(watched.delay)
+            try:
+                if watched.others:
+                    watched.others = False
+                    await self._look()
+                if watched.ours:
+                    watched.ours = False
+                    watched.delay = min(watched.delay * 2, _LATEST)
+                    log.warning(
+                        "somebody changed table %s of %s: it is put back",
+                        _TABLE,
+                        f"sandbox {name}" if name else "this host",
+                    )
+                    await self._restore(name)
+                    watched.restored = loop.time()
+            except NetworkError as error:
+                log.error("the rules of %s: %s", name or "this host", error)
