@@ -53,6 +53,7 @@ def network_record(network: Network) -> NetworkRecord:
         attachable=network.spec.attachable,
         options=options,
         labels=network.spec.labels or {},
+        config_from=network.spec.config_from.network if network.spec.config_from is not None else "",
     )
 
 
@@ -80,6 +81,7 @@ def endpoint_records(view: View, task: Task, *, admitted: bool = False) -> dict[
     if not task.node_id or not TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
         return {}
     may_serve = serving(task, view.get(Node, task.node_id), admitted=admitted)
+    of_node = task.status.container.addresses if task.status.container is not None else {}
     return {
         attachment.network_id: EndpointRecord(
             network_id=attachment.network_id,
@@ -87,12 +89,12 @@ def endpoint_records(view: View, task: Task, *, admitted: bool = False) -> dict[
             task_name=task.name,
             service_id=task.service_id,
             node_id=task.node_id,
-            address=attachment.addresses[0],
+            address=held[0],
             aliases=attachment.aliases,
             serving=may_serve,
         )
         for attachment in task.networks
-        if attachment.addresses
+        if (held := attachment.addresses or of_node.get(attachment.network_id, ())) and "." in held[0]
     }
 
 

@@ -55,6 +55,11 @@ class Liveness:
             self._deadlines[node_id] = now + self._patience(self._periods[node_id])
             self._doubts[node_id] = now + int(SILENT * self._periods[node_id])
 
+    def parted(self, node_id: str) -> None:
+        """The node's session was closed, so its kernel lives, and its containers too: a daemon that is started
+        anew does not make it silent. It is down when it stays away."""
+        self._doubts.pop(node_id, None)
+
     def forget(self, node_id: str) -> None:
         """The node is removed, or known to be down."""
         self._deadlines.pop(node_id, None)

@@ -66,13 +66,27 @@ async def test_a_node_that_opens_a_session_is_avoided_no_more(cluster: Cluster) 
     async with running(cluster):
         one, two = await cluster.agent("n1"), await cluster.agent("n2")
         await cluster.talk()
-        two.drop()
-        await pass_beating(cluster, one, 1600 * MILLISECOND)
+        two.applies = False
+        await pass_beating(cluster, one, 1700 * MILLISECOND)
         assert avoids(one, "n2")
         again = await cluster.agent("n2")
         await cluster.talk()
         assert not avoids(one, "n2")
         assert not avoids(again, "n2")
+
+
+async def test_a_daemon_that_is_started_anew_does_not_make_its_node_silent(cluster: Cluster) -> None:
+    """Its containers go on, and what is under way to them is not to choose again."""
+    await cluster.nodes("n1", "n2")
+    await cluster.web()
+    async with running(cluster):
+        one, two = await cluster.agent("n1"), await cluster.agent("n2")
+        await cluster.talk()
+        two.drop()
+        await pass_beating(cluster, one, 2500 * MILLISECOND)
+        assert not avoids(one, "n2")
+        await pass_beating(cluster, one, 800 * MILLISECOND)
+        assert cluster.get(Node, "n2").status.state == NodeState.DOWN
 
 
 async def test_a_new_leader_avoids_nodes_that_do_not_come(cluster: Cluster) -> None:
