@@ -9,30 +9,37 @@ from pathlib import Path
 
 
 def serve(name: str, port: int) -> None:
-    """TCP and UDP: say who serves and whom; then echo."""
+    """TCP and UDP, IPv4 and IPv6: say who serves and whom; then echo."""
+
+    def greeting(client: tuple[str, int]) -> bytes:
+        return f"{name} {client[0].removeprefix('::ffff:')} {client[1]}\n".encode()
+
+    def listening(kind: int) -> socket.socket:
+        sock = socket.socket(socket.AF_INET6, kind)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("::", port))
+        return sock
 
     def talk(connection: socket.socket, client: tuple[str, int]) -> None:
         with connection:
-            connection.sendall(f"{name} {client[0]} {client[1]}\n".encode())
+            connection.sendall(greeting(client))
             while data := connection.recv(4096):
                 connection.sendall(data)
 
     def datagrams() -> None:
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind(("", port))
+        udp = listening(socket.SOCK_DGRAM)
         while True:
             _, client = udp.recvfrom(4096)
-            udp.sendto(f"{name} {client[0]} {client[1]}\n".encode(), client)
+            udp.sendto(greeting(client), client)
 
     threading.Thread(target=datagrams, daemon=True).start()
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("", port))
+    listener = listening(socket.SOCK_STREAM)
     listener.listen(512)
     print(json.dumps("ready"), flush=True)
     while True:
         connection, client = listener.accept()
-        threading.Thread(target=talk, args=(connection, client), daemon=True).start()
+        threading.Thread(target=talk, args=(connection, client[:2]), daemon=True).start()
 
 
 def ask(address: str, port: int, count: int, kind: str, source_port: int) -> list[str]:
@@ -40,7 +47,8 @@ def ask(address: str, port: int, count: int, kind: str, source_port: int) -> lis
     answers: list[str] = []
     for _ in range(count):
         stream = kind == "tcp"
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as sock:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as sock:
             sock.settimeout(3)
             try:
                 if source_port:

@@ -1,5 +1,6 @@
 """Overlays, service addresses, the routing mesh and names across hosts on a real kernel."""
 
+import ipaddress
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from cluster.dataplane import (
     Protocol,
     PublishedPort,
     ServiceRecord,
+    address6_for,
 )
 from cluster.objects import Subnet
 from netplane.model import Attachment, SandboxSpec
@@ -23,8 +25,14 @@ from tests.support.network_lab import Host, Lab, PlaneError, await_file
 pytestmark = pytest.mark.host
 
 INGRESS, APP = "ingress-id", "app-id"
+INGRESS6, APP6 = "fd00:0:0:1000::/64", "fd00:0:0:1001::/64"
 VIP = "10.0.1.2"
 PORT = 8080
+
+
+def six(address: str) -> str:
+    """The IPv6 address that goes with one in the network APP."""
+    return address6_for(APP6, address).partition("/")[0]
 
 
 class Cluster:
@@ -47,6 +55,7 @@ class Cluster:
                     name="ingress",
                     driver="overlay",
                     subnets=(Subnet(subnet="10.0.0.0/24", gateway="10.0.0.1"),),
+                    subnets6=(Subnet(subnet=INGRESS6, gateway="fd00:0:0:1000::1"),),
                     vni=4096,
                     ingress=True,
                 ),
@@ -55,6 +64,7 @@ class Cluster:
                     name="app",
                     driver="overlay",
                     subnets=(Subnet(subnet="10.0.1.0/24", gateway="10.0.1.1"),),
+                    subnets6=(Subnet(subnet=APP6, gateway="fd00:0:0:1001::1"),),
                     vni=4097,
                 ),
             ),
@@ -344,7 +354,11 @@ def test_names(lab: Lab) -> None:
     assert cluster.resolve("t1", "flat")["records"] == ["10.0.1.12", "10.0.1.13"]
     assert cluster.resolve("t1", "web.1.t2")["records"] == ["10.0.1.11"]
     assert cluster.resolve("t4", "t1")["records"] == ["10.0.1.10"]
-    assert cluster.resolve("t1", "web", "AAAA") == {"code": "NOERROR", "records": []}
+    assert cluster.resolve("t1", "web", "AAAA")["records"] == [six(VIP)]
+    assert cluster.resolve("t1", "tasks.web", "AAAA")["records"] == [six("10.0.1.10"), six("10.0.1.11")]
+    assert cluster.resolve("t1", "web.1.t2", "AAAA")["records"] == [six("10.0.1.11")]
+    pointer = ipaddress.IPv6Address(six("10.0.1.11")).reverse_pointer
+    assert cluster.resolve("t1", pointer, "PTR")["records"] == ["web.1.t2.app."]
     assert cluster.resolve("t1", "11.1.0.10.in-addr.arpa", "PTR")["records"] == ["web.1.t2.app."]
     cluster.serving("t3", serving=False)
     assert cluster.resolve("t1", "flat")["records"] == ["10.0.1.13"]
