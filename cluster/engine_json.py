@@ -5,7 +5,7 @@ the keys that Go never omits; the objects around them are written out by hand.
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -234,7 +234,10 @@ def _task_json(task: Task, spec: Json, network: Callable[[str], tuple[Network | 
     result["Status"] = task_status_json(task.status)
     result["DesiredState"] = task.desired_state.word
     if task.networks:
-        result["NetworksAttachments"] = [_attachment_json(a, *network(a.network_id)) for a in task.networks]
+        of_node = task.status.container.addresses if task.status.container is not None else {}
+        result["NetworksAttachments"] = [
+            _attachment_json(a, *network(a.network_id), of_node.get(a.network_id, ())) for a in task.networks
+        ]
     if task.generic_resources:
         result["GenericResources"] = spec_json(task.generic_resources)
     if task.job_iteration is not None:
@@ -266,11 +269,15 @@ def _attached_network_json(id: str, network: Network | None) -> Json:
     return swarm_network_json(network) if network else {"ID": id}
 
 
-def _attachment_json(attachment: NetworkAttachment, network: Network | None, shown: Json) -> Json:
+def _attachment_json(
+    attachment: NetworkAttachment, network: Network | None, shown: Json, of_node: Sequence[str]
+) -> Json:
     result: Json = {"Network": shown}
     if attachment.addresses:
         six = [each for address in attachment.addresses for each in _six(network, address)]
         result["Addresses"] = [*attachment.addresses, *six]
+    elif of_node:
+        result["Addresses"] = list(of_node)
     return result
 
 

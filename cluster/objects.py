@@ -199,6 +199,8 @@ class ContainerStatus(Record, frozen=True):
     container_id: str = ""
     pid: int = 0
     exit_code: int = 0
+    addresses: dict[str, tuple[str, ...]] = {}
+    """Network id → addresses with prefix, of networks whose addresses the nodes give."""
 
 
 class TaskStatus(Record, frozen=True):

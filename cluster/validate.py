@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from cluster.defaults import MAX_CONFIG_SIZE, MAX_SECRET_SIZE, MIN_NODE_CERT_EXPIRY
-from cluster.errors import Conflict, Forbidden, InvalidArgument, NotImplementedHere
+from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplementedHere
 from cluster.log_options import check_log_options
 from cluster.objects import Service
 from cluster.payload import GO_TEMPLATE, is_template, payload_bytes
@@ -35,7 +35,7 @@ from cluster.spec import (
 )
 from cluster.template import check_payload
 from cluster.validate_container import check_container
-from cluster.validate_ipam import check_cluster_subnets
+from cluster.validate_ipam import NODES_OWN_DRIVERS, check_cluster_subnets, check_nodes_own
 
 MAX_REPLICAS = 100_000  # bounds what one request can make the managers hold
 PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
@@ -239,9 +239,13 @@ def check_network(spec: NetworkSpec) -> None:
         raise InvalidArgument(
             f"invalid network name {spec.name!r}: letters, digits, _ . - only, first a letter or digit"
         )
+    if spec.driver in NODES_OWN_DRIVERS:
+        check_nodes_own(spec)
+        return
     if spec.driver not in ("", "overlay"):
-        raise NotImplementedHere(
-            f"swarm-scoped networks of driver {spec.driver!r} are not supported: use overlay"
+        raise NotFound(
+            f'error looking up network plugin {spec.driver}: plugin "{spec.driver}" not found; swarm-scoped '
+            f"networks are of driver overlay, {', '.join(NODES_OWN_DRIVERS)}"
         )
     check_cluster_subnets(spec)
     if "encrypted" in (spec.options or {}):
@@ -249,7 +253,9 @@ def check_network(spec: NetworkSpec) -> None:
             "encrypted overlay networks are not supported yet: leave the option encrypted out"
         )
     if spec.config_only or (spec.config_from is not None and spec.config_from.network):
-        raise NotImplementedHere("config-only networks are not supported with swarm scope")
+        raise InvalidArgument(
+            "overlay networks take no settings from a node's own network: leave --config-from out"
+        )
     if spec.ingress and spec.attachable:
         raise InvalidArgument("ingress network cannot be attachable")
     if spec.ingress and spec.internal:

@@ -97,6 +97,34 @@ def _misplaced(text: str, subnet: IPNetwork) -> Iterator[str]:
 # --- networks of the cluster ------------------------------------------------------------------------------
 
 
+NODES_OWN_DRIVERS = ("bridge", "host", "ipvlan", "macvlan")
+"""Drivers of swarm-scoped networks whose addresses and settings are each node's own matter."""
+
+
+def check_nodes_own(spec: NetworkSpec) -> None:
+    """Refuse what a swarm-scoped network of such a driver can't have. Raises InvalidArgument, Forbidden."""
+    source = spec.config_from.network if spec.config_from is not None else ""
+    subnets = [config for config in (spec.ipam or IPAM()).config or () if config.subnet]
+    if source and (subnets or spec.options or spec.enable_ipv6):
+        raise Forbidden(
+            "user specified configurations are not supported if the network depends on a "
+            "configuration network"
+        )
+    if subnets:
+        raise InvalidArgument(
+            f"the addresses of swarm-scoped {spec.driver} networks are each node's own: create a network "
+            "with --config-only and these subnets on each node, and name it with --config-from"
+        )
+    if spec.enable_ipv6 or spec.enable_ipv4 is False:
+        raise InvalidArgument(
+            "address families are each node's own: set them in the network of --config-from"
+        )
+    if spec.ingress:
+        raise InvalidArgument(f"the ingress network is of driver overlay, not {spec.driver}")
+    if spec.config_only:
+        raise Forbidden("configuration networks are each node's own: leave --scope swarm out")
+
+
 def check_cluster_subnets(spec: NetworkSpec) -> None:
     """Refuse subnets that a network of the cluster can't have: InvalidArgument, Forbidden for overlaps."""
     check_ipam(spec.ipam, ipv6=spec.enable_ipv6)

@@ -131,7 +131,10 @@ def make_child(
     namespace: int,
     host: NetlinkSocket,
 ) -> None:
-    """Make a link on a segment's device in a namespace (a descriptor); `index` 0: any. May raise NetworkError."""
+    """Make a link on a segment's device, in the namespace of a descriptor. `index` 0: any number.
+
+    Raises NetworkError.
+    """
     message = child.child(
         name,
         index,

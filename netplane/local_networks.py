@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster.dataplane import NetworkRecord
-from cluster.errors import Forbidden
+from cluster.errors import Forbidden, NotFound
 from cluster.ids import new_container_id
 from cluster.seams import Clock, Random
 from cluster.spec import NetworkReference, NetworkSpec
@@ -143,7 +143,7 @@ class LocalNetworks:
 
     def take_part(self, record: NetworkRecord) -> LocalNetwork:
         """This node's part of a swarm-scoped network whose addresses are the nodes'; made once. Its settings
-        are those of the node's own network that the record names. May raise NotFound, Forbidden, NetworkError."""
+        are those of the node's own network that the record names. Raises what `create` does."""
         if (present := self._networks.get(record.id)) is not None:
             return present
         spec = NetworkSpec(
@@ -156,7 +156,14 @@ class LocalNetworks:
             config_from=NetworkReference(record.config_from) if record.config_from else None,
             options=None if record.config_from else record.options,
         )
-        return self._make(record.id, completed(spec, self.find), record.driver)
+        try:
+            spec = completed(spec, self.find)
+        except NotFound as error:
+            raise NetworkError(
+                f"{error} on this node: make it with `docker network create --config-only`, then network "
+                f"{record.name} can be used here"
+            ) from error
+        return self._make(record.id, spec, record.driver)
 
     def unused_parts(self, in_use: Iterable[str]) -> list[LocalNetwork]:
         """The parts of swarm-scoped networks that no sandbox is in."""

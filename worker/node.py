@@ -12,10 +12,11 @@ from pathlib import Path
 from cluster.log_options import DRIVERS
 from cluster.objects import EngineDescription, NodeDescription
 from cluster.spec import GenericResource, Platform, Resources
+from netplane import drivers
 from worker.logs import journald
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-NETWORK_DRIVERS = ("bridge", "host", "null", "overlay")
+NETWORK_DRIVERS = tuple(drivers.DRIVERS)
 VOLUME_DRIVERS = ("local",)
 
 

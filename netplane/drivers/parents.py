@@ -88,7 +88,7 @@ def sweep(known: Collection[LocalNetwork]) -> None:
 
 
 def _make_own(name: str, mtu: int) -> None:
-    """A device that leads nowhere: a dummy, or where the kernel has none a veth whose other end nobody has."""
+    """A device that leads nowhere: a dummy, or where the kernel has none a veth whose other end is idle."""
     try:
         links.add_link(name, "dummy", mtu=mtu)
     except links.KernelRefused as error:

@@ -62,7 +62,7 @@ def record_json(record: NetworkRecord) -> dict[str, Any]:
         "Internal": record.internal,
         "Attachable": record.attachable,
         "Ingress": record.ingress,
-        "ConfigFrom": {"Network": ""},
+        "ConfigFrom": {"Network": record.config_from},
         "ConfigOnly": False,
         "Containers": {},
         "Options": dict(record.options),

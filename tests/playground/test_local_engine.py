@@ -105,7 +105,7 @@ def test_a_container_changes_its_networks_while_it_runs(node: Cluster) -> None:
         "in host network mode": ("network", "connect", "host", "asker"),
         'only one instance of "host"': ("network", "create", "--driver", "host", "mine"),
         'plugin "nosuch" not found': ("network", "create", "--driver", "nosuch", "mine"),
-        "not supported yet": ("network", "create", "--driver", "macvlan", "mine"),
+        "does not exist on this node": ("network", "create", "-d", "macvlan", "-o", "parent=eth9", "mine"),
     }
     for words, command in refused.items():
         assert words in node.refused(*command), command

@@ -38,7 +38,7 @@ from worker.runtime.runtime import Change, Runtime
 from worker.volumes.mounts import resolve_mounts
 from worker.volumes.store import VolumeStore
 
-BRIDGE, HOST, NONE = "bridge", "host", "null"
+BRIDGE, HOST, NONE, OVERLAY = "bridge", "host", "null", "overlay"
 
 
 class TaskExecutor:
@@ -197,6 +197,7 @@ class TaskExecutor:
     async def _sandbox(self, task: Task, spec: ContainerSpec, template: Template) -> NetworkFiles:
         networks = self._networks()
         drivers = {a.network_id: _driver(networks, a.network_id) for a in task.networks}
+        names = {id: record.name for id, record in networks.items()}
         identifier = container_id(task.id)
         mode = Mode.PRIVATE
         if HOST in drivers.values():
@@ -205,7 +206,8 @@ class TaskExecutor:
             mode = Mode.NONE
         attachments = tuple(
             Attachment(
-                network_id=BRIDGE if drivers[a.network_id] == BRIDGE else a.network_id,
+                # The predefined one is each node's; others of the driver are made for the cluster.
+                network_id=BRIDGE if names.get(a.network_id) == BRIDGE else a.network_id,
                 address=a.addresses[0] if a.addresses else "",
                 aliases=a.aliases,
                 **interface_options(a.driver_opts),
@@ -301,7 +303,24 @@ class TaskExecutor:
         state = self._state(identifier)
         if state is None:
             return ContainerStatus(container_id=identifier)
-        return ContainerStatus(container_id=identifier, pid=state.pid, exit_code=state.exit_code)
+        return ContainerStatus(
+            container_id=identifier,
+            pid=state.pid,
+            exit_code=state.exit_code,
+            addresses=self._own_addresses(identifier),
+        )
+
+    def _own_addresses(self, identifier: str) -> dict[str, tuple[str, ...]]:
+        """The addresses that this node gave, in networks of the cluster that leave them to the nodes."""
+        sandbox = self._network.sandboxes().get(identifier)
+        networks = self._networks()
+        found: dict[str, tuple[str, ...]] = {}
+        for network_id, address in sandbox.addresses.items() if sandbox is not None else ():
+            record = networks.get(network_id)
+            if record is not None and record.driver != OVERLAY:
+                both = (address, sandbox.addresses6.get(network_id, "")) if sandbox is not None else ()
+                found[network_id] = tuple(each for each in both if each)
+        return found
 
 
 def credential(task: Task, reference: Reference) -> RegistryAuth | None:
