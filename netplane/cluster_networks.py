@@ -20,6 +20,7 @@ log = logging.getLogger("shoal.netplane")
 
 # What is under way to an address that is withdrawn is answered by then; TCP tries again after a second.
 _ANSWER_SECONDS = 0.3
+_TRY_AGAIN_SECONDS = 1.0
 
 
 class ClusterNetworks(NodeNetworks):
@@ -132,13 +133,16 @@ class ClusterNetworks(NodeNetworks):
         Until then they get some only if nobody else serves.
         """
         await asyncio.sleep(self.spare)
-        async with self._lock:
-            self._fresh -= tasks
-            self._touched.add_services(self._records.services_of(tasks))
+        self._fresh -= tasks
+        self._touched.add_services(self._records.services_of(tasks))
+        while True:
             try:
-                await self._settle()
+                async with self._lock:
+                    await self._settle()
+                return
             except NetworkError as error:
-                log.warning("new tasks get connections with the next change: %s", error)
+                log.warning("new tasks get connections later: %s", error)
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
 
     async def _choose_again(self, stale: set[str]) -> None:
         """Free connections from addresses that took them and vanished, before TCP tries a second time."""

@@ -25,6 +25,16 @@ class NetworkNotReady(NetworkError, Unavailable):
     """A cluster network has not reached this node, or the node is in no cluster."""
 
 
+class NamespaceTaken(NetworkError, Conflict):
+    """Another shoald keeps the network of this network namespace."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another shoald runs in this network namespace, and two would undo each other's networks: stop it, or "
+            "start this one in a namespace of its own"
+        )
+
+
 class NetworkInUse(NetworkError, Conflict):
     """The network, its name or its subnet is in use."""
 

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from netplane.errors import NetworkError
+from netplane.errors import NamespaceTaken, NetworkError
 
 T = TypeVar("T")
 
@@ -18,12 +20,30 @@ _CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
 _MNT_DETACH = 2
 _THREAD_NAMESPACE = "/proc/thread-self/ns/net"
+_CLAIM = b"\0shoal-netplane"
 
 
 def _check(result: int, what: str) -> None:
     if result < 0:
         errno = ctypes.get_errno()
         raise NetworkError(f"{what}: {os.strerror(errno)}")
+
+
+def claim() -> socket.socket:
+    """Claim the process's network namespace for one network plane; close the socket to let go.
+
+    Two would take each other's rules and devices away. The name is one of the namespace itself, so it goes with
+    the process, however that ends. Raises NamespaceTaken.
+    """
+    mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        mark.bind(_CLAIM)
+    except OSError as error:
+        mark.close()
+        if error.errno == errno.EADDRINUSE:
+            raise NamespaceTaken from error
+        raise
+    return mark
 
 
 def make_namespace(path: Path) -> int:

@@ -126,6 +126,7 @@ class NetPlane(ClusterNetworks, Tracing):
         self._executor.shutdown()
 
     def _open(self) -> None:
+        self._claim = netns.claim()
         self._storage.open()
         sysctl.prepare_host()
         self._host = NetlinkSocket(ROUTE)
@@ -140,6 +141,7 @@ class NetPlane(ClusterNetworks, Tracing):
         self._rules.close()
         self._host.close()
         self._flows.close()
+        self._claim.close()
 
     async def _adopt_sandbox(self, record: SandboxRecord) -> None:
         sandbox = record.sandbox
@@ -261,8 +263,11 @@ class NetPlane(ClusterNetworks, Tracing):
             return
         building = self._building[sandbox_id] = asyncio.get_running_loop().create_future()
         try:
-            if not self._records.networks.keys().isdisjoint(record.networks):
-                await self.withdraw(sandbox_id)
+            try:
+                if not self._records.networks.keys().isdisjoint(record.networks):
+                    await self.withdraw(sandbox_id)
+            except NetworkError as error:  # another sandbox's rules, say: this one goes all the same
+                log.warning("sandbox %s is removed before it was withdrawn: %s", sandbox_id, error)
             self._servers.close(sandbox_id)
             if record.dns_port or record.sandbox.ports:
                 async with self._lock:
