@@ -133,8 +133,9 @@ class ClusterNetworks(NodeNetworks):
         Until then they get some only if nobody else serves.
         """
         await asyncio.sleep(self.spare)
-        self._fresh -= tasks
-        self._touched.add_services(self._records.services_of(tasks))
+        async with self._lock:
+            self._fresh -= tasks
+            self._touched.add_services(self._records.services_of(tasks))
         while True:
             try:
                 async with self._lock:

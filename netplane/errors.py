@@ -30,8 +30,8 @@ class NamespaceTaken(NetworkError, Conflict):
 
     def __init__(self) -> None:
         super().__init__(
-            "another shoald runs in this network namespace, and two would undo each other's networks: stop it, or "
-            "start this one in a namespace of its own"
+            "another shoald runs in this network namespace, and two would undo each other's networks: "
+            "stop it, or start this one in a namespace of its own"
         )
 
 

@@ -32,7 +32,7 @@ def _check(result: int, what: str) -> None:
 def claim() -> socket.socket:
     """Claim the process's network namespace for one network plane; close the socket to let go.
 
-    Two would take each other's rules and devices away. The name is one of the namespace itself, so it goes with
+    Two would take each other's rules and devices away. The name is one of the namespace's own, and goes with
     the process, however that ends. Raises NamespaceTaken.
     """
     mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
