@@ -26,13 +26,31 @@ class FindRequest(msgspec.Struct, frozen=True):
     network: str
 
 
+class Held(msgspec.Struct, frozen=True):
+    """A place that a running container has, with its address ("a.b.c.d/prefix")."""
+
+    container_id: str
+    network_id: str
+    address: str
+    name: str = ""
+    aliases: tuple[str, ...] = ()
+
+
 class KeepRequest(msgspec.Struct, frozen=True):
     """POST /attachments/{node_id}/keep: the places (container id, network id) of the node's containers.
 
-    All its others are given back.
+    All its others are given back. Managers that went back to an older state may know nothing of a place, or
+    another address of it: `held` says who is where, so that nobody else is given the address.
     """
 
     places: tuple[tuple[str, str], ...] = ()
+    held: tuple[Held, ...] = ()
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The answer to KeepRequest: the places (container id, network id) whose addresses others have by now."""
+
+    lost: tuple[tuple[str, str], ...] = ()
 
 
 class Attached(msgspec.Struct, frozen=True):

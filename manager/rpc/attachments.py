@@ -4,12 +4,13 @@ A node asks for its own containers only. The place is noted at the node's object
 allocator gives the address.
 """
 
+import logging
 from collections.abc import Callable
 
 from aiohttp import web
 from msgspec.structs import replace
 
-from cluster.attaching import Attached, AttachRequest, DetachRequest, FindRequest, KeepRequest
+from cluster.attaching import Attached, AttachRequest, DetachRequest, FindRequest, Held, KeepRequest, Kept
 from cluster.errors import Forbidden, InvalidArgument, NotFound, Unavailable
 from cluster.objects import ContainerAttachment, Network, Node
 from cluster.seams import MILLISECOND, SECOND
@@ -18,6 +19,8 @@ from manager.api.app import Handler, on_the_leader
 from manager.api.lookup import find_network
 from manager.api.request import answer, body
 from manager.store import Transaction, View
+
+log = logging.getLogger("shoal.attachments")
 
 PATIENCE = 5 * SECOND
 _POLL = 10 * MILLISECOND
@@ -98,13 +101,58 @@ async def detach(request: web.Request) -> web.Response:
 
 async def keep(request: web.Request) -> web.Response:
     """POST …/keep."""
-    kept = set((await body(request, KeepRequest)).places)
-    await _forget(
-        request.app[ACCESS],
-        request.match_info["node_id"],
-        lambda each: (each.container_id, each.network_id) not in kept,
+    said = await body(request, KeepRequest)
+    access, node_id, kept = request.app[ACCESS], request.match_info["node_id"], set(said.places)
+    await _forget(access, node_id, lambda each: (each.container_id, each.network_id) not in kept)
+    lost = []
+    for held in await _take_up(access, node_id, said.held):
+        try:
+            await _address(access, node_id, held.container_id, held.network_id)
+        except Unavailable as error:
+            lost.append((held.container_id, held.network_id))
+            log.error(
+                "a container's address was given to another before it was known to be in use",
+                extra={"node": node_id, "container": held.container_id, "reason": str(error)},
+            )
+    return answer(Kept(tuple(lost)))
+
+
+async def _take_up(access: Access, node_id: str, held: tuple[Held, ...]) -> list[Held]:
+    """Note the places that are not known as they are, and return them; the allocator looks at addresses."""
+
+    def unknown(view: View) -> list[Held]:
+        node = _node(view, node_id)
+        return [
+            each
+            for each in held
+            if (network := view.get(Network, each.network_id)) is not None
+            and network.spec.attachable
+            and (
+                (place := _place(node, each.container_id, each.network_id)) is None
+                or place.address != each.address
+            )
+        ]
+
+    def note(tx: Transaction) -> None:
+        node = _node(tx, node_id)
+        new = {(each.container_id, each.network_id): _noted(each) for each in unknown(tx)}
+        left = tuple(each for each in node.containers if (each.container_id, each.network_id) not in new)
+        tx.update(replace(node, containers=(*left, *new.values())))
+
+    found = unknown(access.store.view())
+    if found:
+        await access.store.update_retrying(note)
+    return found
+
+
+def _noted(held: Held) -> ContainerAttachment:
+    return ContainerAttachment(
+        container_id=held.container_id,
+        network_id=held.network_id,
+        name=held.name,
+        aliases=held.aliases,
+        wanted=held.address.partition("/")[0],
     )
-    return answer({})
 
 
 async def _forget(access: Access, node_id: str, gone: Callable[[ContainerAttachment], bool]) -> None:

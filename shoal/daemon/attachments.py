@@ -8,14 +8,15 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from cluster.attaching import Attached, AttachRequest, DetachRequest, FindRequest, KeepRequest
+from cluster.attaching import Attached, AttachRequest, DetachRequest, FindRequest, Held, KeepRequest, Kept
 from cluster.errors import NotFound, ShoalError, Unavailable
 from cluster.seams import SECOND, Clock
 from manager.rpc.join import posting
 from netplane.errors import NetworkNotFound
 from shoal.daemon.membership import Membership, MembershipStore
 from shoal.daemon.proxy import RemoteError
-from worker.endpoints import EndpointIPAMConfig, EndpointSettings
+from worker.containers.record import record_of
+from worker.endpoints import EndpointIPAMConfig, EndpointSettings, disconnect_running
 from worker.engine import Engine
 
 log = logging.getLogger("shoal.daemon.attachments")
@@ -105,9 +106,38 @@ class Attachments:
                 if self._membership() is None:
                     continue
                 try:
-                    await self._ask("/keep", KeepRequest(self._places()), dict[str, object])
+                    kept = await self._ask("/keep", KeepRequest(self._places(), self._held()), Kept)
                 except ShoalError as error:
                     log.info("the managers don't answer", extra={"reason": str(error)})
+                    continue
+                for container_id, network_id in kept.lost:
+                    await self._leave(container_id, network_id)
+
+    async def _leave(self, container_id: str, network_id: str) -> None:
+        """Two with one address disturb each other: the one that the managers don't know goes."""
+        log.error(
+            "a container is taken out of a network: its address was given to another. Start it again",
+            extra={"container": container_id, "network": network_id},
+        )
+        self._asked.discard((container_id, network_id))
+        try:
+            await disconnect_running(self._engine, container_id, network_id)
+        except ShoalError as error:  # it ended meanwhile
+            log.info("it was not there any more", extra={"reason": str(error)})
+
+    def _held(self) -> tuple[Held, ...]:
+        """The places of running containers, with their addresses."""
+        sandboxes = self._engine.network.sandboxes()
+        found = []
+        for container_id, network_id in sorted(self._used()):
+            config = self._engine.runtime.get(container_id)[0]
+            record = record_of(config)
+            endpoints = record.endpoints if record is not None else {}
+            settings = endpoints.get(network_id) or endpoints.get(self._engine.network_name(network_id))
+            aliases = (settings.aliases if settings is not None else None) or ()
+            address = sandboxes[container_id].addresses[network_id]
+            found.append(Held(container_id, network_id, address, config.name, aliases))
+        return tuple(found)
 
     def _places(self) -> tuple[Place, ...]:
         there = {config.id for config, _ in self._engine.runtime.list()}

@@ -89,3 +89,26 @@ async def test_what_is_refused(managers: Managers) -> None:
     assert (await managers.post("/attachments/n1/find", network="ingress"))[0] == 403
     assert (await managers.post("/attachments/n1", network="nosuch", container_id="c"))[0] == 404
     assert (await managers.post("/attachments/n9", network="open", container_id="c"))[0] == 404
+
+
+async def test_after_a_restore_what_runs_keeps_its_address(managers: Managers) -> None:
+    """Managers that went back to an older state know nothing of some places, and hear of them in time, or too
+    late: then they say so."""
+    _, place = await managers.post("/attachments/n1", network="open", container_id="c1", name="one")
+    network = place["network_id"]
+    held = {"container_id": "old", "network_id": network, "address": "10.0.1.50/24", "name": "box"}
+    late = {"container_id": "late", "network_id": network, "address": place["address"]}
+    gone = {"container_id": "gone", "network_id": "removed", "address": "10.0.9.9/24"}
+    places = [[each, network] for each in ("c1", "old", "late")]
+    for _ in range(2):
+        status, kept = await managers.post("/attachments/n1/keep", places=places, held=[held, late, gone])
+        assert (status, kept) == (200, {"lost": [["late", network]]})
+        assert managers.places() == [("c1", place["address"]), ("old", "10.0.1.50/24")]
+    # Another address than the one that is noted: where the container is counts.
+    moved = {**held, "address": "10.0.1.60/24", "aliases": ["db"]}
+    assert (await managers.post("/attachments/n1/keep", places=places, held=[moved]))[1] == {"lost": []}
+    assert managers.places() == [("c1", place["address"]), ("old", "10.0.1.60/24")]
+    wanted = await managers.post("/attachments/n1", network="open", container_id="c9", address="10.0.1.60")
+    assert wanted[0] == 503
+    await managers.post("/attachments/n1", network="open", container_id="c9", address="10.0.1.50")
+    assert ("c9", "10.0.1.50/24") in managers.places()
