@@ -56,8 +56,8 @@ class Liveness:
             self._doubts[node_id] = now + int(SILENT * self._periods[node_id])
 
     def parted(self, node_id: str) -> None:
-        """The node's session was closed, so its kernel lives, and its containers too: a daemon that is started
-        anew is no silence. The node is down when it stays away.
+        """The node's session was closed, so its kernel lives, and its containers too: no silence, though the
+        node is down when it stays away.
         """
         self._doubts.pop(node_id, None)
 
