@@ -8,6 +8,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from cluster.errors import InvalidArgument
 from cluster.seams import SECOND
@@ -60,6 +61,7 @@ def check_encryption(options: Mapping[str, str] | None, labels: Mapping[str, str
     rotation(labels)
 
 
+@lru_cache(4096)
 def tunnel_address(node_id: str) -> str:
     """A node's own end of its tunnels: it follows from the node's id, so nobody hands it out."""
     digest = hashlib.blake2b(node_id.encode(), digest_size=8).digest()

@@ -9,10 +9,10 @@ from collections.abc import Coroutine
 
 from cluster.dataplane import DataplaneChanges
 from netplane import links
+from netplane.encrypted_networks import EncryptedNetworks
 from netplane.errors import NetworkError, NetworkNotReady
 from netplane.model import SandboxRecord
 from netplane.netlink.wire import NetlinkError
-from netplane.node_networks import NodeNetworks
 from netplane.overlay import Overlays, Tunnel
 from netplane.records import ClusterRecords, Touched
 
@@ -23,7 +23,7 @@ _ANSWER_SECONDS = 0.3
 _TRY_AGAIN_SECONDS = 1.0
 
 
-class ClusterNetworks(NodeNetworks):
+class ClusterNetworks(EncryptedNetworks):
     """A base of NetPlane, which makes what is declared here."""
 
     spare: float
@@ -58,6 +58,7 @@ class ClusterNetworks(NodeNetworks):
             self._touched.add(self._records.apply(DataplaneChanges(full=True)))
             await self._settle()
             await self._run(self._overlays.prune, self._records, self._networks_in_use())
+            await self._encrypt(self._encryption.apply)
             await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
             self._tunnel = None
             self._withdrawn.clear()
@@ -108,6 +109,8 @@ class ClusterNetworks(NodeNetworks):
         """Carry out what was touched, and let go of flows to addresses that lost their new connections."""
         touched = self._touched
         self._names.forget(touched.networks)
+        if touched.keys or touched.whole:
+            await self._encrypt(self._encryption.apply)
         if self._tunnel is not None and (touched.whole or touched.addresses):
             await self._run(
                 self._overlays.apply, self._tunnel, self._records, touched, self._networks_in_use()

@@ -13,6 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
+from cluster import encryption
 from cluster.dataplane import NetworkRecord, address6_for, mac_for
 from cluster.validate_ipam import MIN_MTU6
 from netplane import links, sysctl
@@ -36,6 +39,12 @@ class Tunnel:
     address: str
     port: int
     mtu: int  # of the link that carries them
+    overhead: int = links.VXLAN_OVERHEAD
+
+    def within_wireguard(self) -> "Tunnel":
+        """The same, for encrypted networks."""
+        address, mtu = encryption.tunnel_address(self.node_id), self.mtu - encryption.OVERHEAD
+        return Tunnel(self.node_id, address, self.port, mtu, encryption.VXLAN_OVERHEAD)
 
 
 @dataclass
@@ -115,7 +124,8 @@ class Overlays:
         for network_id in whole:
             record = records.networks.get(network_id)
             if record is not None:
-                if record.driver == "overlay" and record.subnets and record.vni:
+                ready = bool(record.subnets and record.vni and (record.key_epochs or not record.encrypted))
+                if record.driver == "overlay" and ready:
                     self._ensure(tunnel, record, records)
                 else:  # another node-local driver's, or not allocated yet: then it comes again
                     log.debug("network %s needs no overlay here", record.name)
@@ -147,7 +157,14 @@ class Overlays:
         if stale:
             links.delete_links(stale)
 
+    def encrypted(self) -> set[int]:
+        """The VXLAN identifiers of the encrypted networks that are here."""
+        return {overlay.record.vni for overlay in self._overlays.values() if overlay.record.encrypted}
+
     def _ensure(self, tunnel: Tunnel, record: NetworkRecord, records: ClusterRecords) -> None:
+        record = replace(record, key_epochs=())  # the tunnels' affair
+        if record.encrypted:
+            tunnel = tunnel.within_wireguard()
         subnet = ipaddress.IPv4Network(record.subnets[0].subnet)
         if record.ingress:
             address = records.node_address(record.id, tunnel.node_id)
@@ -167,7 +184,7 @@ class Overlays:
             if other.record.id not in records.networks and _clash(other.record, record):
                 self._retire(other)
         bridge, vxlan = device_names(record.id)
-        mtu = record.mtu or tunnel.mtu - links.VXLAN_OVERHEAD
+        mtu = record.mtu or tunnel.mtu - tunnel.overhead
         without_ipv6 = _without_ipv6(record, mtu)
         if without_ipv6:
             log.warning(without_ipv6)

@@ -23,6 +23,7 @@ from netplane.attaching import ignore
 from netplane.balancers import Balancers
 from netplane.cluster_networks import ClusterNetworks
 from netplane.dns.server import NameServers
+from netplane.encryption import Encryption
 from netplane.errors import (
     InvalidNetwork,
     NetworkError,
@@ -95,6 +96,8 @@ class NetPlane(ClusterNetworks, Tracing):
         self._later: set[asyncio.Task[None]] = set()
         self._host_ports = HostPorts()
         self._handles: dict[str, builder.Handles] = {}
+        self.encryption_changed = asyncio.Event()
+        self._handshaking = asyncio.Event()
         self._names = Names(self._records, self._sandboxes, self._network_name, self._withdrawn)
         self._servers = NameServers(self._names)
 
@@ -103,6 +106,7 @@ class NetPlane(ClusterNetworks, Tracing):
     async def start(self) -> None:
         """Take up what an earlier run left, or begin anew after a power loss."""
         await self._run(self._open)
+        self._do_later(self._tend_tunnels())
         for record in await self._run(survivors, self._storage, self._host):
             await self._adopt_sandbox(record)
         for part in self._local.unused_parts(self._networks_in_use()):
@@ -134,6 +138,8 @@ class NetPlane(ClusterNetworks, Tracing):
         self._rules = LibNftables()
         self._site = Site(self._host, self._segments)
         self._overlays = Overlays(self._host)
+        self._encryption = Encryption(self._rules)
+        self._encryption.open()
         self._balancers = Balancers(self._rules, self._flows, self._records, self._withdrawn, self._fresh)
         self._local.open()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cluster.dataplane import DataplaneChanges, EndpointRecord, NetworkRecord, PeerRecord, ServiceRecord
+from cluster.encryption import tunnel_address
 from cluster.publish_at import Policy
 from netplane.port_rules import PortKey, Published
 
@@ -29,6 +30,8 @@ class Touched:
     services: set[ServiceKey] = field(default_factory=set)
     addresses: set[tuple[str, str]] = field(default_factory=set)
     """(network id, address) that may be elsewhere now, or nowhere."""
+    keys: bool = False
+    """Whether some node's keys are others."""
 
     def add(self, other: "Touched") -> None:
         """Take in what another batch touched."""
@@ -36,6 +39,7 @@ class Touched:
         self.whole |= other.whole
         self.services |= other.services
         self.addresses |= other.addresses
+        self.keys = self.keys or other.keys
 
     def add_whole(self, networks: Iterable[str]) -> None:
         """Networks to be gone through as a whole."""
@@ -80,6 +84,7 @@ class ClusterRecords:
         for peer in changes.peers:
             before = self.peers.get(peer.node_id)
             self.peers[peer.node_id] = peer
+            touched.keys = touched.keys or before is None or before.keys != peer.keys
             if before is None or before.address != peer.address:
                 touched.add_whole(self.networks)
             else:
@@ -117,6 +122,7 @@ class ClusterRecords:
         for node_id in changes.removed_peers:
             if self.peers.pop(node_id, None) is not None:
                 touched.add_whole(self.networks)
+                touched.keys = True
         return touched
 
     def _drop_endpoint(self, network_id: str, task_id: str, touched: Touched) -> None:
@@ -232,11 +238,11 @@ class ClusterRecords:
         for peer in self.peers.values():
             own = peer.addresses.get(network_id)
             if own and peer.node_id != node_id:
-                found[bare(own)] = peer.address
+                found[bare(own)] = self._end(network_id, peer)
         for endpoint in self.endpoints(network_id):
             host = self.peers.get(endpoint.node_id)
             if endpoint.node_id != node_id and host is not None and host.address:
-                found[bare(endpoint.address)] = host.address
+                found[bare(endpoint.address)] = self._end(network_id, host)
         return found
 
     def place(self, network_id: str, address: str, node_id: str) -> str:
@@ -248,8 +254,12 @@ class ClusterRecords:
             endpoint = self._endpoints[network_id][task_id]
             host = self.peers.get(endpoint.node_id)
             if endpoint.node_id != node_id and host is not None and host.address:
-                return host.address
+                return self._end(network_id, host)
         return ""
+
+    def _end(self, network_id: str, peer: PeerRecord) -> str:
+        """Where a node's frames of a network go: its data-path address, or its end of encrypted tunnels."""
+        return tunnel_address(peer.node_id) if self.networks[network_id].encrypted else peer.address
 
     def is_on(self, node_id: str, network_id: str, address: str) -> bool:
         """True if the address is that of a task on a node."""

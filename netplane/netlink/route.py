@@ -136,12 +136,16 @@ def bridge_entry(port: int, mac: str) -> bytes:
 def tunnel_entry(index: int, mac: str, node: str) -> bytes:
     """Frames for `mac` leave VXLAN device `index` for the node at address `node`; replaces an older entry."""
     header = struct.pack("=BxxxiHBB", socket.AF_BRIDGE, index, _NUD_NOARP | _NUD_PERMANENT, _NTF_SELF, 0)
-    body = header + attribute(2, mac_bytes(mac)) + attribute(1, socket.inet_aton(node))
+    body = header + attribute(2, mac_bytes(mac)) + attribute(1, _end(node))
     return message(_NEWNEIGH, CREATE | REPLACE, body)
+
+
+def _end(node: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in node else socket.AF_INET, node)
 
 
 def delete_tunnel_entry(index: int, mac: str, node: str) -> bytes:
     """Forget where a MAC is."""
     header = struct.pack("=BxxxiHBB", socket.AF_BRIDGE, index, 0, _NTF_SELF, 0)
-    body = header + attribute(2, mac_bytes(mac)) + attribute(1, socket.inet_aton(node))
+    body = header + attribute(2, mac_bytes(mac)) + attribute(1, _end(node))
     return message(_DELNEIGH, 0, body)

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-_PROCESSES = ("conmon", "crun", "shoald", "shoal.playground", "-m manager", "docker-registry", "nginx")
+_PROCESSES = (
+    "conmon",
+    "crun",
+    "shoald",
+    "shoal.playground",
+    "-m manager",
+    "docker-registry",
+    "nginx",
+    "wireguard-go",
+)
 
 
 class Leftovers(NamedTuple):

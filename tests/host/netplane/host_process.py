@@ -54,6 +54,8 @@ async def carry_out(plane: NetPlane, verb: str, arguments: list[Any]) -> Any:
         case "spare":
             plane.spare = arguments[0]
             return None
+        case "encryption":
+            return plane.encryption
         case "sandboxes" | "networks":
             return getattr(plane, verb)()
         case "attach":
