@@ -2,7 +2,8 @@
 
 An open loop: a new connection is due at a steady rate to each URL, however long earlier ones take, so that
 a slow or failing port hides nothing. Ends when standard input does (or after --seconds) and prints one JSON
-object: for each URL the number of answers, the failures with the time of each, and who answered.
+object: for each URL the number of answers, the failures with the time of each, who answered, and when
+this program itself was late.
 """
 
 import argparse
@@ -15,6 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT = 2.0
+LATE = 0.25
+"""Seconds behind its plan from which on this program says so: then it lacks CPU itself, and what it calls
+slow may have been in time."""
 
 
 class BadAnswer(Exception):
@@ -68,6 +72,7 @@ class Target:
 async def run(urls: list[str], rate: float, seconds: float) -> dict[str, Any]:
     """Load until the time is over or standard input ends; the results by URL."""
     targets = [Target(url) for url in urls]
+    late: list[tuple[float, float]] = []
     over = asyncio.create_task(asyncio.sleep(seconds) if seconds else asyncio.to_thread(sys.stdin.read))
     begun, due = time.monotonic(), 0
     async with asyncio.TaskGroup() as requests:
@@ -76,7 +81,10 @@ async def run(urls: list[str], rate: float, seconds: float) -> dict[str, Any]:
             for target in targets:
                 requests.create_task(target.send())
             await asyncio.sleep(max(0.0, begun + due / rate - time.monotonic()))
-    return {target.url: target.result() for target in targets}
+            behind = time.monotonic() - begun - due / rate
+            if behind > LATE:
+                late.append((time.time(), round(behind, 2)))
+    return {target.url: target.result() | {"late": late} for target in targets}
 
 
 def main() -> None:
