@@ -1,7 +1,7 @@
 """Arithmetic of subnets, addresses and VXLAN network identifiers. Pure."""
 
 import ipaddress
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 
 from cluster.objects import Subnet
 
@@ -100,13 +100,14 @@ class AddressPool:
                 return f"{address}/{prefix}"
         return None
 
-    def next_free(self, used: Collection[int], resting: Collection[int] = ()) -> str | None:
-        """The next address, as "a.b.c.d/prefix", that is neither used, nor reserved, nor rests; None when
-        all are."""
+    def next_free(self, used: Collection[int], *others: Container[int]) -> str | None:
+        """The next address, as "a.b.c.d/prefix", that is neither used in the network, nor reserved, nor in
+        one of the `others`; None when all are."""
         if len(used) >= self.size:
             return None
+        avoid = (used, self._reserved, *others)
         for number, prefix in self._in_turn():
-            if number not in used and number not in resting and number not in self._reserved:
+            if not any(number in each for each in avoid):
                 self._next = number + 1
                 return f"{ipaddress.IPv4Address(number)}/{prefix}"
         return None

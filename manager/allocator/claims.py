@@ -4,6 +4,7 @@ An object's claims follow from the object alone, so the state after any number o
 built anew from the view.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from cluster.objects import Network, Node, Service, StoreObject, Task
@@ -58,6 +59,9 @@ class Allocations:
         self._claims: dict[str, frozenset[Claim]] = {}
         self._holders: dict[str, dict[tuple[str, int], str]] = {ADDRESS: {}, PORT: {}, VNI: {}}
         self._used: dict[str, set[int]] = {}
+        # How many hold an address, in whatever network: tasks may still have one of a network that was
+        # removed when another has its subnet.
+        self._numbers: Counter[int] = Counter()
         self._pools: dict[str, AddressPool] = {}
         self._subnets: dict[str, tuple[str, ...]] = {}
         self.released = 0  # rises whenever something becomes free
@@ -81,7 +85,8 @@ class Allocations:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Allocations) and (
-            (self._claims, self._holders, self._subnets) == (other._claims, other._holders, other._subnets)
+            (self._claims, self._holders, self._subnets, self._numbers)
+            == (other._claims, other._holders, other._subnets, other._numbers)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -108,6 +113,10 @@ class Allocations:
         if new == old:
             return
         for what, where, number in old - new:
+            if what == ADDRESS:
+                self._numbers[number] -= 1
+                if not self._numbers[number]:
+                    del self._numbers[number]
             if self._holders[what].get((where, number)) == id:
                 del self._holders[what][(where, number)]
                 self.released += 1
@@ -118,6 +127,7 @@ class Allocations:
             self._holders[what][(where, number)] = id
             if what == ADDRESS:
                 self._used.setdefault(where, set()).add(number)
+                self._numbers[number] += 1
         if new:
             self._claims[id] = new
         else:
@@ -136,7 +146,7 @@ class Allocations:
         pool = self._pools.get(network_id)
         if pool is None:
             return None
-        return pool.next_free(self._used.get(network_id, ()), self.resting.addresses)
+        return pool.next_free(self._used.get(network_id, ()), self._numbers, self.resting.addresses)
 
     def wanted_address(self, network_id: str, text: str) -> str | None:
         """The address of the network that somebody wants, if it can be handed out and is free. One that

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.errors import InvalidArgument
-from cluster.objects import Cluster, Network, Node, Service, Task
+from cluster.objects import Cluster, Network, Node, Service, Subnet, Task
 from cluster.spec import IPAM, EndpointSpec, IPAMConfig, NetworkAttachmentConfig, NetworkSpec
 from cluster.states import TaskState
 from manager.allocator import check_conflicts
@@ -15,6 +15,8 @@ from manager.allocator.resting import REST
 from manager.store import Transaction
 from tests.fakes.clock import settle
 from tests.unit.allocator.world import World, network, port, running_world, service, task
+
+_VNI = "com.docker.network.driver.overlay.vxlanid_list"
 
 
 @pytest.fixture
@@ -64,6 +66,75 @@ async def test_networks_are_numbered_in_turn_and_numbers_are_free_again(world: W
     await world.clock.advance(REST)
     await world.create(network("e"))
     assert world.network("e").subnets[0].subnet == "10.0.1.0/24"
+
+
+async def test_a_network_with_ipv6_gets_a_subnet_of_the_clusters(world: World) -> None:
+    six = IPAM(config=[IPAMConfig(subnet="fd00:1::/80", gateway="fd00:1::a0a:a02")])
+    four = IPAM(config=[IPAMConfig(subnet="10.10.10.0/24")])
+    both = IPAM(config=[*four.config, *six.config])
+    spec = NetworkSpec(name="own", driver="overlay", enable_ipv6=True, ipam=both)
+    web = service("s", "web", "own")
+    await world.create(
+        network("a", enable_ipv6=True), network("b"), Network(id="own", spec=spec), web, task("t", web)
+    )
+    found = {name: [each.subnet for each in world.network(name).subnets6] for name in ("ingress", "a", "b")}
+    prefix = found["ingress"][0].removesuffix("1000::/64")
+    assert prefix.startswith("fd")
+    assert found == {"ingress": [f"{prefix}1000::/64"], "a": [f"{prefix}1001::/64"], "b": []}
+    assert world.network("a").subnets6[0].gateway == f"{prefix}1001::1"
+    # An IPv4 address whose IPv6 address is the gateway's is not given.
+    assert world.network("own").subnets6 == (Subnet(subnet="fd00:1::/80", gateway="fd00:1::a0a:a02"),)
+    assert world.vips("s") == {"own": "10.10.10.3/24"}
+    assert world.addresses("t") == {"own": "10.10.10.4/24"}
+
+
+async def test_an_ipv6_subnet_overlaps_no_other() -> None:
+    """Not even a user's network that took the place of the next one, nor one 65,536 networks on."""
+    async with running_world() as world:
+        await world.create(network("a", enable_ipv6=True))
+        taken = world.network("a").subnets6[0].subnet.replace("1001::", "1002::")
+        ipam = IPAM(config=[IPAMConfig(subnet=taken)])
+        spec = NetworkSpec(name="own", driver="overlay", enable_ipv6=True, ipam=ipam, options={_VNI: "5000"})
+        await world.create(
+            Network(id="own", spec=spec),
+            network("next", enable_ipv6=True),
+            network("far", enable_ipv6=True, options={_VNI: str((1 << 16) + 0x1001)}),
+            network("same", enable_ipv6=True, options={_VNI: "4200"}),
+        )
+        found = [world.network(name).subnets6[0].subnet for name in ("a", "own", "next", "far", "same")]
+        assert [each.removeprefix(taken.removesuffix("1002::/64")) for each in found] == [
+            "1001::/64",
+            "1002::/64",
+            "1003::/64",
+            "1004::/64",
+            "1068::/64",
+        ]
+
+
+async def test_a_cluster_whose_kernel_has_no_ipv6() -> None:
+    async with running_world(ipv6=False) as world:
+        assert world.network("ingress").subnets6 == ()
+        assert world.network("ingress").spec.enable_ipv6 is False
+
+
+async def test_several_subnets_are_used_one_after_the_other(world: World) -> None:
+    """And what is still held in a removed network is not given in another that has its subnet."""
+    configs = [IPAMConfig(subnet=f"10.9.{number}.0/30") for number in range(3)]
+    spec = NetworkSpec(name="net", driver="overlay", ipam=IPAM(config=configs))
+    web = service("s", "web", "net", mode="dnsrr")
+    await world.create(Network(id="old", spec=spec), web, *(task(f"t{n}", web, n) for n in range(4)))
+    given = [world.addresses(f"t{n}")["net"] for n in range(3)]
+    assert given == ["10.9.0.2/30", "10.9.1.2/30", "10.9.2.2/30"]
+    assert "all 3 of 10.9.0.0/30, 10.9.1.0/30, 10.9.2.0/30 are in use" in world.task("t3").status.error
+    await world.end("t1")
+    await world.clock.advance(REST)
+    assert world.addresses("t3") == {"net": "10.9.1.2/30"}
+    await world.delete(Network, "old")  # as when a stack is removed and deployed again
+    await world.create(Network(id="new", spec=spec), task("t4", web))
+    assert world.task("t4").status.state is TaskState.NEW
+    await world.end("t0")
+    await world.clock.advance(REST)
+    assert world.addresses("t4") == {"net": "10.9.0.2/30"}
 
 
 async def test_a_users_settings_are_kept(world: World) -> None:

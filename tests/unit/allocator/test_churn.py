@@ -1,15 +1,19 @@
 """Whatever users and tasks do: no two hold one address, nothing leaks, the state follows from the view."""
 
 import asyncio
+from ipaddress import IPv4Address, ip_network
+from itertools import combinations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cluster.objects import ContainerAttachment, Network, Node, Service, Task, TaskStatus
+from cluster.seams import SECOND
 from cluster.states import TaskState
 from manager.allocator import Allocations
-from manager.allocator.claims import claims
+from manager.allocator.claims import ADDRESS, claims
+from manager.allocator.resting import REST
 from tests.unit.allocator.world import World, network, port, running_world, service, task
 
 NETWORKS = ["small", "net", "bridge", "missing"]
@@ -45,6 +49,7 @@ steps = st.one_of(
     st.tuples(st.just("network"), st.sampled_from(["missing", "extra"])),
     st.tuples(st.just("delete network"), st.just("extra")),
     st.tuples(st.just("attach"), st.tuples(st.integers(0, 3), st.integers(0, 9), st.sampled_from(WANTED))),
+    st.tuples(st.just("wait"), st.sampled_from([1, 10, 29, 30])),
     st.tuples(st.just("detach"), st.tuples(st.integers(0, 3), st.integers(0, 9))),
 )
 
@@ -82,7 +87,9 @@ async def do(world: World, what: str, argument: object) -> None:
                 await world.change(Node, node.id, containers=left)
         case "network", name:
             if view.by_name(Network, name) is None:
-                await world.create(network(name))
+                await world.create(network(name, enable_ipv6=name == "extra"))
+        case "wait", seconds:
+            await world.clock.advance(seconds * SECOND)
         case _:
             cls, id = {
                 "delete service": (Service, f"s{argument}"),
@@ -94,16 +101,31 @@ async def do(world: World, what: str, argument: object) -> None:
                 await world.delete(cls, id)
 
 
-def check(world: World) -> None:
+Given = dict[int, tuple[str, int]]
+"""Address → who had it last, and until when at least."""
+
+
+def check(world: World, given: Given) -> None:
     view = world.store.view()
     holders: dict[object, str] = {}
+    wanted = {
+        f"{node.id}/{each.wanted}" for node in view.all(Node) for each in node.containers if each.wanted
+    }
     for cls in (Network, Node, Service, Task):
         for obj in view.all(cls):
             for claim in claims(obj):
                 assert claim not in holders, f"{claim} is held by {holders[claim]} and {obj.id}"
                 holders[claim] = obj.id
-    subnets = [subnet.subnet for one in view.all(Network) for subnet in one.subnets]
-    assert len(subnets) == len(set(subnets))
+                what, _, number = claim
+                if what == ADDRESS:
+                    address = str(IPv4Address(number))
+                    last, until = given.get(number, (obj.id, 0))
+                    rested = last == obj.id or until + REST <= world.clock.monotonic()
+                    assert rested or f"{obj.id}/{address}" in wanted, f"{address} did not rest"
+                    given[number] = obj.id, world.clock.monotonic()
+    subnets = [ip_network(each.subnet) for one in view.all(Network) for each in (*one.subnets, *one.subnets6)]
+    for one, other in combinations(subnets, 2):
+        assert one.version != other.version or not one.overlaps(other)
     for waiting in view.all(Task):
         if waiting.status.state is TaskState.NEW and view.get(Service, waiting.service_id) is not None:
             assert waiting.status.error, f"{waiting.id} waits without a word"
@@ -120,10 +142,12 @@ def check(world: World) -> None:
 def test_churn(sequence: list[tuple[str, object]]) -> None:
     async def run() -> None:
         async with running_world() as world:
-            await world.create(network("small", subnet="10.9.0.0/29"), network("net"))
+            small = network("small", subnet="10.9.0.0/29", enable_ipv6=True)
+            await world.create(small, network("net"))
+            given: Given = {}
             for what, argument in sequence:
                 await do(world, what, argument)
-                check(world)
+                check(world, given)
             for cls in (Task, Service, Node):
                 for obj in list(world.store.view().all(cls)):
                     await world.delete(cls, obj.id)
@@ -147,7 +171,7 @@ def test_a_restarted_allocator_finishes_what_was_left() -> None:
         await world.create(Node(id="n"))
         addresses = [world.addresses(id)["net"] for id in ("t1", "t2", "t3")]
         assert addresses == ["10.0.1.3/24", "10.0.1.4/24", "10.0.1.5/24"]
-        check(world)
+        check(world, {})
         running.cancel()
 
     asyncio.run(run())

@@ -66,11 +66,11 @@ def port(target: int, published: int = 0, mode: str = "ingress", protocol: str =
 class World:
     """The cluster as the allocator sees it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ipv6: bool = True) -> None:
         self.clock = ManualClock()
         self.store = Store(self.clock)
         self.proposer = LocalProposer(self.store)
-        self.allocator = Allocator(self.store, self.clock, random.Random(1))
+        self.allocator = Allocator(self.store, self.clock, random.Random(1), ipv6=ipv6)
 
     async def create(self, *objects: object) -> None:
         await self.store.batch([lambda tx, obj=obj: tx.create(obj) for obj in objects])
@@ -121,9 +121,9 @@ class World:
 
 
 @asynccontextmanager
-async def running_world(cluster: Cluster | None = None) -> AsyncIterator[World]:
+async def running_world(cluster: Cluster | None = None, *, ipv6: bool = True) -> AsyncIterator[World]:
     """A world whose allocator runs; ends loudly when the allocator failed."""
-    world = World()
+    world = World(ipv6=ipv6)
     running = asyncio.ensure_future(world.allocator.run())
     try:
         await world.create(cluster or Cluster(id="cluster"))
