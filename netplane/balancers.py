@@ -68,9 +68,7 @@ class Balancers:
 
     # --- all ----------------------------------------------------------------------------------------------
 
-    def apply(
-        self, touched: Touched, segments: Collection[Segment], _sandboxes: Iterable[SandboxRecord]
-    ) -> None:
+    def apply(self, touched: Touched, segments: Collection[Segment]) -> None:
         """Bring the host's table and every sandbox's in line with the records that were touched."""
         for network_id in touched.whole:
             self._take_subnet6(network_id)
@@ -104,9 +102,17 @@ class Balancers:
         if failure is not None:
             raise failure
 
-    def apply_host(self, segments: Collection[Segment], _sandboxes: Iterable[SandboxRecord]) -> None:
+    def apply_host(self, segments: Collection[Segment]) -> None:
         """Bring the host's tables in line with the networks of this node."""
         self.host.apply(segments)
+
+    def restore(self, sandbox_id: str) -> None:
+        """Somebody else changed a sandbox's tables, or the host's (""): write them anew."""
+        if not sandbox_id:
+            self.host.restore()
+        elif (inside := self._inside.get(sandbox_id)) is not None:
+            inside.whole = False
+            self._write_whole(inside)
 
     def _take_subnet6(self, network_id: str) -> None:
         network = self._records.networks.get(network_id)

@@ -12,6 +12,7 @@ from netplane import ends, netns, sysctl
 from netplane.errors import NetworkError
 from netplane.model import Interface, Segment, way_out, way_out6
 from netplane.netlink import child, route
+from netplane.netlink.nft_events import RulesWatch
 from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
 from netplane.resolv import NAME_SERVER
 
@@ -28,15 +29,21 @@ class Handles:
     """Sockets inside a sandbox's namespace. Each keeps it alive until closed."""
 
     rules: NetlinkSocket | None = None
+    watch: RulesWatch | None = None
     dns_udp: socket.socket | None = None
     dns_tcp: socket.socket | None = None
 
     def close(self) -> None:
         """Close them all."""
-        for each in (self.rules, self.dns_udp, self.dns_tcp):
+        for each in (self.rules, self.watch, self.dns_udp, self.dns_tcp):
             if each is not None:
                 each.close()
-        self.rules = self.dns_udp = self.dns_tcp = None
+        self.rules = self.watch = self.dns_udp = self.dns_tcp = None
+
+    def take_watch(self) -> RulesWatch | None:
+        """What tells of others' changes to its rules, which is the caller's from now on."""
+        taken, self.watch = self.watch, None
+        return taken
 
     def take_name_server(self) -> tuple[socket.socket, socket.socket]:
         """The name server's UDP and TCP sockets, which are the caller's from now on."""
@@ -173,9 +180,14 @@ def _within(messages: Sequence[bytes], what: str) -> None:
 
 def _open_sockets(handles: Handles, *, rules: bool, name_server: bool) -> None:
     if rules:
-        handles.rules = NetlinkSocket(NETFILTER)
+        _open_rules(handles)
     if name_server:
         handles.dns_udp, handles.dns_tcp = open_name_server(0)
+
+
+def _open_rules(handles: Handles) -> None:
+    handles.rules = NetlinkSocket(NETFILTER)
+    handles.watch = RulesWatch([handles.rules.port])
 
 
 def reopen(*, rules: bool, name_server: bool, port: int) -> Handles:
@@ -183,7 +195,7 @@ def reopen(*, rules: bool, name_server: bool, port: int) -> Handles:
     handles = Handles()
     try:
         if rules:
-            handles.rules = NetlinkSocket(NETFILTER)
+            _open_rules(handles)
         if name_server:
             handles.dns_udp, handles.dns_tcp = open_name_server(port)
     except BaseException:

@@ -5,7 +5,7 @@ A part of the network plane.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 
 from cluster.dataplane import DataplaneChanges
 from netplane import links
@@ -18,6 +18,7 @@ from netplane.records import ClusterRecords, Touched
 
 log = logging.getLogger("shoal.netplane")
 
+CLUSTER_PORT = 2377
 # What is under way to an address that is withdrawn is answered by then; TCP tries again after a second.
 _ANSWER_SECONDS = 0.3
 _TRY_AGAIN_SECONDS = 1.0
@@ -27,6 +28,7 @@ class ClusterNetworks(EncryptedNetworks):
     """A base of NetPlane, which makes what is declared here."""
 
     spare: float
+    api_ports: Collection[int]
     _records: ClusterRecords
     _known: asyncio.Event
     _touched: Touched
@@ -39,14 +41,25 @@ class ClusterNetworks(EncryptedNetworks):
     def _networks_in_use(self) -> set[str]:
         raise NotImplementedError
 
-    async def join(self, node_id: str, data_path_address: str, data_path_port: int) -> None:
-        """The node is a member: cluster networks can be made from now on."""
+    async def join(
+        self,
+        node_id: str,
+        data_path_address: str,
+        data_path_port: int,
+        cluster_port: int = CLUSTER_PORT,
+    ) -> None:
+        """The node is a member: cluster networks can be made from now on.
+
+        Args: cluster_port: where managers listen, and no container is to connect.
+        """
         async with self._lock:
             mtu = await self._run(links.mtu_of_address, data_path_address)
             tunnel = Tunnel(node_id, data_path_address, data_path_port, mtu)
             if tunnel == self._tunnel:
                 return
             self._tunnel = tunnel
+            self._records.here = node_id
+            await self._run(self._balancers.host.protect, {*self.api_ports, cluster_port})
             # Before the first records there is nothing to do, and what an earlier run left must go on.
             if self._records.networks:
                 self._touched.add_whole(self._records.networks)
@@ -59,8 +72,10 @@ class ClusterNetworks(EncryptedNetworks):
             await self._settle()
             await self._run(self._overlays.prune, self._records, self._networks_in_use())
             await self._encrypt(self._encryption.apply)
-            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+            await self._run(self._balancers.apply_host, self._segments())
             self._tunnel = None
+            await self._run(self._tell_where_nodes_are)
+            await self._run(self._balancers.host.protect, self.api_ports)
             self._withdrawn.clear()
             self._fresh.clear()
 
@@ -115,7 +130,8 @@ class ClusterNetworks(EncryptedNetworks):
             await self._run(
                 self._overlays.apply, self._tunnel, self._records, touched, self._networks_in_use()
             )
-        await self._run(self._balancers.apply, touched, self._segments(), self._sandboxes.values())
+        await self._run(self._balancers.apply, touched, self._segments())
+        await self._run(self._tell_where_nodes_are)
         lost = self._balancers.take_lost()
         if lost.addresses:
             await self._run(self._balancers.forget_udp, lost)
@@ -124,6 +140,10 @@ class ClusterNetworks(EncryptedNetworks):
         self._touched = Touched()
         known, self._known = self._known, asyncio.Event()
         known.set()
+
+    def _tell_where_nodes_are(self) -> None:
+        nodes = {peer.address for peer in self._records.peers.values()} if self._tunnel is not None else ()
+        self._balancers.host.tell_cluster(nodes, self._tunnel.port if self._tunnel is not None else 0)
 
     def _do_later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -166,4 +186,4 @@ class ClusterNetworks(EncryptedNetworks):
         if gone - self._networks_in_use():
             async with self._lock:
                 await self._run(self._overlays.prune, self._records, self._networks_in_use())
-                await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+                await self._run(self._balancers.apply_host, self._segments())

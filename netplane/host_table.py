@@ -46,6 +46,7 @@ class HostTable:
         self._segments: Sequence[Segment] = ()
         self._networks = NOTHING
         self._cluster = NOTHING
+        self._nodes: tuple[frozenset[str], int] = frozenset(), 0
         self._control = NOTHING
         self._ports_known = False  # an earlier run's are kept until they are
         self._sandboxes: dict[str, SandboxRecord] = {}
@@ -88,7 +89,10 @@ class HostTable:
 
     def tell_cluster(self, nodes: Collection[str], tunnel_port: int) -> None:
         """Where the cluster's nodes are (data-path addresses); none: this node is in no cluster."""
-        self._cluster = self._changed(self._cluster, host_rules.cluster(nodes, tunnel_port))
+        known = frozenset(nodes)
+        if (known, tunnel_port) != self._nodes:
+            self._nodes = known, tunnel_port
+            self._cluster = self._changed(self._cluster, host_rules.cluster(nodes, tunnel_port))
 
     def protect(self, control_ports: Iterable[int]) -> None:
         """Ports of this host, and of the nodes, that no container may connect to."""

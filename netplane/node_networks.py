@@ -6,6 +6,7 @@ from cluster.dataplane import NetworkRecord
 from cluster.spec import NetworkSpec
 from netplane.attaching import Attaching
 from netplane.errors import ActiveEndpoints, NetworkNotFound
+from netplane.host_table import Drops
 from netplane.local_networks import SWARM
 from netplane.model import LocalNetwork, Segment
 
@@ -32,11 +33,16 @@ class NodeNetworks(Attaching):
             if network_id in record.sandbox.addresses
         }
 
+    async def drops(self) -> tuple[dict[str, Drops], int]:
+        """Packets that this node dropped, by network; and frames of the cluster's networks that came from
+        no node. Since their rules were written the last time as a whole."""
+        return await self._run(self._balancers.host.drops)
+
     async def create_network(self, spec: NetworkSpec) -> LocalNetwork:
         """Make a local network."""
         async with self._lock:
             network = await self._run(self._local.create, spec)
-            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+            await self._run(self._balancers.apply_host, self._segments())
             self._tell("create", network.id)
             return network
 
@@ -51,7 +57,7 @@ class NodeNetworks(Attaching):
                 )
             await self._run(self._local.remove, network.id)
             self.notice("destroy", network.id, {"name": network.name, "type": network.driver})
-            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+            await self._run(self._balancers.apply_host, self._segments())
 
     async def _local_segment(self, network_id: str, record: NetworkRecord | None) -> Segment | None:
         """What a sandbox is plugged into in a network whose addresses are this node's; None if there is none
@@ -61,7 +67,7 @@ class NodeNetworks(Attaching):
         if local is None and record is not None and record.driver != "overlay":
             async with self._lock:
                 local = await self._run(self._local.take_part, record)
-                await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+                await self._run(self._balancers.apply_host, self._segments())
         if local is None:
             return None
         segment = self._local.segment(local.id)
@@ -76,7 +82,7 @@ class NodeNetworks(Attaching):
         async with self._lock:
             for part in self._local.unused_parts(in_use):
                 await self._run(self._local.remove, part.id)
-            await self._run(self._balancers.apply_host, self._segments(), self._sandboxes.values())
+            await self._run(self._balancers.apply_host, self._segments())
 
     def _names_of(self, sandbox_ids: Sequence[str]) -> list[str]:
         """As dockerd lists endpoints."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -45,6 +45,7 @@ from netplane.model import (
     way_out,
 )
 from netplane.names import Names
+from netplane.netlink.nft_events import RulesWatch, own_ports
 from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
 from netplane.overlay import Overlays, Tunnel
 from netplane.planning import describe, describe_plain, plan
@@ -52,6 +53,7 @@ from netplane.records import ClusterRecords, Touched
 from netplane.site import Site
 from netplane.storage import Storage
 from netplane.trace.tracing import Tracing
+from netplane.watching import HOST, Watching
 
 log = logging.getLogger("shoal.netplane")
 
@@ -75,9 +77,14 @@ class NetPlane(ClusterNetworks, Tracing):
         rng: Random | None = None,
         bridge_subnet: str = "",
         spare: float = _FRESH_SECONDS,
+        api_ports: Collection[int] = (),
     ) -> None:
-        """Args: spare: seconds for which a task that began to serve gets no connections, if others serve."""
+        """Args:
+        spare: seconds for which a task that began to serve gets no connections, if others serve.
+        api_ports: ports of this host that no container is to connect to.
+        """
         self.spare = spare
+        self.api_ports = api_ports
         self.node_hostname = node_hostname
         self.notice = ignore
         self._clock = clock
@@ -100,6 +107,8 @@ class NetPlane(ClusterNetworks, Tracing):
         self._handshaking = asyncio.Event()
         self._names = Names(self._records, self._sandboxes, self._network_name, self._withdrawn)
         self._servers = NameServers(self._names)
+        self._watching = Watching(self._restore, self._look_around)
+        self._warned: set[str] = set()
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -112,8 +121,10 @@ class NetPlane(ClusterNetworks, Tracing):
         for part in self._local.unused_parts(self._networks_in_use()):
             await self._run(self._local.remove, part.id)
         await self._run(self._balancers.start, self._segments(), self._sandboxes.values())
-        for warning in await self._run(doctor.warnings, self._rules):
-            log.warning(warning)
+        await self._run(self._balancers.host.protect, self.api_ports)
+        self._watch = await self._run(lambda: RulesWatch(own_ports()))
+        self._watching.add(HOST, self._watch)
+        await self._look_around()
 
     async def stop(self) -> None:
         """Let go. What is in the kernel stays, so containers keep their traffic; names are not served."""
@@ -121,6 +132,7 @@ class NetPlane(ClusterNetworks, Tracing):
             task.cancel()
         await asyncio.gather(*self._later, return_exceptions=True)
         async with self._lock:
+            await self._watching.close()
             await self._servers.close_all()
             for handles in self._handles.values():
                 handles.close()
@@ -148,6 +160,19 @@ class NetPlane(ClusterNetworks, Tracing):
         self._host.close()
         self._flows.close()
         self._claim.close()
+
+    async def _restore(self, sandbox_id: str) -> None:
+        async with self._lock:
+            # The library that writes the host's rules may have opened another socket meanwhile.
+            await self._run(lambda: self._watch.leave_out(own_ports()))
+            await self._run(self._balancers.restore, sandbox_id)
+
+    async def _look_around(self) -> None:
+        """Warn of what other people's rules drop, once for each."""
+        found = set(await self._run(doctor.warnings, self._rules))
+        for warning in sorted(found - self._warned):
+            log.warning(warning)
+        self._warned = found
 
     async def _adopt_sandbox(self, record: SandboxRecord) -> None:
         sandbox = record.sandbox
@@ -257,6 +282,8 @@ class NetPlane(ClusterNetworks, Tracing):
             self._serve_names(record, handles)
 
     def _serve_names(self, record: SandboxRecord, handles: builder.Handles) -> None:
+        if (watch := handles.take_watch()) is not None:
+            self._watching.add(record.sandbox.id, watch)
         udp, tcp = handles.take_name_server()
         self._servers.open(record.sandbox.id, udp, tcp, self._names.sight(record))
 
@@ -274,6 +301,7 @@ class NetPlane(ClusterNetworks, Tracing):
                     await self.withdraw(sandbox_id)
             except NetworkError as error:  # another sandbox's rules, say: this one goes all the same
                 log.warning("sandbox %s is removed before it was withdrawn: %s", sandbox_id, error)
+            self._watching.remove(sandbox_id)
             self._servers.close(sandbox_id)
             if record.dns_port or record.sandbox.ports:
                 async with self._lock:

@@ -40,7 +40,7 @@ class RulesWatch:
         )
         try:
             self._socket.bind((0, 0))
-            self._leave_out(own)
+            self.leave_out(own)
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
         except OSError:
             self._socket.close()
@@ -69,8 +69,9 @@ class RulesWatch:
                 continue
             found |= tables_in(data)
 
-    def _leave_out(self, own: Collection[int]) -> None:
-        ports = sorted(own)
+    def leave_out(self, own: Collection[int]) -> None:
+        """From now on, changes of these ports are not told."""
+        ports = sorted({0, *own})  # 0: the kernel itself, as links go
         program = [(_LOAD_WORD, 0, 0, _PORT_OFFSET)]
         for number, port in enumerate(ports):
             # The kernel loads the word as if it were in network order.

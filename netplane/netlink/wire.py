@@ -18,6 +18,7 @@ NESTED = 0x8000
 _ERROR, _DONE = 2, 3
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
+_SO_NETNS_COOKIE = 71
 _BUFFER = 4 << 20
 _HEADER = struct.Struct("=IHHII")
 # Each message of a batch costs an acknowledgement of 36 bytes in the receive buffer.
@@ -90,9 +91,18 @@ class NetlinkSocket:
         self._lock = threading.Lock()
         self._sequence = 0
 
+    @property
+    def port(self) -> int:
+        """The kernel's name for this socket; changes that it makes are told with it."""
+        return int(self._socket.getsockname()[0])
+
     def close(self) -> None:
         """Let go of the namespace."""
         self._socket.close()
+
+    def namespace_cookie(self) -> int:
+        """What the kernel calls its network namespace (since Linux 5.14). Raises OSError."""
+        return int(struct.unpack("=Q", self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0])
 
     def execute(self, messages: Sequence[bytes], what: str = "", ignore: Sequence[int] = ()) -> None:
         """Send independent messages at once; raises NetlinkError for the first that failed.
