@@ -67,7 +67,10 @@ def whole(
         messages += [nft.table(TABLE, nft.IP6), nft.delete_table(TABLE, nft.IP6)]
     messages += spread(sizes, ipv6=bool(prefixes))
     if mesh is not None:
-        messages += _mesh(*mesh)
+        device, index = mesh
+        for family in (nft.IP, nft.IP6) if prefixes else (nft.IP,):
+            messages += _mesh(index, family)
+        messages += _to_entry_node(device)
     for vips, subnet6 in networks:
         messages += balance({}, vips, subnet6)
     return messages
@@ -194,22 +197,23 @@ def _number(value: int) -> bytes:
     return struct.pack("=I", value)
 
 
-def _mesh(device: str, index: int) -> list[bytes]:
+def _mesh(index: int, family: int) -> list[bytes]:
+    zone = ex.match_input(index) + ex.load_frame(10, 2) + ex.set_original_zone()
+    mark = ex.match_input(index) + ex.match_new() + ex.load_frame(8, 4) + ex.set_connection_mark()
+    reply = ex.match_reply() + ex.load_connection_mark() + ex.set_packet_mark()
     return [
-        nft.base_chain(TABLE, "raw", "filter", nft.PREROUTING, _RAW),
-        nft.rule(TABLE, "raw", ex.match_input(index), ex.load_frame(10, 2), ex.set_original_zone()),
-        nft.base_chain(TABLE, "entry", "filter", nft.PREROUTING, _MANGLE),
-        nft.rule(
-            TABLE,
-            "entry",
-            ex.match_input(index),
-            ex.match_new(),
-            ex.load_frame(8, 4),
-            ex.set_connection_mark(),
-        ),
-        nft.base_chain(TABLE, "input", "nat", nft.INPUT, _SNAT),
-        nft.base_chain(TABLE, "replies", "route", nft.OUTPUT, _MANGLE),
-        nft.rule(TABLE, "replies", ex.match_reply(), ex.load_connection_mark(), ex.set_packet_mark()),
+        nft.base_chain(TABLE, "raw", "filter", nft.PREROUTING, _RAW, family=family),
+        nft.rule(TABLE, "raw", zone, family=family),
+        nft.base_chain(TABLE, "entry", "filter", nft.PREROUTING, _MANGLE, family=family),
+        nft.rule(TABLE, "entry", mark, family=family),
+        nft.base_chain(TABLE, "input", "nat", nft.INPUT, _SNAT, family=family),
+        nft.base_chain(TABLE, "replies", "route", nft.OUTPUT, _MANGLE, family=family),
+        nft.rule(TABLE, "replies", reply, family=family),
+    ]
+
+
+def _to_entry_node(device: str) -> list[bytes]:
+    return [
         nft.table(TABLE, nft.NETDEV),
         nft.delete_table(TABLE, nft.NETDEV),
         nft.table(TABLE, nft.NETDEV),
