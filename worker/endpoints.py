@@ -5,7 +5,6 @@ The settings of a container's networks are kept with the container, because it m
 they are read, and how a running container is put into a network or taken out.
 """
 
-import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -52,11 +51,6 @@ class NetworkMembers(Protocol):
 
     async def disconnect(self, container_id: str, network_id: str, *, force: bool) -> None:
         """Take a container out of a network."""
-
-
-def endpoint_id(container_id: str, network_id: str) -> str:
-    """The id of a container's place in a network; the same wherever it is shown."""
-    return hashlib.sha256(f"endpoint:{container_id}:{network_id}".encode()).hexdigest()
 
 
 def attachment(network_id: str, settings: EndpointSettings, name: str) -> Attachment:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cluster.dataplane import EndpointRecord, ServiceRecord
-from cluster.objects import Network, Node
+from cluster.network_details import services_json
+from cluster.objects import Network, Node, Task
 from manager.dispatcher.dataplane import NetworkRecords, records
 from manager.store import View
 
@@ -15,7 +15,12 @@ def details(view: View, network: Network, *, verbose: bool) -> dict[str, Any]:
     if peers := _peers(view, network, known):
         found["Peers"] = peers
     if verbose:
-        found["Services"] = _services(view, known)
+        found["Services"] = services_json(
+            known.services.values(),
+            known.endpoints.values(),
+            lambda node_id: _address(view.get(Node, node_id)),
+            lambda task_id: _container(view, task_id),
+        )
     return found
 
 
@@ -29,38 +34,12 @@ def _peers(view: View, network: Network, known: NetworkRecords) -> list[dict[str
     ]
 
 
-def _services(view: View, known: NetworkRecords) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for service in known.services.values():
-        tasks = [each for each in known.endpoints.values() if each.service_id == service.service_id]
-        found[service.name] = _service(view, service, tasks)
-    alone = [each for each in known.endpoints.values() if not each.service_id]
-    if alone:  # dockerd lists containers of no service under an empty name, too
-        found[""] = _service(view, None, alone)
-    return found
-
-
-def _service(view: View, service: ServiceRecord | None, tasks: list[EndpointRecord]) -> dict[str, Any]:
-    ports = service.ports if service is not None else ()
-    return {
-        "VIP": _bare(service.vip) if service is not None and service.vip else "<nil>",
-        "Ports": [f"Target: {port.target}, Publish: {port.published}" for port in ports],
-        "LocalLBIndex": 0,
-        "Tasks": [
-            {
-                "Name": task.task_name,
-                "EndpointID": task.task_id,
-                "EndpointIP": _bare(task.address),
-                "Info": {"Host IP": _address(view.get(Node, task.node_id))},
-            }
-            for task in sorted(tasks, key=lambda task: task.task_name)
-        ],
-    }
+def _container(view: View, task_id: str) -> str:
+    task = view.get(Task, task_id)
+    if task is None:  # a container of no service: its place is noted under its own id
+        return task_id
+    return task.status.container.container_id if task.status.container is not None else ""
 
 
 def _address(node: Node | None) -> str:
     return (node.data_path_address or node.status.address) if node is not None else ""
-
-
-def _bare(address: str) -> str:
-    return address.partition("/")[0]

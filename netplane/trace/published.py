@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from cluster.dataplane import PublishedPort, ServiceRecord
 from cluster.publish_at import is_interface
 from netplane.model import HostPort, SandboxRecord
+from netplane.trace.model import Target
 from netplane.trace.progress import Walk
 from netplane.trace.source import Source
 from netplane.trace.way import Way
@@ -13,19 +14,19 @@ from netplane.trace.way import Way
 _MOST = 8
 
 
-async def to_this_node(walk: Walk, address: str) -> str:
+async def to_this_node(walk: Walk, address: str) -> Target | None:
     """Walk to a published port of this node. `address`: one of it, or "" if the target is a service by its
-    published port or the container's. Returns the address that a probe should use."""
+    published port or the container's. Returns where a probe should connect to."""
     scene, port = walk.scene, walk.target.port
     host, here = walk.target.host, address or "127.0.0.1"
     if here not in await walk.kernel.addresses():
         _elsewhere(walk, here)
-        return ""
+        return None
     for service_network, service, published in _mesh_ports(walk):
         own = walk.target.address or host in (service.name, service.service_id)
         if own and published.protocol == walk.protocol and port in _numbers(walk, published):
             await _mesh(walk, service_network, service, published, here)
-            return here if walk.target.address else "127.0.0.1"
+            return Target(here, published.published)
     for record, mapped in _host_ports(walk):
         named = host in (scene.title(record), record.sandbox.id[:12], record.spec.hostname)
         if (walk.target.address or named) and mapped.protocol == walk.protocol and port == mapped.published:
@@ -36,16 +37,16 @@ async def to_this_node(walk: Walk, address: str) -> str:
                     f"{scene.title(record)}, port {mapped.target}",
                 )
                 await Way(walk, Source("this node")).to(record.interfaces[0].address, mapped.target)
-                return here
+                return Target(here, mapped.published)
             walk.bad(
                 "balance",
                 f"port {port} is published for {scene.title(record)} at {mapped.host_ip} only, not at {here}",
                 f"connect to {mapped.host_ip}, or publish it at all addresses",
             )
-            return ""
+            return None
     if walk.target.address and port and await walk.kernel.listening(None, walk.protocol, port):
         walk.good("arrival", f"no port of Shoal's: a program of this node itself listens on port {port}")
-        return here
+        return Target(here, port)
     known = sorted({f"{each.published}/{each.protocol}" for _, _, each in _mesh_ports(walk)})
     known += sorted({f"{each.published}/{each.protocol} (this node only)" for _, each in _host_ports(walk)})
     walk.bad(
@@ -54,7 +55,7 @@ async def to_this_node(walk: Walk, address: str) -> str:
         + (f"; there are {', '.join(known)}" if known else "; there are none"),
         "publish it: `docker service update --publish-add PUBLISHED:TARGET SERVICE`, or name the right one",
     )
-    return ""
+    return None
 
 
 def _numbers(walk: Walk, published: PublishedPort) -> tuple[int, ...]:

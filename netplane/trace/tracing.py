@@ -1,18 +1,31 @@
-"""`NetPlane.trace`: what this node knows, laid out for a walk. A part of the network plane."""
+"""What people look at: traces, and what this node knows of a network. A part of the network plane."""
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from cluster.dataplane import EndpointRecord, ServiceRecord
 from netplane import doctor
 from netplane.libnftables import LibNftables
 from netplane.local_networks import LocalNetworks
-from netplane.model import SandboxRecord, Segment
+from netplane.model import SandboxRecord, SandboxSpec, Segment
 from netplane.names import Names
 from netplane.overlay import Tunnel, device_names
 from netplane.records import ClusterRecords
 from netplane.trace.kernel import SystemKernel
 from netplane.trace.model import Scene, Trace, parse_target
 from netplane.trace.walk import trace
+
+
+@dataclass(frozen=True)
+class Known:
+    """A cluster network as this node knows it. `peers`: the nodes that have it, with their addresses;
+    `addresses`: those of all nodes."""
+
+    services: tuple[ServiceRecord, ...]
+    endpoints: tuple[EndpointRecord, ...]
+    peers: dict[str, str]
+    addresses: dict[str, str]
 
 
 class Tracing:
@@ -25,6 +38,21 @@ class Tracing:
     _names: Names
     _tunnel: Tunnel | None
     _withdrawn: set[str]
+
+    def known(self, network_id: str) -> Known | None:
+        """What the managers told of a network; None if it is not one of the cluster's, or not known here."""
+        record = self._records.networks.get(network_id)
+        if record is None:
+            return None
+        endpoints = tuple(self._records.endpoints(network_id))
+        there = {endpoint.node_id for endpoint in endpoints}
+        addresses = {peer.node_id: peer.address for peer in self._records.peers.values()}
+        peers = {each: ip for each, ip in addresses.items() if ip and (record.ingress or each in there)}
+        return Known(tuple(self._records.services(network_id)), endpoints, peers, addresses)
+
+    def specs(self) -> dict[str, SandboxSpec]:
+        """What each sandbox was asked to be, by id."""
+        return {sandbox_id: record.spec for sandbox_id, record in self._sandboxes.items()}
 
     def _segments(self) -> Sequence[Segment]:
         raise NotImplementedError

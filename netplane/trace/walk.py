@@ -21,17 +21,18 @@ async def trace(
     """Walk. Args: probe: at last try a TCP connection, which the destination sees. Raises NotFound."""
     walk = Walk(scene, kernel, target, protocol)
     sender = find_source(scene, source)
-    address = ""
+    end: Target | None = target if target.address else None
     if await _source(walk, sender, source):
         if source == OUTSIDE or (source == HOST and not target.address):
-            address = await to_this_node(walk, target.address if source == OUTSIDE else "")
+            end = await to_this_node(walk, target.address if source == OUTSIDE else "")
         else:
             addresses = [target.address] if target.address else _resolve(walk, sender)
             way = Way(walk, sender)
             for address in addresses:
                 await _onwards(walk, sender, address, way)
+            end = Target(addresses[0], target.port) if addresses else None
     if probe and source != OUTSIDE:
-        await _probe(walk, sender, address)
+        await _probe(walk, sender, end)
     return _told(walk, sender)
 
 
@@ -230,17 +231,17 @@ async def _own_loopback(walk: Walk, sender: Source) -> None:
     walk.good("arrival", f"{walk.target.host} is {sender.title}'s own loopback")
 
 
-async def _probe(walk: Walk, sender: Source, address: str) -> None:
-    if not walk.target.port or walk.protocol != "tcp" or not address or sender.elsewhere is not None:
+async def _probe(walk: Walk, sender: Source, end: Target | None) -> None:
+    if end is None or not end.port or walk.protocol != "tcp" or sender.elsewhere is not None:
         walk.good("probe", "not tried: it needs a source on this node, an address and a TCP port")
         return
     netns = sender.sandbox.sandbox.netns if sender.sandbox is not None else None
-    problem = await walk.kernel.connect(netns, address, walk.target.port)
+    problem = await walk.kernel.connect(netns, end.host, end.port)
     if problem:
         walk.bad(
             "probe",
-            f"connecting to {address}:{walk.target.port} failed: {problem}",
+            f"connecting to {end} failed: {problem}",
             "refused: nothing listens there; timed out: a firewall on the way or at the other node drops it",
         )
     else:
-        walk.good("probe", f"connected to {address}:{walk.target.port}")
+        walk.good("probe", f"connected to {end}")

@@ -16,7 +16,7 @@ from netplane.errors import NetworkNotFound
 from netplane.local_networks import PREDEFINED
 from netplane.model import LocalNetwork
 from shoal.daemon.network_filters import FILTERS, PRUNE_FILTERS, check_filters, kept, listed
-from shoal.daemon.networks_json import containers_json, network_json, record_json
+from shoal.daemon.networks_json import containers_json, details_json, network_json, record_json
 from shoal.daemon.proxy import ManagerProxy, RemoteError
 from worker.api.http import add_route, answer, body, filters, flag
 from worker.api.prune_filters import until
@@ -117,12 +117,14 @@ class NetworksAPI:
     async def inspect(self, request: web.Request) -> web.StreamResponse:
         """GET /networks/{id}: a local network first, unless the scope says otherwise."""
         name, scope = request.match_info["id"], request.query.get("scope", "")
-        flag(request, "verbose")
+        verbose = flag(request, "verbose")
         local = self._local(name) if scope in ("", "local") else None
         if local is None and scope in ("", "swarm"):
             found, headers = await self._cluster_network(request, name)
             if found is not None:
                 found["Containers"] = containers_json(self._engine, found["Id"])
+                own = await details_json(self._engine, found["Id"], verbose=verbose)
+                found = {**own, **found}  # a manager knows more
                 response = answer(found)
                 if READ in headers:
                     response.headers[READ] = headers[READ]
@@ -131,7 +133,9 @@ class NetworksAPI:
             local = self._local(name, prefix=True)
         if local is None:
             raise NetworkNotFound(name)
-        return answer({**network_json(local), "Containers": containers_json(self._engine, local.id)})
+        own = await details_json(self._engine, local.id, verbose=verbose)
+        containers = containers_json(self._engine, local.id)
+        return answer({**network_json(local), "Containers": containers, **own})
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
         """DELETE /networks/{id}."""

@@ -6,10 +6,11 @@ from typing import Any
 from cluster.dataplane import NetworkRecord
 from cluster.engine_json import rfc3339
 from cluster.errors import NotFound
+from cluster.network_details import endpoint_id, services_json
 from cluster.spec import IPAM, IPAMConfig
 from netplane.drivers import DRIVERS
+from netplane.errors import NetworkError
 from netplane.model import LocalNetwork
-from worker.endpoints import endpoint_id
 from worker.engine import Engine
 
 
@@ -87,6 +88,39 @@ def containers_json(engine: Engine, network_id: str) -> dict[str, Any]:
             "IPv6Address": sandboxes[id].addresses6.get(network_id, ""),
         }
     return found
+
+
+async def details_json(engine: Engine, network_id: str, *, verbose: bool) -> dict[str, Any]:
+    """What this node itself knows of a network beside its settings: of a cluster network its nodes and, if
+    `verbose`, its services; of every network, if `verbose`, what packets were dropped here."""
+    known = engine.network.known(network_id)
+    found: dict[str, Any] = {}
+    if known is not None and known.peers:
+        found["Peers"] = [
+            {"Name": node_id, "IP": address} for node_id, address in sorted(known.peers.items())
+        ]
+    if known is not None and verbose:
+        tasks = {sandbox.task_id: id for id, sandbox in engine.network.specs().items() if sandbox.task_id}
+        found["Services"] = services_json(
+            known.services,
+            known.endpoints,
+            lambda node_id: known.addresses.get(node_id, ""),
+            lambda task_id: tasks.get(task_id, ""),
+        )
+    if verbose:
+        found["Dropped"] = await dropped_json(engine, network_id)
+    return found
+
+
+async def dropped_json(engine: Engine, network_id: str) -> dict[str, int]:
+    """Packets of a network that this node dropped, by what was wrong; empty if that can't be read."""
+    try:
+        drops = (await engine.network.drops())[0].get(network_id)
+    except NetworkError:  # somebody just flushed the rules, and with them the counters
+        return {}
+    if drops is None:
+        return {}
+    return {"Isolated": drops.isolated, "ToHost": drops.to_host, "Spoofed": drops.spoofed}
 
 
 def _subnets(network: LocalNetwork, ipam: IPAM) -> list[dict[str, Any]] | None:

@@ -7,12 +7,13 @@ import msgspec
 
 from cluster.dataplane import mac_for
 from cluster.engine_json import rfc3339
+from cluster.network_details import endpoint_id
 from cluster.seams import SECOND
 from netplane.model import Sandbox
 from worker.api.asked import asked_host_config, asked_settings
 from worker.api.host_config import host_config
 from worker.containers.record import Record, record_of
-from worker.endpoints import EndpointSettings, endpoint_id
+from worker.endpoints import EndpointSettings
 from worker.engine import Engine
 from worker.runtime.model import (
     ContainerConfig,
