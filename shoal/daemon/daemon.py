@@ -202,7 +202,7 @@ class Daemon:
         disk_usage.routes(app, engine, self._clock)
         auth.routes(app, engine)
         NetworksAPI(engine, proxy, standalone, self._clock).routes(app)
-        trace_api.routes(app, engine.network)
+        trace_api.routes(app, engine.network, proxy)
         sources: list[Source] = [
             ClusterEvents(proxy, engine.id, self._clock),
             LocalEvents(engine.events, engine.id, self._clock),
