@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from netplane import sandbox_rules
 from netplane.balanced import Balanced, Lost
 from netplane.builder import Handles
+from netplane.connecting import Connecting
 from netplane.errors import NetworkError
 from netplane.host_table import HostTable, entry
 from netplane.libnftables import LibNftables
@@ -49,13 +50,16 @@ class Balancers:
         records: ClusterRecords,
         withdrawn: Collection[str],
         fresh: Collection[str],
+        cgroup: str = "",
     ) -> None:
-        """Args: withdrawn, fresh: tasks that get no new connections; fresh ones do if there are no others."""
+        """Args: withdrawn, fresh: tasks that get no new connections; fresh ones do if there are no others.
+        cgroup: that of all containers, for what is done at connect()."""
         self._flows = flows
         self._balanced = Balanced(records, withdrawn, fresh)
         self._records = records
         self._subnets6: dict[str, str] = {}
         self.host = HostTable(rules, self._balanced.ports)
+        self.connecting = Connecting(cgroup)
         self._inside: dict[str, _Inside] = {}
 
     def start(self, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
@@ -82,6 +86,7 @@ class Balancers:
             network_id: sandbox_rules.balance(before, after, self._subnets6.get(network_id, ""))
             for network_id, (before, after) in change.vips.items()
         }
+        self.connecting.update(change, self._balanced.vips, self._subnets6)
         sizes = {
             network_id: sandbox_rules.sizes_of([after]) for network_id, (_, after) in change.vips.items()
         }
@@ -119,6 +124,7 @@ class Balancers:
         subnet6 = network.subnets6[0].subnet if network is not None and network.subnets6 else ""
         if subnet6 != self._subnets6.get(network_id, ""):
             self._subnets6[network_id] = subnet6
+            self.connecting.write_anew()
             for inside in self._inside.values():
                 if network_id in inside.record.networks:
                     inside.whole = False
@@ -146,6 +152,7 @@ class Balancers:
             inside = _Inside(record, handles.rules, whole=False)
             self._write_whole(inside)
             self._inside[record.sandbox.id] = inside
+            self.connecting.enter(record, handles.rules)
         self.host.add(record)
 
     def adopt(self, record: SandboxRecord, handles: Handles, *, moved: bool) -> None:
@@ -155,12 +162,14 @@ class Balancers:
         """
         if handles.rules is not None:
             inside = self._inside[record.sandbox.id] = _Inside(record, handles.rules, whole=False)
+            self.connecting.enter(record, handles.rules)
             if moved:
                 self._write_whole(inside)
 
     def remove(self, record: SandboxRecord) -> None:
         """Forget a sandbox, its host ports and the connections that it answers."""
         self._inside.pop(record.sandbox.id, None)
+        self.connecting.forget(record.sandbox.id)
         try:
             self.host.remove(record)
         except NetworkError as error:
@@ -177,6 +186,8 @@ class Balancers:
         elif handles.rules is not None:
             self._inside[after.sandbox.id] = inside = _Inside(after, handles.rules, whole=False)
             self._write_whole(inside)
+        if inside is not None:
+            self.connecting.enter(after, inside.rules)
         self.host.change(before, after)
         if after.sandbox.ports:
             conntrack.forget(

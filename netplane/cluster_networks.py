@@ -58,6 +58,7 @@ class ClusterNetworks(EncryptedNetworks):
             if tunnel == self._tunnel:
                 return
             self._tunnel = tunnel
+            await self._run(self._balancers.connecting.join)
             self._records.here = node_id
             await self._run(self._balancers.host.protect, {*self.api_ports, cluster_port})
             # Before the first records there is nothing to do, and what an earlier run left must go on.
@@ -70,6 +71,7 @@ class ClusterNetworks(EncryptedNetworks):
         async with self._lock:
             self._touched.add(self._records.apply(DataplaneChanges(full=True)))
             await self._settle()
+            await self._run(self._balancers.connecting.leave)
             await self._run(self._overlays.prune, self._records, self._networks_in_use())
             await self._encrypt(self._encryption.apply)
             await self._run(self._balancers.apply_host, self._segments())
@@ -177,7 +179,9 @@ class ClusterNetworks(EncryptedNetworks):
             log.warning("connections that were never answered stay where they are: %s", error)
 
     async def _drop_unused(self, record: SandboxRecord) -> None:
-        """An overlay that was withdrawn from this node goes with its last sandbox."""
+        """An overlay that was withdrawn from this node goes with its last sandbox, and so does this node's part
+        of a network whose addresses are the nodes'."""
+        await self._leave_unused_parts(self._networks_in_use())
         gone = {
             each
             for each in record.networks

@@ -78,13 +78,16 @@ class NetPlane(ClusterNetworks, Tracing):
         bridge_subnet: str = "",
         spare: float = _FRESH_SECONDS,
         api_ports: Collection[int] = (),
+        cgroup: str = "",
     ) -> None:
         """Args:
         spare: seconds for which a task that began to serve gets no connections, if others serve.
         api_ports: ports of this host that no container is to connect to.
+        cgroup: that of all containers, for service addresses at connect(); "" leaves them to nftables.
         """
         self.spare = spare
         self.api_ports = api_ports
+        self._cgroup = cgroup
         self.node_hostname = node_hostname
         self.notice = ignore
         self._clock = clock
@@ -152,10 +155,13 @@ class NetPlane(ClusterNetworks, Tracing):
         self._overlays = Overlays(self._host)
         self._encryption = Encryption(self._rules)
         self._encryption.open()
-        self._balancers = Balancers(self._rules, self._flows, self._records, self._withdrawn, self._fresh)
+        self._balancers = Balancers(
+            self._rules, self._flows, self._records, self._withdrawn, self._fresh, self._cgroup
+        )
         self._local.open()
 
     def _close(self) -> None:
+        self._balancers.connecting.close()
         self._rules.close()
         self._host.close()
         self._flows.close()

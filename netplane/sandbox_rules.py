@@ -46,7 +46,7 @@ def whole(
     subnet, or ""; had_ipv6: there may be a table of IPv6.
     """
     sizes = sizes_of(vips for vips, _ in networks)
-    prefixes = [_prefix(subnet6) for _, subnet6 in networks if subnet6]
+    prefixes = [prefix_of(subnet6) for _, subnet6 in networks if subnet6]
     messages = _frame(nft.IP)
     if dns_port:
         for protocol in (socket.IPPROTO_UDP, socket.IPPROTO_TCP):
@@ -100,7 +100,7 @@ def balance(before: Vips, after: Vips, subnet6: str = "") -> list[bytes]:
     """The messages that turn the service addresses `before` of a network into those `after`; none if nothing
     changed. The chains for the sizes in `after` must be there."""
     messages = _balance(before, after, b"")
-    return messages + _balance(before, after, _prefix(subnet6)) if subnet6 else messages
+    return messages + _balance(before, after, prefix_of(subnet6)) if subnet6 else messages
 
 
 def arrange(before: Sequence[str], wanted: Collection[str]) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def arrange(before: Sequence[str], wanted: Collection[str]) -> tuple[str, ...]:
     return tuple(slots)
 
 
-def _prefix(subnet6: str) -> bytes:
+def prefix_of(subnet6: str) -> bytes:
     """What precedes the IPv4 address in an IPv6 address of the subnet (cluster.dataplane.address6_for)."""
     return ipaddress.IPv6Network(subnet6).network_address.packed[:12]
 

@@ -132,6 +132,7 @@ class Daemon:
             node_hostname=machine.hostname,
             clock=self._clock,
             rng=self._rng,
+            cgroup=config.container_cgroup,
         )
         await network.start()
         stack.push_async_callback(network.stop)

@@ -1,0 +1,1 @@
+"""Service addresses at connect(): a small eBPF program, made here, and its maps."""
