@@ -92,16 +92,18 @@ class HostTable:
         known = frozenset(nodes)
         if (known, tunnel_port) != self._nodes:
             self._nodes = known, tunnel_port
-            self._cluster = self._changed(self._cluster, host_rules.cluster(nodes, tunnel_port))
+            before, self._cluster = self._cluster, host_rules.cluster(nodes, tunnel_port)
+            self._change(before, self._cluster)
 
     def protect(self, control_ports: Iterable[int]) -> None:
         """Ports of this host, and of the nodes, that no container may connect to."""
-        self._control = self._changed(self._control, host_rules.control(control_ports))
+        before, self._control = self._control, host_rules.control(control_ports)
+        self._change(before, self._control)
 
-    def _changed(self, before: Contents, after: Contents) -> Contents:
+    def _change(self, before: Contents, after: Contents) -> None:
+        """What is remembered is `after` already: should this fail, all is written anew with it."""
         if self._framed:
             self._run(host_rules.change(before, after))
-        return after
 
     def restore(self) -> None:
         """Somebody else changed the tables: write them anew."""
