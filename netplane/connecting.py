@@ -49,8 +49,10 @@ class Connecting:
             self._connect = None
 
     def close(self) -> None:
-        """Let go; the kernel goes on."""
-        if self._connect is not None:
+        """Let go; the kernel goes on, if there is anyone to do it for."""
+        if not self._spaces:
+            self.leave()
+        elif self._connect is not None:
             self._connect.close()
             self._connect = None
 

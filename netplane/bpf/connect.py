@@ -65,12 +65,12 @@ class Connect:
         self._maps = {}
 
     def remove(self) -> None:
-        """Take the programs away, and the cgroup if nothing else needs it."""
+        """Take the programs away, and the cgroup and its parents if nothing else needs them."""
         self.close()
         _detach_all(self._cgroup)
-        with contextlib.suppress(OSError):
-            (self._cgroup / _KEEPER).rmdir()
-            self._cgroup.rmdir()
+        with contextlib.suppress(OSError):  # in use; the hierarchy's root always is
+            for each in (self._cgroup / _KEEPER, self._cgroup, *self._cgroup.parents):
+                each.rmdir()
 
     def enter(self, cookie: int, networks: Sequence[str]) -> None:
         """A namespace is in these networks from now on."""
@@ -122,9 +122,9 @@ def directory_of(cgroup: str) -> Path:
 
 
 def missing() -> str:
-    """What this kernel lacks, or ""; nothing stays."""
-    maps: dict[str, Map] = {}
+    """What this machine lacks, or ""; nothing stays."""
     try:
+        directory_of("")
         maps, programs_made = _load()
     except BpfError as error:
         return str(error)

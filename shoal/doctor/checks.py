@@ -62,6 +62,12 @@ _FEATURES = (
         "`apt install nftables`; `modprobe nft_nat`",
     ),
     _Need("conntrack", True, "no published ports or service addresses", "`modprobe nf_conntrack`"),
+    _Need(
+        "eBPF at connect()",
+        False,
+        "new TCP connections to service addresses are led by nftables alone, which costs a little more",
+        "use a kernel from 5.14 with CONFIG_CGROUP_BPF, and mount cgroup2",
+    ),
     _Need("bridge filter", False, "the playground can't make partitions", "`modprobe nf_tables_bridge`"),
     _Need("macvlan", False, "no macvlan networks", "`modprobe macvlan`"),
     _Need(

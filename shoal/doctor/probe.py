@@ -8,6 +8,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -37,6 +38,7 @@ FEATURES: dict[str, tuple[list[str], str]] = {
     "wireguard": (["ip", "link", "add", "doctor0", "type", "wireguard"], ""),
     "nat": (["nft", "-f", "-"], _NFT_NAT),
     "bridge filter": (["nft", "-f", "-"], _NFT_BRIDGE),
+    "eBPF at connect()": ([sys.executable, "-m", "netplane.bpf"], ""),
     "conntrack": (["test", "-e", "/proc/sys/net/netfilter/nf_conntrack_max"], ""),
     "overlayfs": (
         [
