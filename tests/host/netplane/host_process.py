@@ -51,6 +51,8 @@ async def carry_out(plane: NetPlane, verb: str, arguments: list[Any]) -> Any:
             return await asyncio.gather(*(plane.remove_sandbox(each) for each in arguments[0]))
         case "withdraw" | "restore":
             return await getattr(plane, verb)(*arguments)
+        case "drops":
+            return await plane.drops()
         case "spare":
             plane.spare = arguments[0]
             return None
