@@ -179,7 +179,9 @@ async def _balanced(
             each for each in scene.records.endpoints(network_id) if each.service_id == service.service_id
         ]
         waiting = (
-            f"{len(others)} tasks are there, but start, are not healthy or stop" if others else "no task runs"
+            f"none of its {len(others)} tasks serves: they start, are not healthy, or stop"
+            if others
+            else "no task runs"
         )
         walk.bad(
             "balance",

@@ -43,8 +43,13 @@ async def _completed(
     if last.stage != "name" or last.good:
         return told
     remark = await _of_service(proxy, destination.partition(":")[0].removeprefix("tasks."))
-    told["Steps"][-1]["Text"] += remark
-    told["Summary"] += remark
+    if remark:
+        told["Steps"][-1]["Text"] += remark
+        told["Summary"] += remark
+        told["Advice"] = told["Steps"][-1]["Advice"] = (
+            "put both into one network: `docker service update --network-add NETWORK SERVICE`, or `docker "
+            "network connect NETWORK CONTAINER` for a container and a network made with --attachable"
+        )
     return told
 
 

@@ -201,7 +201,7 @@ async def test_names_that_lead_nowhere() -> None:
     assert "is in no network" in stops(await walked("none", "web"))
     waiting = scene(endpoint("t1", "node1", HERE, serving=False))
     assert stops(await walked("client", "tasks.web", at=waiting)).startswith("name: tasks.web is known")
-    assert "1 tasks are there, but start" in stops(await walked("client", "web", at=waiting))
+    assert "none of its 1 tasks serves" in stops(await walked("client", "web", at=waiting))
     with pytest.raises(NotFound, match="stranger"):
         await walked("stranger", "web")
 
