@@ -68,6 +68,21 @@ def test_fresh_tasks_serve_if_there_are_no_others() -> None:
     assert records.beginning(begin) == {"t11", "t12"}
 
 
+def test_tasks_on_silent_nodes_serve_if_there_are_no_others() -> None:
+    records = known(endpoint(9), endpoint(10, node="b"), endpoint(11, node="b"))
+    silence = DataplaneChanges(peers=(PeerRecord(node_id="b", address="192.0.2.2", silent=True),))
+    touched = records.apply(silence)
+    assert touched.services == {("n", "s")}
+    assert not touched.whole, "its tunnel stays"
+    assert records.virtual(("n", "s")) == {"10.0.0.2": ("10.0.0.9",)}
+    assert records.serving("n", "s") == ("10.0.0.9",)
+    assert records.serving("n", "s", {"t9"}) == ("10.0.0.10", "10.0.0.11")
+    assert records.places("n", "a") == {"10.0.0.10": "192.0.2.2", "10.0.0.11": "192.0.2.2"}
+    heard = DataplaneChanges(peers=(PeerRecord(node_id="b", address="192.0.2.2"),))
+    assert records.apply(heard).services == {("n", "s")}
+    assert len(records.serving("n", "s")) == 3
+
+
 def test_places_are_those_of_other_nodes() -> None:
     records = known(endpoint(9), endpoint(10, node="b"), endpoint(11, node="unknown"))
     assert records.places("n", "a") == {"10.0.0.10": "192.0.2.2"}
