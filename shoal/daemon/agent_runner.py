@@ -49,7 +49,12 @@ class AgentRunner:
         """Bring the node's network into the cluster, take up its tasks, and open a session."""
         engine, clock = self._engine, self._clock
         description = engine.machine.describe(engine.labels, engine.generic_resources)
-        await self._network.join(membership.node_id, membership.data_path_address, membership.data_path_port)
+        await self._network.join(
+            membership.node_id,
+            membership.data_path_address,
+            membership.data_path_port,
+            int(membership.listen_address.rpartition(":")[2]),
+        )
         agent = Agent(
             executor=self._executor(description),
             network=self._network,

@@ -146,6 +146,11 @@ def listeners(config: DaemonConfig) -> list[Listener]:
     return [_listener(host, config) for host in config.hosts or (DEFAULT_HOST,)]
 
 
+def api_ports(config: DaemonConfig) -> set[int]:
+    """The TCP ports where the API listens."""
+    return {each.port for each in listeners(config) if each.port}
+
+
 def _listener(host: str, config: DaemonConfig) -> Listener:
     parts = urlsplit(host if "://" in host else f"tcp://{host}")
     if parts.scheme == "unix":

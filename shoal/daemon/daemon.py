@@ -20,7 +20,7 @@ from netplane.plane import NetPlane
 from shoal.daemon import cluster_api, listeners, trace_api
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.attachments import Attachments
-from shoal.daemon.config import DaemonConfig
+from shoal.daemon.config import DaemonConfig, api_ports
 from shoal.daemon.events_api import ClusterEvents, EventsAPI, LocalEvents, Source
 from shoal.daemon.manager_account import manager_account
 from shoal.daemon.manager_files import ManagersFiles
@@ -132,6 +132,7 @@ class Daemon:
             node_hostname=machine.hostname,
             clock=self._clock,
             rng=self._rng,
+            api_ports=api_ports(config),
             cgroup=config.container_cgroup,
         )
         await network.start()
