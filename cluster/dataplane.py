@@ -41,7 +41,7 @@ class NetworkRecord(Record, frozen=True):
     @property
     def encrypted(self) -> bool:
         """Whether its traffic between nodes must be encrypted."""
-        return is_encrypted(self.options)
+        return self.driver == "overlay" and is_encrypted(self.options)
 
 
 class PeerRecord(Record, frozen=True):

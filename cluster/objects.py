@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import msgspec
 
+from cluster.encryption import is_encrypted
 from cluster.spec import (
     ClusterSpec,
     ConfigSpec,
@@ -307,6 +308,11 @@ class Network(StoreObject, frozen=True):
     subnets6: tuple[Subnet, ...] = ()
     vni: int = 0
     predefined: bool = False  # bridge, host, none: node-local networks that services may name
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether its traffic between nodes must be encrypted."""
+        return self.driver == "overlay" and is_encrypted(self.spec.options)
 
 
 # --- secret, config, cluster --------------------------------------------------------------------------

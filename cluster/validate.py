@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from cluster.defaults import MAX_CONFIG_SIZE, MAX_SECRET_SIZE, MIN_NODE_CERT_EXPIRY
+from cluster.encryption import check_encryption
 from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplementedHere
 from cluster.log_options import check_log_options
 from cluster.objects import Service
@@ -248,10 +249,7 @@ def check_network(spec: NetworkSpec) -> None:
             f"networks are of driver overlay, {', '.join(NODES_OWN_DRIVERS)}"
         )
     check_cluster_subnets(spec)
-    if "encrypted" in (spec.options or {}):
-        raise NotImplementedHere(
-            "encrypted overlay networks are not supported yet: leave the option encrypted out"
-        )
+    check_encryption(spec.options, spec.labels)
     if spec.config_only or (spec.config_from is not None and spec.config_from.network):
         raise InvalidArgument(
             "overlay networks take no settings from a node's own network: leave --config-from out"

@@ -20,6 +20,7 @@ from manager.ca.authority import Authority, founding_objects
 from manager.ca.roles import RoleManager
 from manager.ca.rotator import Rotator
 from manager.dispatcher import Dispatcher
+from manager.encryption.keeper import EpochKeeper
 from manager.guidance import no_leader, warnings
 from manager.leader import Leadership, Runnable
 from manager.locking import KeyKeeper, LockFollower, NoKeeper
@@ -195,6 +196,7 @@ class Core:
             JobOrchestrator(store, clock, rng),
             ResourceEnforcer(store, clock),
             OrphanKeeper(store, clock),
+            EpochKeeper(store, clock),
             Reaper(store, clock),
             VersionKeeper(store, clock),
             Scheduler(store, clock),

@@ -4,6 +4,7 @@ from typing import Any
 
 from cluster.network_details import services_json
 from cluster.objects import Network, Node, Task
+from manager.api.network_encryption import encryption_details
 from manager.dispatcher.dataplane import NetworkRecords, records
 from manager.store import View
 
@@ -14,6 +15,8 @@ def details(view: View, network: Network, *, verbose: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if peers := _peers(view, network, known):
         found["Peers"] = peers
+    if network.encrypted:
+        found["Encryption"] = encryption_details(view)
     if verbose:
         found["Services"] = services_json(
             known.services.values(),

@@ -14,6 +14,7 @@ from manager.api.access import ACCESS
 from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_network
 from manager.api.network_details import details
+from manager.api.network_encryption import prepare_encryption
 from manager.api.reads import state
 from manager.api.request import answer, body, flag
 from manager.store import Transaction, View
@@ -64,7 +65,10 @@ async def create_network(request: web.Request) -> web.Response:
         if spec.ingress and (other := next((n for n in tx.all(Network) if n.spec.ingress), None)):
             raise Conflict(f"ingress network ({other.spec.name}) is already present")
         check_subnets_free(spec, tx.all(Network))
-        tx.create(Network(id=id, spec=spec, driver=spec.driver or "overlay"))
+        network = Network(id=id, spec=spec, driver=spec.driver or "overlay")
+        if network.encrypted:
+            prepare_encryption(tx, access.clock.now())
+        tx.create(network)
 
     await access.store.update_retrying(create)
     return answer({"Id": id, "Warning": ""}, status=201)

@@ -115,6 +115,9 @@ class Told:
             node = view.get(Node, self.node_id)
             containers = node.containers if node is not None else ()
             used.networks.update(each.network_id for each in containers if each.address)
+            if node is None or not node.description.encryption.method:
+                # It would make it a plain one, if it is of an older version.
+                used.networks -= {id for id in used.networks if _encrypted(index, id)}
             found_secrets = [secret for id in sorted(used.secrets) if (secret := view.get(Secret, id))]
             found_configs = [config for id in sorted(used.configs) if (config := view.get(Config, id))]
             secrets = [secret for secret in found_secrets if self.secrets.get(secret.id) != secret.version]
@@ -190,6 +193,11 @@ class Told:
             removed_endpoints=gone_endpoints,
             removed_services=gone_services,
         )
+
+
+def _encrypted(index: DataplaneIndex, network_id: str) -> bool:
+    known = index.networks.get(network_id)
+    return known is not None and known.network is not None and known.network.encrypted
 
 
 def _difference(told: dict[K, R], now: Mapping[K, R | None]) -> tuple[tuple[R, ...], tuple[K, ...]]:

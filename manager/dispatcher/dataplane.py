@@ -18,7 +18,7 @@ from cluster.dataplane import (
     PublishedPort,
     ServiceRecord,
 )
-from cluster.objects import Network, Node, Service, Task
+from cluster.objects import Cluster, Network, Node, Service, Task
 from cluster.publish_at import places, policy
 from cluster.states import NodeState, TaskState
 from cluster.validate_ipam import MTU_OPTION
@@ -36,8 +36,8 @@ class NetworkRecords:
     services: dict[str, ServiceRecord] = field(default_factory=dict)
 
 
-def network_record(network: Network) -> NetworkRecord:
-    """A network as its nodes need it."""
+def network_record(network: Network, epochs: tuple[int, ...] = ()) -> NetworkRecord:
+    """A network as its nodes need it. `epochs`: those of the keys that are in force, for encrypted ones."""
     options = network.spec.options or {}
     mtu = options.get(MTU_OPTION, "")
     return NetworkRecord(
@@ -53,6 +53,7 @@ def network_record(network: Network) -> NetworkRecord:
         attachable=network.spec.attachable,
         options=options,
         labels=network.spec.labels or {},
+        key_epochs=epochs if network.encrypted else (),
         config_from=network.spec.config_from.network if network.spec.config_from is not None else "",
     )
 
@@ -60,7 +61,8 @@ def network_record(network: Network) -> NetworkRecord:
 def peer_record(node: Node) -> PeerRecord | None:
     """A node as the others need it; None while it has no address."""
     address = node.data_path_address or node.status.address
-    return PeerRecord(node.id, address, node.attachments) if address else None
+    keys = node.description.encryption.keys
+    return PeerRecord(node.id, address, node.attachments, keys=keys) if address else None
 
 
 def serving(task: Task, node: Node | None, *, admitted: bool = False) -> bool:
@@ -153,7 +155,7 @@ def service_records(view: View, service: Service) -> dict[str, ServiceRecord]:
 def records(view: View, network_id: str) -> NetworkRecords:
     """All records of one network, computed from scratch."""
     network = view.get(Network, network_id)
-    found = NetworkRecords(network_record(network) if network is not None else None)
+    found = NetworkRecords(network_record(network, epochs(view)) if network is not None else None)
     for task in view.tasks_using(network_id):
         endpoint = endpoint_records(view, task).get(network_id)
         if endpoint is not None:
@@ -167,6 +169,12 @@ def records(view: View, network_id: str) -> NetworkRecords:
         if record is not None:
             found.services[service.id] = record
     return found
+
+
+def epochs(view: View) -> tuple[int, ...]:
+    """The epochs of keys that are in force."""
+    cluster = view.cluster()
+    return cluster.key_epochs.in_force if cluster is not None else ()
 
 
 def peers(view: View) -> dict[str, PeerRecord]:
@@ -279,6 +287,10 @@ class DataplaneIndex:
                     services.update((service.id, None) for service in named)
                     with_vip = self.networks[network.id].services if network.id in self.networks else {}
                     services.update((service_id, None) for service_id in with_vip)
+                case Cluster():
+                    for known in [*self.networks.values()]:
+                        if known.network is not None and known.network.encrypted:
+                            self._network(view, known.network.id, delta)
         for service_id in services:
             self._service(view, service_id, delta)
         for task_id in tasks:
@@ -287,7 +299,7 @@ class DataplaneIndex:
 
     def _network(self, view: View, network_id: str, delta: Delta) -> None:
         network = view.get(Network, network_id)
-        record = network_record(network) if network is not None else None
+        record = network_record(network, epochs(view)) if network is not None else None
         known = self.networks.get(network_id)
         if record is None and known is None:
             return

@@ -23,7 +23,7 @@ from cluster.messages import (
     StatusReport,
     TaskStatusUpdate,
 )
-from cluster.objects import Config, Network, Node, Secret, Service, Task
+from cluster.objects import Cluster, Config, Network, Node, Secret, Service, Task
 from cluster.seams import MILLISECOND, SECOND, Clock, Random
 from cluster.states import NodeState, TaskState
 from manager.dispatcher.admissions import Admissions, awaits
@@ -43,7 +43,7 @@ log = logging.getLogger("shoal.dispatcher")
 DEBOUNCE = 10 * MILLISECOND
 """Pause after a round of messages, in which further commits gather. The first goes out at once."""
 LONGEST_SLEEP = SECOND // 4
-WATCHED = (Task, Service, Node, Network, Secret, Config)
+WATCHED = (Task, Service, Node, Network, Secret, Config, Cluster)
 REMOVED = "this node was removed from the cluster"
 
 
@@ -371,6 +371,9 @@ class Term:
             session.send(RoleChanged(role=node.spec.role.value))
         if session is not None and isinstance(event.old, Node) and event.old.containers != node.containers:
             session.tasks_touched = True  # its networks may be others
+        if session is not None and isinstance(event.old, Node):
+            before, now = event.old.description.encryption.method, node.description.encryption.method
+            session.tasks_touched = session.tasks_touched or before != now
         self._managers_maybe_changed()
 
     def _managers_maybe_changed(self) -> None:

@@ -42,7 +42,7 @@ def decide(table: NodeTable, group: Sequence[Task], now: int) -> Decision:
         return Decision(())
     first = group[0]
     try:
-        needs = Requirements.of(first, table.drivers)
+        needs = Requirements.of(first, table.drivers, table.encrypted)
     except InvalidArgument as error:
         return Decision((), tuple(group), f"no suitable node ({error})")
     preferences = _spread_keys(first)
@@ -89,7 +89,7 @@ def confirm(table: NodeTable, task: Task) -> Decision:
     if info is None:
         return Decision((), (task,), "no suitable node (the node was removed)")
     try:
-        needs = Requirements.of(task, table.drivers)
+        needs = Requirements.of(task, table.drivers, table.encrypted)
     except InvalidArgument as error:
         return Decision((), (task,), f"no suitable node ({error})")
     refused = filters.refusal(info, needs)

@@ -1,7 +1,7 @@
 """The conditions that a node must meet for a task, in SwarmKit's order, each with its words for the user."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster.objects import Task
@@ -10,13 +10,23 @@ from cluster.states import Availability, NodeState
 from manager.scheduler import constraint
 from manager.scheduler.nodes import HostPort, NodeInfo, generic_amounts, host_ports, reservations
 
-READY, RESOURCES, PLUGINS, CONSTRAINTS, PLATFORM, HOST_PORTS, MAX_REPLICAS = range(7)
+READY, RESOURCES, PLUGINS, ENCRYPTION, CONSTRAINTS, PLATFORM, HOST_PORTS, MAX_REPLICAS = range(8)
 
-_NAMES = ("ready", "resources", "plugins", "constraints", "platform", "host-ports", "max-replicas")
+_NAMES = (
+    "ready",
+    "resources",
+    "plugins",
+    "encryption",
+    "constraints",
+    "platform",
+    "host-ports",
+    "max-replicas",
+)
 _WORDS = {
     READY: ("1 node not available for new tasks", "{} nodes not available for new tasks"),
     RESOURCES: ("insufficient resources on 1 node", "insufficient resources on {} nodes"),
     PLUGINS: ("missing plugin on 1 node", "missing plugin on {} nodes"),
+    ENCRYPTION: ("encrypted networks not possible on 1 node", "encrypted networks not possible on {} nodes"),
     CONSTRAINTS: (
         "scheduling constraints not satisfied on 1 node",
         "scheduling constraints not satisfied on {} nodes",
@@ -37,14 +47,16 @@ class Requirements:
     generic: Mapping[str, int]
     named: frozenset[tuple[str, str]]
     plugins: frozenset[tuple[str, str]]
+    encryption: bool
     constraints: tuple[constraint.Constraint, ...]
     platforms: tuple[Platform, ...]
     ports: frozenset[HostPort]
     max_replicas: int
 
     @classmethod
-    def of(cls, task: Task, drivers: Mapping[str, str]) -> "Requirements":
-        """The requirements of a task; `drivers` says what driver each network has.
+    def of(cls, task: Task, drivers: Mapping[str, str], encrypted: Collection[str] = ()) -> "Requirements":
+        """The requirements of a task; `drivers` says what driver each network has, `encrypted` names the
+        networks whose nodes must be able to encrypt.
 
         Raises InvalidArgument when a constraint can't be read.
         """
@@ -61,6 +73,7 @@ class Requirements:
                 if (named := resource.named_resource_spec) is not None
             ),
             plugins=frozenset(_plugins(task, drivers)),
+            encryption=any(attachment.network_id in encrypted for attachment in task.networks),
             constraints=constraint.parse(placement.constraints or ()) if placement else (),
             platforms=tuple(placement.platforms or ()) if placement else (),
             ports=host_ports(task),
@@ -96,6 +109,8 @@ def refusal(info: NodeInfo, needs: Requirements, already: int = 0) -> int | None
         return RESOURCES
     if not _plugins_present(info, needs.plugins):
         return PLUGINS
+    if needs.encryption and not node.description.encryption.works:
+        return ENCRYPTION
     if not constraint.matches(needs.constraints, node):
         return CONSTRAINTS
     if needs.platforms and not any(_runs(node.description.platform, wanted) for wanted in needs.platforms):

@@ -138,6 +138,8 @@ class NodeTable:
         self._nodes: dict[str, NodeInfo] = {}
         self._node_of_task: dict[str, str] = {}
         self._drivers: dict[str, str] = {}
+        self.encrypted: set[str] = set()
+        """The networks whose nodes must be able to encrypt, by id."""
         for network in networks:
             self.put_network(network)
         for node in nodes:
@@ -176,10 +178,13 @@ class NodeTable:
         """A network is new, or changed."""
         if not network.predefined:
             self._drivers[network.id] = network.driver
+        if network.encrypted:
+            self.encrypted.add(network.id)
 
     def drop_network(self, network_id: str) -> None:
         """A network was removed."""
         self._drivers.pop(network_id, None)
+        self.encrypted.discard(network_id)
 
     def put_task(self, task: Task) -> bool:
         """A task is new, or changed. True when that freed something on a node."""

@@ -40,7 +40,7 @@ class Nodes:
         table = self._table
         wanted = [info for info in table if task.node_id in ("", info.node.id)]
         try:
-            needs = Requirements.of(task, table.drivers)
+            needs = Requirements.of(task, table.drivers, table.encrypted)
         except InvalidArgument as error:
             return [_verdict(info, "constraints", str(error)) for info in wanted]
         found = []
@@ -68,6 +68,8 @@ def _reason(info: NodeInfo, needs: Requirements, refused: int) -> str:
             have = info.node.description.engine.plugins
             missing = ", ".join(f"{kind.lower()} {name}" for kind, name in sorted(needs.plugins - set(have)))
             return f"it lacks the driver for {missing}"
+        case filters.ENCRYPTION:
+            return _unencrypted(info.node)
         case filters.CONSTRAINTS:
             return "; ".join(
                 _unmet(each, info.node) for each in needs.constraints if not each.matches(info.node)
@@ -93,6 +95,11 @@ def _unavailable(node: Node) -> str:
             f" ({node.status.message})" if node.status.message else ""
         )
     return f"its availability is {node.spec.availability.value}"
+
+
+def _unencrypted(node: Node) -> str:
+    trouble = node.description.encryption.trouble or "its version of Shoal knows no encryption"
+    return f"it can't encrypt networks: {trouble}"
 
 
 def _short_of(info: NodeInfo, needs: Requirements) -> str:
@@ -140,6 +147,7 @@ _ADVICE = {
     "resources": "Add a node, free some by scaling or removing services, or lower the service's reservations "
     "(`docker service update --reserve-cpu … --reserve-memory …`).",
     "plugins": "Use drivers that the nodes have.",
+    "encryption": "Give nodes WireGuard (`modprobe wireguard`, or install wireguard-go): `shoal doctor`.",
     "constraints": "Label a node (`docker node update --label-add KEY=VALUE NODE`), or take the constraint "
     "away (`docker service update --constraint-rm CONSTRAINT SERVICE`).",
     "platform": "Use an image for the nodes' platform, or add a node that the image is for.",

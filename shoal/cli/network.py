@@ -97,6 +97,14 @@ def inspect(session: Session, names: tuple[str, ...], verbose: bool) -> None:
     print_json([session.engine.get(f"/networks/{name}", verbose=verbose) for name in names])
 
 
+@network.command(name="rotate-keys")
+@pass_session
+def rotate_keys(session: Session) -> None:
+    """Begin new keys for encrypted networks now. No packet is lost; `inspect` shows how far it is."""
+    epoch = session.engine.post("/shoal/networks/rotate-keys", {})["Epoch"]
+    click.echo(f"keys of epoch {epoch + 1} are being made")
+
+
 @network.command()
 @click.argument("names", metavar="NETWORK…", nargs=-1, required=True)
 @pass_session

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from cluster.dataplane import NetworkRecord
 from cluster.objects import NodeDescription
 from cluster.seams import MILLISECOND, Clock, Random
@@ -11,6 +13,7 @@ from netplane.plane import NetPlane
 from shoal.daemon.membership import Membership, MembershipStore
 from shoal.daemon.task_logs import TaskLogs
 from worker.agent.agent import Agent, NodeEvents
+from worker.agent.seek import SessionClosed
 from worker.agent.session import Session
 from worker.agent.state import AgentState
 from worker.agent.task_executor import TaskExecutor
@@ -61,7 +64,7 @@ class AgentRunner:
             logs=TaskLogs(engine.logs),
             state=AgentState(self._store.worker),
             events=events,
-            describe=lambda: description,
+            describe=lambda: replace(description, encryption=self._network.encryption),
             address=membership.address,
             data_path_address=membership.data_path_address,
             clock=clock,
@@ -74,9 +77,20 @@ class AgentRunner:
         self._tasks = [
             asyncio.create_task(agent.run(), name="agent"),
             asyncio.create_task(self._session.run(), name="session"),
+            asyncio.create_task(self._tell_keys(agent), name="keys"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._ended)
+
+    async def _tell_keys(self, agent: Agent) -> None:
+        """Tell the managers what becomes of the keys of encrypted networks."""
+        while True:
+            await self._network.encryption_changed.wait()
+            self._network.encryption_changed.clear()
+            try:
+                await agent.redescribe()
+            except SessionClosed as error:
+                log.info("keys are told in the next session", extra={"reason": str(error)})
 
     async def connected(self, patience: int) -> None:
         """Return when the node has a session: then the managers know that it is ready. Or after so long (ns),

@@ -47,6 +47,7 @@ FORWARDED = (
     ("POST", "/shoal/secrets/{id}/versions"),
     ("POST", "/shoal/configs/{id}/versions"),
     ("POST", "/shoal/plan"),
+    ("POST", "/shoal/networks/rotate-keys"),
 )
 
 INFO_TIMEOUT = 2

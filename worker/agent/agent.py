@@ -172,6 +172,7 @@ class Agent:
         self._logs.reset(channel)
         self._channel = channel
         self._channel_tasks = [asyncio.create_task(self._report_until_closed(channel))]
+        await self.redescribe()  # it may have changed since the hello
 
     async def received(self, message: ManagerMessage) -> None:
         """Act on one message of the leader's."""
