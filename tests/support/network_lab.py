@@ -105,9 +105,9 @@ class Lab:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == "ready"
 
-    def host(self, name: str, address: str) -> "Host":
-        """A new host on the underlay, its plane started."""
-        host = Host(self, name, address)
+    def host(self, name: str, address: str, cgroup: str = "") -> "Host":
+        """A new host on the underlay, its plane started. Args: cgroup: that of its containers."""
+        host = Host(self, name, address, cgroup)
         host.start_plane()
         return host
 
@@ -125,8 +125,9 @@ class Lab:
 class Host:
     """One host. Its namespaces outlive its plane, as a machine outlives a daemon."""
 
-    def __init__(self, lab: Lab, name: str, address: str) -> None:
+    def __init__(self, lab: Lab, name: str, address: str, cgroup: str = "") -> None:
         self.lab = lab
+        self.cgroup = cgroup
         self.name = name
         self.address = address
         self.pid = lab.namespace()
@@ -144,6 +145,7 @@ class Host:
             str(self.directory / "state"),
             str(self.directory / "run"),
             self.name,
+            self.cgroup,
         ]
         self._plane = self.lab.spawn(
             self.lab.inside(self.pid, command),
