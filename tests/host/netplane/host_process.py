@@ -1,7 +1,9 @@
 """The network plane of one host, driven by JSON lines, in that host's namespaces (see the `lab` fixture)."""
 
 import asyncio
+import gc
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from cluster.seams import SystemClock
 from cluster.spec import NetworkSpec
 from netplane.model import Attachment, SandboxSpec
 from netplane.plane import NetPlane
+from tests.host.netplane.faults import Faults
+
+faults = Faults()
 
 
 async def create_cancelled(plane: NetPlane, spec: SandboxSpec) -> int:
@@ -27,6 +32,31 @@ async def create_cancelled(plane: NetPlane, spec: SandboxSpec) -> int:
         cut += isinstance(outcome, asyncio.CancelledError)
         await plane.remove_sandbox(spec.id)
     return cut
+
+
+async def storm(plane: NetPlane, spec: SandboxSpec, times: int) -> None:
+    """Create and remove the sandbox, two at once, over and over."""
+    other = msgspec.structs.replace(
+        spec,
+        id=f"{spec.id}-other",
+        attachments=(Attachment(spec.attachments[0].network_id, "10.0.1.99/24"),),
+    )
+    for _ in range(times // 2):
+        await asyncio.gather(plane.create_sandbox(spec), plane.create_sandbox(other))
+        await asyncio.gather(plane.remove_sandbox(spec.id), plane.remove_sandbox(other.id))
+
+
+async def network_storm(plane: NetPlane, spec: NetworkSpec, times: int) -> None:
+    """Make and remove the network, over and over."""
+    for _ in range(times):
+        await plane.create_network(spec)
+        await plane.remove_network(spec.name)
+
+
+def census() -> dict[str, int]:
+    """What this process holds."""
+    gc.collect()
+    return {"objects": len(gc.get_objects()), "files": len(os.listdir("/proc/self/fd"))}
 
 
 async def carry_out(plane: NetPlane, verb: str, arguments: list[Any]) -> Any:
@@ -45,6 +75,16 @@ async def carry_out(plane: NetPlane, verb: str, arguments: list[Any]) -> Any:
             return await asyncio.gather(*(plane.create_sandbox(spec) for spec in specs))
         case "create_cancelled":
             return await create_cancelled(plane, msgspec.json.decode(arguments[0], type=SandboxSpec))
+        case "storm":
+            return await storm(plane, msgspec.json.decode(arguments[0], type=SandboxSpec), arguments[1])
+        case "network_storm":
+            return await network_storm(
+                plane, msgspec.json.decode(arguments[0], type=NetworkSpec), arguments[1]
+            )
+        case "census":
+            return census()
+        case "fail_at":
+            return faults.fail_at(*arguments)
         case "remove":
             return await plane.remove_sandbox(*arguments)
         case "remove_many":
