@@ -32,7 +32,9 @@ from cluster.states import Role
 
 ROOT_CA_NAME = "swarm-ca"
 ROOT_CA_LIFETIME = 20 * 365 * 24 * 3600 * SECOND
-CLOCK_SKEW = 3600 * SECOND  # certificates are dated back, so that a node with a slow clock can use them
+CLOCK_SKEW = 2 * 3600 * SECOND
+"""Certificates are dated back by so much, so that a node whose clock is slow can use them: an hour, as when
+summer time was set by hand, and what it is off besides."""
 TOKEN_PREFIX = "SWMTKN-1"  # noqa: S105 - the format's name, not a secret
 _REJOIN = b"shoal: a node comes back\0"
 _DIGEST_LENGTH = 50
@@ -327,8 +329,9 @@ def renewal_time(peer: Peer, rng: Random) -> int:
 
     The lifetime is from the issue on, not from where the certificate was dated back to.
     """
-    back = min(CLOCK_SKEW, (peer.not_after - peer.not_before) // 2)
-    lifetime = peer.not_after - peer.not_before - back
+    span = peer.not_after - peer.not_before
+    back = CLOCK_SKEW if span > CLOCK_SKEW else span // 2  # not every certificate was dated back so far
+    lifetime = span - back
     return peer.not_before + back + int(lifetime * (0.5 + 0.3 * rng.random()))
 
 
