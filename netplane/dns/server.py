@@ -74,6 +74,9 @@ class NameServers:
         self._views: dict[str, View] = {}
         self._upstreams: WeakValueDictionary[tuple[str, ...], Upstreams] = WeakValueDictionary()
         self._turn = itertools.count()
+        self.answered = 0
+        """Questions answered from the zones; `forwarded`: asked of other servers."""
+        self.forwarded = 0
 
     def open(self, sandbox_id: str, udp: socket.socket, tcp: socket.socket, sight: Sight) -> None:
         """Serve a sandbox; its sockets are the server's from now on."""
@@ -132,13 +135,15 @@ class NameServers:
             view.prepared.clear()
             view.generation = self._zones.generation
         receive, send, prepared = view.udp.recvfrom, view.udp.sendto, view.prepared
-        for _ in range(_DRAIN):
+        for count in range(_DRAIN):
             try:
                 data, client = receive(_LONGEST)
             except OSError:  # nothing left to read, or an ICMP error of an earlier answer
+                self.answered += count
                 return
             choose = prepared.get(data[2:]) or self._prepare(view, data)
             if choose is None:
+                self.answered -= 1
                 self._spawn(view, self._forward_datagram(view, data, client))
                 continue
             if answer := choose():
@@ -146,6 +151,7 @@ class NameServers:
                     send(data[:2] + answer, client)
                 except OSError as error:  # its buffer is full, or it is gone: it will ask again
                     log.debug("answer not sent", extra={"error": str(error)})
+        self.answered += _DRAIN
 
     def _prepare(self, view: View, data: bytes) -> Callable[[], bytes] | None:
         """Gives the answers from the zones in turn, without their first two bytes; None if there are none."""
@@ -194,6 +200,7 @@ class NameServers:
         if view.forwarded >= MAX_FORWARDED:
             return wire.answer(data, query, code=wire.SERVFAIL)
         view.forwarded += 1
+        self.forwarded += 1
         try:
             answer = await view.upstreams.ask(data, query.end, view.sight.make_socket, tcp=tcp)
         finally:

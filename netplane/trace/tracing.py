@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cluster.dataplane import EndpointRecord, ServiceRecord
 from netplane import doctor
+from netplane.dns.server import NameServers
 from netplane.libnftables import LibNftables
 from netplane.local_networks import LocalNetworks
 from netplane.model import SandboxRecord, SandboxSpec, Segment
@@ -36,6 +37,7 @@ class Tracing:
     _sandboxes: dict[str, SandboxRecord]
     _local: LocalNetworks
     _names: Names
+    _servers: NameServers
     _tunnel: Tunnel | None
     _withdrawn: set[str]
 
@@ -49,6 +51,10 @@ class Tracing:
         addresses = {peer.node_id: peer.address for peer in self._records.peers.values()}
         peers = {each: ip for each, ip in addresses.items() if ip and (record.ingress or each in there)}
         return Known(tuple(self._records.services(network_id)), endpoints, peers, addresses)
+
+    def asked(self) -> dict[str, int]:
+        """Names that containers of this node asked for, by who answered."""
+        return {"cluster": self._servers.answered, "others": self._servers.forwarded}
 
     def specs(self) -> dict[str, SandboxSpec]:
         """What each sandbox was asked to be, by id."""

@@ -52,6 +52,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", fo
     log_opts: dict[str, str] = {}
     init: bool = False
     node_generic_resources: tuple[str, ...] = ()
+    metrics_addr: str = ""
 
     @property
     def container_cgroup(self) -> str:
@@ -134,6 +135,8 @@ def _check(config: DaemonConfig) -> None:
         if not _label(label)[0]:
             raise InvalidArgument(f"invalid label {label!r}: write key=value")
     generic_resources.parse(config.node_generic_resources)
+    if config.metrics_addr:
+        metrics_place(config.metrics_addr)
     listeners(config)
 
 
@@ -175,6 +178,14 @@ def _listener(host: str, config: DaemonConfig) -> Listener:
             "that nobody else can reach, pass --allow-insecure-tcp"
         )
     return Listener(address=address, port=port, tls=tls)
+
+
+def metrics_place(address: str) -> tuple[str, int]:
+    """Host ("" for all addresses) and port where metrics are served."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidArgument(f"invalid metrics address {address!r}: write ADDRESS:PORT")
+    return host.strip("[]"), int(port)
 
 
 def _loopback(address: str) -> bool:

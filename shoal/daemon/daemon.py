@@ -17,7 +17,7 @@ from cluster.ids import new_id
 from cluster.seams import SystemClock, system_random
 from manager.guard import Bounds, Guard, calm_accepts
 from netplane.plane import NetPlane
-from shoal.daemon import cluster_api, listeners, trace_api
+from shoal.daemon import cluster_api, listeners, metrics, trace_api
 from shoal.daemon.agent_runner import AgentRunner
 from shoal.daemon.attachments import Attachments
 from shoal.daemon.config import DaemonConfig, api_ports
@@ -99,6 +99,8 @@ class Daemon:
             standalone = Containers(engine, self._clock, self._rng, attachments)
             app = self._app(engine, standalone, node, proxy, guard)
             await listeners.serve(app, self._config, stack, guard)
+            if self._config.metrics_addr:
+                await metrics.serve(engine, self._config.metrics_addr, stack)
             log.info("shoald is up", extra={"data_root": str(engine.data_root)})
             health = HealthSupervisor(engine.runtime, self._clock)
             watch = ManagerWatch(lambda: node.manager_pid, proxy, self._clock)

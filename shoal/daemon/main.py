@@ -59,6 +59,7 @@ _FLAGS_TO_FIELDS = {
 @click.option("--log-driver", help="Log driver of containers that name none (json-file)")
 @click.option("--log-opt", "log_opts", multiple=True, help="Option of the default log driver, key=value")
 @click.option("--init", is_flag=True, default=None, help="Run an init in containers that don't say")
+@click.option("--metrics-addr", help="Serve metrics for Prometheus at ADDRESS:PORT, by plain HTTP")
 @click.version_option(package_name="shoal", prog_name="shoald")
 def main(config_file: Path | None, **flags: Any) -> None:
     """Shoal's node daemon: runs containers and serves the Docker Engine API."""

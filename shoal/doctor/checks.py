@@ -68,8 +68,24 @@ _FEATURES = (
         "new TCP connections to service addresses are led by nftables alone, which costs a little more",
         "use a kernel from 5.14 with CONFIG_CGROUP_BPF, and mount cgroup2",
     ),
-    _Need("bridge filter", False, "the playground can't make partitions", "`modprobe nf_tables_bridge`"),
+    _Need(
+        "bridge filter",
+        False,
+        "what containers send is not checked for addresses of others; the playground can't make partitions",
+        "`modprobe nf_tables_bridge`",
+    ),
+    _Need("nat of IPv6", False, "no published ports or way out by IPv6", "`modprobe nft_chain_nat`"),
     _Need("macvlan", False, "no macvlan networks", "`modprobe macvlan`"),
+    _Need("ipvlan", False, "no ipvlan networks", "`modprobe ipvlan`"),
+    _Need(
+        "vlan", False, "macvlan and ipvlan networks can't be on a VLAN (parent eth0.7)", "`modprobe 8021q`"
+    ),
+    _Need(
+        "sctp",
+        False,
+        "containers can't speak SCTP, so publishing its ports is of no use",
+        "`modprobe sctp` (where it is blocked, see /etc/modprobe.d), or install the full kernel",
+    ),
     _Need(
         "wireguard",
         False,

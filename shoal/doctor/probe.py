@@ -25,6 +25,13 @@ _NFT_NAT = """table ip doctor {
  chain post { type nat hook postrouting priority 100; masquerade; }
 }
 """
+_NFT_NAT6 = "table ip6 doctor { chain post { type nat hook postrouting priority 100; masquerade; }; }\n"
+_SCTP = """import socket
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+except OSError as error:
+    raise SystemExit(error.strerror)
+"""
 _NFT_BRIDGE = "table bridge doctor { chain forward { type filter hook forward priority 0; drop; }; }\n"
 
 FEATURES: dict[str, tuple[list[str], str]] = {
@@ -35,7 +42,17 @@ FEATURES: dict[str, tuple[list[str], str]] = {
         ["sh", "-c", "ip link add d0 type veth peer name d1 && ip link add m0 link d0 type macvlan"],
         "",
     ),
+    "ipvlan": (
+        ["sh", "-c", "ip link add d0 type veth peer name d1 && ip link add i0 link d0 type ipvlan"],
+        "",
+    ),
+    "vlan": (
+        ["sh", "-c", "ip link add d0 type veth peer name d1 && ip link add v0 link d0 type vlan id 7"],
+        "",
+    ),
     "wireguard": (["ip", "link", "add", "doctor0", "type", "wireguard"], ""),
+    "sctp": ([sys.executable, "-c", _SCTP], ""),
+    "nat of IPv6": (["nft", "-f", "-"], _NFT_NAT6),
     "nat": (["nft", "-f", "-"], _NFT_NAT),
     "bridge filter": (["nft", "-f", "-"], _NFT_BRIDGE),
     "eBPF at connect()": ([sys.executable, "-m", "netplane.bpf"], ""),
