@@ -134,7 +134,7 @@ def ensure_bridge(
             )
             indexes = route.link_lookup(ifname=name)
         else:
-            route.link("set", index=indexes[0], address=mac, mtu=mtu)
+            _bring_in_line(route, indexes[0], mac=mac, mtu=mtu)
         index: int = indexes[0]
         sysctl.prepare_bridge(name, ipv6=bool(address6))
         has = {
@@ -169,6 +169,15 @@ def _global_addresses6(route: Any, index: int) -> set[str]:
         for each in route.get_addr(index=index, family=10)
         if not ipaddress.IPv6Address(each.get_attr("IFA_ADDRESS")).is_link_local
     }
+
+
+def _bring_in_line(route: Any, index: int, *, mac: str, mtu: int) -> None:
+    """Only what differs: the kernel forgets the neighbours of a link whose MAC is set, even to what it is."""
+    (link,) = route.get_links(index)
+    if link.get_attr("IFLA_ADDRESS") != mac:
+        route.link("set", index=index, address=mac)
+    if link.get_attr("IFLA_MTU") != mtu:
+        route.link("set", index=index, mtu=mtu)
 
 
 def isolate_ports(names: Sequence[str]) -> None:

@@ -82,12 +82,14 @@ def build_zone(
     found6: dict[str, list[bytes]] = {}
     for resident in residents:
         for name in resident.names:
-            add(name, (resident.address,))
+            add(name, (resident.address,) if resident.address else ())
             if resident.address6 and not prefix6:
                 packed6 = socket.inet_pton(socket.AF_INET6, resident.address6)
                 found6.setdefault(name.lower(), []).append(packed6)
         if resident.names:
-            pointers.setdefault(resident.address, f"{resident.names[0]}.{network}")
+            own = (resident.address, "" if prefix6 else resident.address6)
+            for address in filter(None, own):
+                pointers.setdefault(address, f"{resident.names[0]}.{network}")
     names: dict[bytes, tuple[bytes, ...]] = {}
     for name, listed in found.items():
         packed = tuple(socket.inet_aton(address) for address in listed)

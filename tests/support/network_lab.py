@@ -164,17 +164,22 @@ class Host:
 
     def call(self, verb: str, *arguments: object) -> Any:
         """Call the plane; raises PlaneError."""
+        self.tell(verb, *arguments)
         assert self._plane is not None
-        assert self._plane.stdin is not None
         assert self._plane.stdout is not None
-        self._plane.stdin.write(json.dumps([verb, *arguments]).encode() + b"\n")
-        self._plane.stdin.flush()
         line = self._plane.stdout.readline()
         assert line, f"the plane of {self.name} died"
         reply = json.loads(line)
         if "error" in reply:
             raise PlaneError(reply["error"], reply["message"])
         return reply["ok"]
+
+    def tell(self, verb: str, *arguments: object) -> None:
+        """Call the plane, and don't wait for what it says."""
+        assert self._plane is not None
+        assert self._plane.stdin is not None
+        self._plane.stdin.write(json.dumps([verb, *arguments]).encode() + b"\n")
+        self._plane.stdin.flush()
 
     def create(self, spec: SandboxSpec) -> dict[str, Any]:
         """Create a sandbox."""
