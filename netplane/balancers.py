@@ -58,7 +58,7 @@ class Balancers:
         self._balanced = Balanced(records, withdrawn, fresh)
         self._records = records
         self._subnets6: dict[str, str] = {}
-        self.host = HostTable(rules, self._balanced.ports)
+        self.host = HostTable(rules, flows, self._balanced.ports)
         self.connecting = Connecting(cgroup)
         self._inside: dict[str, _Inside] = {}
 

@@ -5,9 +5,10 @@ the tables are written anew as a whole, in one transaction too: connections that
 tracking remembers their translation. Runs in the plane's worker thread.
 """
 
+import functools
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from netplane import host_rules, port_rules
@@ -15,6 +16,8 @@ from netplane.errors import NetworkError
 from netplane.host_rules import FAMILIES, LAYOUT, NOTHING, TABLE, Contents
 from netplane.libnftables import Rules
 from netplane.model import SandboxRecord, Segment, way_out, way_out6
+from netplane.netlink import nft
+from netplane.netlink.wire import NetlinkSocket
 from netplane.overlay import device_names
 from netplane.port_rules import PortKey, Published
 
@@ -38,9 +41,13 @@ class Drops:
 class HostTable:
     """See the module."""
 
-    def __init__(self, rules: Rules, ports: Ports) -> None:
-        """Args: ports: the mesh's ports, as they are at any time."""
+    def __init__(self, rules: Rules, messages: NetlinkSocket, ports: Ports) -> None:
+        """Args:
+        rules, messages: two ways to the kernel's rules, by text and by messages.
+        ports: the mesh's ports, as they are at any time.
+        """
         self._rules = rules
+        self._socket = messages
         self._ports = ports
         self._guard = True
         self._segments: Sequence[Segment] = ()
@@ -85,7 +92,12 @@ class HostTable:
             return
         commands = host_rules.change(self._networks, networks)
         self._networks = networks
-        self._run(commands + (port_rules.publish(*changed) if changed is not None else ""))
+        if changed is None or not any(changed):
+            self._run(commands)
+        elif commands or (messages := port_rules.rebalance(*changed)) is None:
+            self._run(commands + port_rules.publish(*changed))
+        else:
+            self._guarded(functools.partial(nft.commit, self._socket, messages))
 
     def tell_cluster(self, nodes: Collection[str], tunnel_port: int) -> None:
         """Where the cluster's nodes are (data-path addresses); none: this node is in no cluster."""
@@ -166,10 +178,12 @@ class HostTable:
         return host_rules.guests(interfaces, bridges)
 
     def _run(self, commands: str) -> None:
-        if not commands:
-            return
+        if commands:
+            self._guarded(functools.partial(self._rules.run, commands))
+
+    def _guarded(self, change: Callable[[], None]) -> None:
         try:
-            self._rules.run(commands)
+            change()
         except NetworkError as error:
             # Nothing of it was carried out. Somebody changed the tables, or an earlier run left other ones.
             log.warning("the host's rules: %s; writing them anew", error)

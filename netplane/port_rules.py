@@ -4,12 +4,13 @@ A port of the mesh is a key of the map `ports` that leads to a chain of its own,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.dataplane import Protocol, address6_for
 from cluster.publish_at import is_interface, version
 from netplane.host_rules import FAMILIES, TABLE
 from netplane.model import HostPort
+from netplane.netlink import nft_balance
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,23 @@ def publish(before: Mapping[PortKey, Published], after: Mapping[PortKey, Publish
         for key in changed:
             lines += _replace(family, key, old.get(key, []), new.get(key, []))
     return "".join(f"{line}\n" for line in lines)
+
+
+def rebalance(before: Mapping[PortKey, Published], after: Mapping[PortKey, Published]) -> list[bytes] | None:
+    """The same as messages for the kernel, if nothing changed but backends of ports that are open everywhere;
+    None if other things did."""
+    messages: list[bytes] = []
+    if before.keys() != after.keys():
+        return None
+    for number, (key, published) in enumerate(sorted(after.items())):
+        if published.at or replace(before[key], backends=()) != replace(published, backends=()):
+            return None
+        chain, protocol = f"port_{key[0]}_{key[1]}", nft_balance.PROTOCOLS[published.protocol]
+        for family in FAMILIES if published.subnet6 else FAMILIES[:1]:
+            ways = [(each, published.target) for each in _backends(family, published)]
+            code, set_id = nft_balance.FAMILIES[family], 2 * number + 1 + (family == "ip6")
+            messages += nft_balance.rebalance(TABLE, chain, code, protocol, ways, set_id)
+    return messages
 
 
 def open_host_ports(address: str, address6: str, ports: Sequence[HostPort]) -> str:
@@ -107,19 +125,22 @@ def _destinations(family: str, published: Published) -> list[str]:
         if published.protocol is Protocol.TCP:
             return ["meta l4proto tcp reject with tcp reset"]
         return ["reject"]
-    backends = published.backends
-    first = f"{backends[0]}:{published.target}"
-    if family == "ip6":
-        backends = tuple(address6_for(published.subnet6, each).partition("/")[0] for each in backends)
-        first = f"[{backends[0]}]:{published.target}"
+    backends = _backends(family, published)
+    first = f"[{backends[0]}]" if family == "ip6" else backends[0]
     slots = ", ".join(f"{slot} : {address} . {published.target}" for slot, address in enumerate(backends))
     return [
         f"meta l4proto {published.protocol} dnat {family} addr . port to "
         f"numgen inc mod {len(backends)} map {{ {slots} }}",
         # For a packet that meets the rule above while its map is not in force: the kernel commits rules and
         # elements one after the other.
-        f"meta l4proto {published.protocol} dnat to {first}",
+        f"meta l4proto {published.protocol} dnat to {first}:{published.target}",
     ]
+
+
+def _backends(family: str, published: Published) -> Sequence[str]:
+    if family == "ip":
+        return published.backends
+    return [address6_for(published.subnet6, each).partition("/")[0] for each in published.backends]
 
 
 def _host_port(family: str, port: HostPort) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The host's rules on a real kernel: the mesh by IPv6, walls, guards, and rules that others take away."""
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from cluster.publish_at import Policy
 from netplane.host_rules import LAYOUT
 from tests.host.netplane.test_cluster import APP, INGRESS, PORT, VIP, Cluster
 from tests.host.netplane.test_ipv6 import OUTSIDE, six_underlay
-from tests.support.network_lab import Lab
+from tests.support.network_lab import REPOSITORY, Lab
 
 pytestmark = pytest.mark.host
 
@@ -36,6 +37,31 @@ import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((source, 0))
 s.sendto(bytes.fromhex("0800000000100100") + bytes(60), ("192.0.2.1", 4789))
 """
+SAME = """
+import itertools
+from dataclasses import replace
+from cluster.dataplane import Protocol
+from netplane import host_rules, port_rules
+from netplane.libnftables import LibNftables
+from netplane.netlink import nft
+from netplane.netlink.wire import NETFILTER, NetlinkSocket
+rules, messages = LibNftables(), NetlinkSocket(NETFILTER)
+def listed():
+    return [rules.list(f"chain {family} shoal {chain}") for family in ("ip", "ip6") for chain in chains]
+chains = [f"port_{protocol}_80" for protocol in Protocol]
+def ports(count):
+    backends = tuple(f"10.0.{i >> 8}.{i & 255}" for i in range(count))
+    all = [port_rules.Published(each, 80, 8080, backends, (), "fd00::/64") for each in Protocol]
+    return {(each.protocol, 80): each for each in all}
+wanted = {}
+for count in (0, 1, 700):
+    rules.run(host_rules.frame() + port_rules.publish({}, ports(count)))
+    wanted[count] = listed()
+for before, after in itertools.permutations(wanted, 2):
+    rules.run(host_rules.frame() + port_rules.publish({}, ports(before)))
+    nft.commit(messages, port_rules.rebalance(ports(before), ports(after)))
+    assert listed() == wanted[after], (before, after)
+"""
 THEIRS = "printf 'table inet theirs {\\nchain c {\\ntype filter hook input priority 5\\n}\\n}\\n' | nft -f -"
 OTHER = NetworkRecord(
     id="other-id",
@@ -51,7 +77,7 @@ def python(lab: Lab, pid: int, script: str, netns: str = "", **values: object) -
     settings = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     path = lab.directory / "script.py"
     path.write_text(f"{settings}\n{script}")
-    return lab.run(pid, f"python3 {path}", netns=netns)
+    return lab.run(pid, f"PYTHONPATH={REPOSITORY} {sys.executable} {path}", netns=netns)
 
 
 def servers(answers: list[str]) -> set[str]:
@@ -160,6 +186,11 @@ def test_an_older_layout_is_replaced_and_ports_stay_open(lab: Lab) -> None:
     assert cluster.through(1) == ["ConnectionRefusedError"]  # the records have no task
     held.touch()
     assert '"broken": false' in hold.communicate()[0]
+
+
+def test_messages_write_what_the_text_would(lab: Lab) -> None:
+    """In both families, with many backends, one and none."""
+    python(lab, lab.namespace(), SAME)
 
 
 def test_walls_and_guards(lab: Lab) -> None:

@@ -97,3 +97,14 @@ def test_host_ports() -> None:
         line.removeprefix("delete").rstrip(" }") for line in closed.splitlines()
     ]
     assert "ip6" not in port_rules.open_host_ports("172.17.0.2", "", ports)
+
+
+def test_other_backends_alone_are_written_as_messages() -> None:
+    key = (Protocol.TCP, 1)
+    one, two = published(1, "10.0.0.1"), published(1, "10.0.0.1", "10.0.0.2")
+    assert port_rules.rebalance({key: one}, {key: two})
+    assert port_rules.rebalance({}, {key: two}) is None
+    assert port_rules.rebalance({key: one}, {key: replace(two, target=81)}) is None
+    assert port_rules.rebalance({key: one}, {key: replace(two, subnet6="fd00::/64")}) is None
+    at = replace(one, at=("lo",))
+    assert port_rules.rebalance({key: at}, {key: replace(at, backends=())}) is None
