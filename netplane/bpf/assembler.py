@@ -13,6 +13,7 @@ WORD, DOUBLE = 0x00, 0x18  # 4 and 8 bytes
 _LOAD, _STORE_VALUE, _STORE, _ALU32, _JUMP, _ALU64 = 0x61, 0x62, 0x63, 0x04, 0x05, 0x07
 _MOVE, _ADD, _MODULO = 0xB0, 0x00, 0x90
 _FROM_REGISTER = 0x08
+_ATOMIC, _FETCH = 0xC3, 0x01
 _EQUAL, _NOT_EQUAL, _ALWAYS, _CALL, _EXIT = 0x10, 0x50, 0x00, 0x80, 0x90
 _MAP_DESCRIPTOR = 1
 
@@ -67,6 +68,10 @@ class Program:
     def store_value(self, to: int, offset: int, value: int, size: int = WORD) -> None:
         """What is at a register plus `offset` becomes a number."""
         self._add(_STORE_VALUE | size, to, 0, offset, value)
+
+    def take_number(self, at: int, offset: int, by: int) -> None:
+        """The word at a register plus `offset` grows by another, which becomes what it was (Linux 5.12)."""
+        self._add(_ATOMIC, at, by, offset, _ADD | _FETCH)
 
     def map(self, to: int, name: str) -> None:
         """A register becomes a map."""

@@ -20,7 +20,7 @@ from netplane.bpf.kernel import BpfError, Map
 log = logging.getLogger("shoal.netplane")
 
 # Raised when programs or maps change, so that a newer daemon does not take over an older one's.
-_LAYOUT = "shoal1"
+_LAYOUT = "shoal2"
 _HOOKS = {
     f"{_LAYOUT}_connect4": programs.INET4_CONNECT,
     f"{_LAYOUT}_connect6": programs.INET6_CONNECT,
@@ -30,7 +30,7 @@ _HOOKS = {
 _SPACES, _SIZES, _BACKENDS = "spaces", "sizes", "backends"
 _SHAPES = {
     _SPACES: (8, 8 * programs.NETWORKS, 1 << 16),
-    _SIZES: (24, 4, 1 << 18),
+    _SIZES: (24, 8, 1 << 18),
     _BACKENDS: (32, 16, 1 << 20),
 }
 _MOUNT = Path("/sys/fs/cgroup")
@@ -95,20 +95,20 @@ class Connect:
         sizes, backends = _elements(network_id, after)
         # New slots first, and old ones last: who reads the size in between finds a backend.
         self._maps[_BACKENDS].put_all({k: v for k, v in backends.items() if old.get(k) != v})
-        self._maps[_SIZES].put_all({k: v for k, v in sizes.items() if old_sizes.get(k) != v})
+        self._maps[_SIZES].put_all({k: _turn(k, v) for k, v in sizes.items() if old_sizes.get(k) != v})
         self._maps[_SIZES].take(old_sizes.keys() - sizes.keys())
         self._maps[_BACKENDS].take(old.keys() - backends.keys())
 
     def write_whole(self, networks: Mapping[str, Mapping[bytes, Sequence[bytes]]]) -> None:
         """The service addresses of all networks, in place of any that are there."""
-        sizes: dict[bytes, bytes] = {}
+        sizes: dict[bytes, int] = {}
         backends: dict[bytes, bytes] = {}
         for network_id, vips in networks.items():
             of_sizes, of_backends = _elements(network_id, vips)
             sizes |= of_sizes
             backends |= of_backends
         self._maps[_BACKENDS].put_all(backends)
-        self._maps[_SIZES].put_all(sizes)
+        self._maps[_SIZES].put_all({key: _turn(key, size) for key, size in sizes.items()})
         self._maps[_SIZES].take([key for key in self._maps[_SIZES].listed() if key not in sizes])
         self._maps[_BACKENDS].take([key for key in self._maps[_BACKENDS].listed() if key not in backends])
 
@@ -145,16 +145,22 @@ def _mapped(address: bytes) -> bytes:
 
 def _elements(
     network_id: str, vips: Mapping[bytes, Sequence[bytes]]
-) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-    sizes: dict[bytes, bytes] = {}
+) -> tuple[dict[bytes, int], dict[bytes, bytes]]:
+    sizes: dict[bytes, int] = {}
     backends: dict[bytes, bytes] = {}
     network = _network(network_id)
     for vip, addresses in vips.items():
         key = network + _mapped(vip)
-        sizes[key] = struct.pack("=I", len(addresses))
+        sizes[key] = len(addresses)
         for slot, address in enumerate(addresses):
             backends[key + struct.pack("=II", slot, 0)] = _mapped(address)
     return sizes, backends
+
+
+def _turn(key: bytes, size: int) -> bytes:
+    """A number of backends, and which one is the next: not the first one at each change."""
+    begin = hashlib.blake2b(key + struct.pack("=I", size), digest_size=2).digest()
+    return struct.pack("=II", size, int.from_bytes(begin, "big"))
 
 
 def _taken_over(cgroup: Path) -> dict[str, Map] | None:

@@ -4,7 +4,7 @@ Addresses are 16 bytes, IPv4 ones mapped (::ffff:a.b.c.d), so that one set of ma
 the sockets that speak IPv4 through IPv6. Maps:
 
 - `spaces`: the cookie of a network namespace → the networks that it is in, as 8-byte keys, ended by 0;
-- `sizes`: network and service address → the number of backends;
+- `sizes`: network and service address → the number of backends, and how often one was chosen;
 - `backends`: network, service address and slot → the backend's address;
 - `peers`: of each socket that was led: the service's address and the backend's.
 
@@ -21,7 +21,7 @@ INET4_CONNECT, INET6_CONNECT, INET4_GETPEERNAME, INET6_GETPEERNAME = 10, 11, 29,
 NETWORKS = 8
 """At most so many networks of a sandbox are known; addresses in others meet its rules."""
 
-_LOOKUP, _RANDOM, _STORAGE, _COOKIE = 1, 7, 107, 122  # helpers
+_LOOKUP, _STORAGE, _COOKIE = 1, 107, 122  # helpers
 _IP4, _IP6, _PROTOCOL, _SOCKET = 4, 8, 36, 64  # in struct bpf_sock_addr
 _MAPPED = -0x10000 if sys.byteorder == "little" else 0xFFFF  # the bytes 00 00 ff ff
 # The frame: a key of `backends`, of which one of `sizes` is the beginning; and the namespace's cookie.
@@ -60,10 +60,11 @@ def connect(*, ipv6: bool) -> Program:
     code.label("found")
     code.load(R8, R0, 0)
     code.jump_if(R8, 0, "pass")  # no backends: the rules refuse
-    code.call(_RANDOM)
-    code.modulo(R0, R8)
+    code.set(R2, 1)  # the turn is that of all containers of the node together
+    code.take_number(R0, 4, R2)
+    code.modulo(R2, R8)
     code.store_value(FRAME, _SLOT, 0, DOUBLE)
-    code.store(FRAME, _SLOT, R0)
+    code.store(FRAME, _SLOT, R2)
     _look_up(code, "backends", _KEY)
     code.jump_unless(R0, 0, "chosen")
     # The slot may be gone, if the size was read just before a change. Then the first serves.
