@@ -244,6 +244,7 @@ def _prepare(*, ingress: bool) -> None:
     if ingress:  # requests come from anywhere, through whichever node
         sysctl.write("ipv4/conf/all/rp_filter", "0")
         sysctl.write("ipv4/conf/default/rp_filter", "0")
+        sysctl.write("ipv4/tcp_fwmark_accept", "1", optional=True)
 
 
 def _attach(interfaces: Sequence[Interface], segments: Mapping[str, Segment]) -> list[bytes]:

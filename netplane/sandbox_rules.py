@@ -199,7 +199,15 @@ def _number(value: int) -> bytes:
 
 def _mesh(index: int, family: int) -> list[bytes]:
     zone = ex.match_input(index) + ex.load_frame(10, 2) + ex.set_original_zone()
-    mark = ex.match_input(index) + ex.match_new() + ex.load_frame(8, 4) + ex.set_connection_mark()
+    # The packet's mark as well: the socket that accepts it has that mark then (tcp_fwmark_accept), and with it
+    # its way back, so that the rule for replies changes nothing and none is routed a second time.
+    mark = (
+        ex.match_input(index)
+        + ex.match_new()
+        + ex.load_frame(8, 4)
+        + ex.set_connection_mark()
+        + ex.set_packet_mark()
+    )
     reply = ex.match_reply() + ex.load_connection_mark() + ex.set_packet_mark()
     return [
         nft.base_chain(TABLE, "raw", "filter", nft.PREROUTING, _RAW, family=family),
