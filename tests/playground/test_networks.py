@@ -1,6 +1,8 @@
 """Overlay networks: their life, names and addresses on them, and traffic across hosts."""
 
 import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -139,3 +141,44 @@ def test_tasks_reach_the_world_outside(cluster: Cluster) -> None:
 def test_a_network_that_is_not_there_is_refused(cluster: Cluster) -> None:
     words = ("service", "create", "--detach", "--no-resolve-image", "--network", "nowhere", "busybox")
     assert "network nowhere not found" in cluster.refused(*words)
+
+
+LEFT = r"""
+ip -o link | cut -d' ' -f2 | sort; ip address | grep inet | grep -v fe80; nft -s list ruleset
+for each in $(ls /sys/class/net); do bridge fdb show dev $each; done | grep -v '^33:33\|^01:00'
+ip -4 neigh show nud permanent; ls /run/shoal/network/netns
+"""
+
+
+def left(cluster: Cluster, host: str) -> Counter[str]:
+    """Devices, addresses, rules, entries of tunnels and neighbours, and namespaces of a host, as words."""
+    found = cluster.playground.run(host, ["sh", "-c", LEFT]).stdout
+    return Counter(re.split(r"[\s,]+", re.sub(r"@if\d+|tentative|dev veth\w+", "", found)))
+
+
+def come_and_go(cluster: Cluster, name: str, port: int, times: int) -> None:
+    """A service on a network of its own, made and removed over and over; every second time once it runs."""
+    for number in range(times):
+        cluster.docker("network", "create", "--driver", "overlay", name)
+        cluster.create(
+            name, "--replicas", "3", "--network", name, "--publish", f"{port}:80", "--stop-grace-period=1s",
+            "--", "sleep", "1000",
+        )  # fmt: skip
+        if number % 2:
+            cluster.running(name, 3)
+        cluster.docker("service", "rm", name)
+        eventually("it can be removed", lambda: cluster.attempt("network", "rm", name).returncode == 0)
+
+
+def test_services_and_networks_that_come_and_go_leave_nothing(cluster: Cluster) -> None:
+    come_and_go(cluster, "first", 8100, 2)  # what is made once and stays: the ingress network's part
+    cluster.clear()
+    before = {host: left(cluster, host) for host in cluster.hosts}
+    with ThreadPoolExecutor(2) as several:
+        list(several.map(lambda number: come_and_go(cluster, f"n{number}", 8100 + number, 4), (1, 2)))
+    cluster.clear()
+    for host in cluster.hosts:
+        eventually(
+            f"{host} has nothing more or less",
+            lambda host=host: left(cluster, host) == before[host],
+        )
