@@ -10,7 +10,7 @@ from cluster.dataplane import Protocol
 from netplane.errors import NetworkError, PortUnavailable
 from netplane.model import HostPort
 
-_WILDCARDS = ("", "0.0.0.0")
+_WILDCARDS = {socket.AF_INET: ("", "0.0.0.0"), socket.AF_INET6: ("", "::")}
 _KINDS = {
     Protocol.TCP: (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     Protocol.UDP: (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
@@ -24,8 +24,13 @@ class HostPorts:
     def __init__(self) -> None:
         self._held: dict[str, tuple[tuple[HostPort, ...], list[socket.socket]]] = {}
 
-    def reserve(self, sandbox_id: str, ports: Sequence[HostPort]) -> tuple[HostPort, ...]:
-        """Reserve all or none; returns them with the ports that were chosen for 0."""
+    def reserve(
+        self, sandbox_id: str, ports: Sequence[HostPort], *, ipv6: bool = False
+    ) -> tuple[HostPort, ...]:
+        """Reserve all or none; returns them with the ports that were chosen for 0.
+
+        Args: ipv6: the sandbox has IPv6; those that name no address are then open by it too.
+        """
         sockets: list[socket.socket] = []
         bound: list[HostPort] = []
         try:
@@ -35,10 +40,15 @@ class HostPorts:
                         raise PortUnavailable(f"{_name(port)} is already allocated (by sandbox {holder})")
                 if any(_clash(port, other) for other in bound):
                     raise PortUnavailable(f"{_name(port)} is asked for twice")
-                sock, number = _bind(port)
-                if sock is not None:
-                    sockets.append(sock)
-                bound.append(replace(port, published=number))
+                if port.direct:
+                    bound.append(port)
+                    continue
+                for family in _families(port, ipv6=ipv6):
+                    sock, number = _bind(port, family)
+                    port = replace(port, published=number)
+                    if sock is not None:
+                        sockets.append(sock)
+                bound.append(port)
         except NetworkError:
             for sock in sockets:
                 sock.close()
@@ -59,16 +69,39 @@ class HostPorts:
             self.release(sandbox_id)
 
 
+def _families(port: HostPort, *, ipv6: bool) -> list[socket.AddressFamily]:
+    """By which kinds of address a port is to be open. Raises PortUnavailable for one that leads nowhere."""
+    if ":" in port.host_ip:
+        if not ipv6:
+            raise PortUnavailable(
+                f"{_name(port)} leads nowhere, as the container has no IPv6 address: put it in a network that "
+                "has IPv6, or publish the port at an IPv4 address"
+            )
+        return [socket.AF_INET6]
+    if port.host_ip or not ipv6:
+        return [socket.AF_INET]
+    return [socket.AF_INET, socket.AF_INET6]
+
+
 def _clash(one: HostPort, other: HostPort) -> bool:
     if one.published == 0 or (one.protocol, one.published) != (other.protocol, other.published):
         return False
-    return one.host_ip in _WILDCARDS or other.host_ip in _WILDCARDS or one.host_ip == other.host_ip
+    common = {*_families(one.host_ip, six=True)} & {*_families(other.host_ip, six=True)}
+    wild = one.host_ip in _WILDCARDS or other.host_ip in _WILDCARDS
+    return bool(common) and (wild or one.host_ip == other.host_ip)
 
 
-def _bind(port: HostPort) -> tuple[socket.socket | None, int]:
+def _families(host_ip: str, *, six: bool) -> Sequence[socket.AddressFamily]:
+    """The address families that a port at this address is of."""
+    if not host_ip:
+        return (socket.AF_INET, socket.AF_INET6) if six else (socket.AF_INET,)
+    return (socket.AF_INET6,) if ":" in host_ip else (socket.AF_INET,)
+
+
+def _bind(port: HostPort, family: socket.AddressFamily) -> tuple[socket.socket | None, int]:
     kind, protocol = _KINDS[port.protocol]
     try:
-        sock = socket.socket(socket.AF_INET, kind, protocol)
+        sock = socket.socket(family, kind, protocol)
     except OSError as error:
         if port.protocol is Protocol.SCTP and port.published:  # no SCTP sockets here; none can take the port
             return None, port.published
@@ -76,6 +109,8 @@ def _bind(port: HostPort) -> tuple[socket.socket | None, int]:
     try:
         if port.protocol is not Protocol.UDP:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((port.host_ip, port.published))
     except OSError as error:
         sock.close()
@@ -86,4 +121,5 @@ def _bind(port: HostPort) -> tuple[socket.socket | None, int]:
 
 
 def _name(port: HostPort) -> str:
-    return f"host port {port.host_ip or '0.0.0.0'}:{port.published}/{port.protocol}"
+    address = f"[{port.host_ip}]" if ":" in port.host_ip else port.host_ip or "0.0.0.0"
+    return f"host port {address}:{port.published}/{port.protocol}"
