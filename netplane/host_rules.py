@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
+from netplane import gateway_modes
 from netplane.model import Interface, Segment
 
 TABLE = "shoal"
 # Raised when the tables' frame changes, so that a newer daemon does not adopt an older one's.
-LAYOUT = "layout_2"
+LAYOUT = "layout_3"
 FAMILIES = ("ip", "ip6")
 LOST_TUNNEL = "lost_tunnel"
 """The counter of frames for cluster networks that came from nowhere they could come from."""
@@ -25,7 +26,8 @@ _LOOPBACK = {"ip": "127.0.0.0/8", "ip6": "::1"}
 # A link-local client can't be forwarded anywhere: what it asks is the host's own.
 _NOT_FORWARDED = {"ip": "", "ip6": "ip6 saddr fe80::/10 return"}
 
-# Who comes from nowhere: the frames' sender is no node, or is one that is not reached through that link.
+# Who comes from nowhere: the frames' sender is no node, or is one that is not reached through that link. The
+# tunnel's own packets need no connection tracking, which would cost as much as that of what is inside.
 _TUNNEL = f"""
   set peers {{ type ipv4_addr; }}
   set tunnel_ports {{ type inet_service; }}
@@ -33,6 +35,14 @@ _TUNNEL = f"""
   chain tunnel {{
     ip saddr @peers fib saddr . iif oif exists accept
     counter name {LOST_TUNNEL} drop
+  }}
+  chain untracked_in {{
+    type filter hook prerouting priority -300
+    udp dport @tunnel_ports notrack
+  }}
+  chain untracked_out {{
+    type filter hook output priority -300
+    udp dport @tunnel_ports notrack
   }}
 """
 _GUARD = f"""table bridge {TABLE} {{
@@ -70,6 +80,7 @@ def _frame(family: str) -> str:
   map internal {{ type ifname : counter; }}
   map isolated {{ type ifname : counter; }}
   map to_host {{ type ifname : counter; }}
+  {gateway_modes.sets(family)}
   {tunnel}
   chain {LAYOUT} {{
   }}
@@ -115,6 +126,7 @@ def _frame(family: str) -> str:
     counter name oifname map @internal drop
     {control and f"iifname @bridges {control} counter name iifname map @to_host reject with tcp reset"}
     oifname @bridges ct status dnat accept
+    {gateway_modes.rules(family)}
     counter name oifname map @isolated drop
   }}
 }}
@@ -181,6 +193,7 @@ def networks(segments: Iterable[Segment], *, guard: bool = True) -> Contents:
             subnet
             for segment in known
             if segment.masquerade and not segment.internal
+            if gateway_modes.mode(segment, family) != gateway_modes.ROUTED
             for subnet, _ in subnets[segment]
         }
         everything = {subnet for each in subnets.values() for subnet, _ in each}
@@ -192,6 +205,7 @@ def networks(segments: Iterable[Segment], *, guard: bool = True) -> Contents:
             (family, "isolated"): _counted(known, "isolated"),
             (family, "internal"): _counted((each for each in known if each.internal), "isolated"),
             (family, "to_host"): _counted(known, "to_host"),
+            **gateway_modes.bridges(known, family),
         }
         counters |= {(family, f"{kind}_{each.bridge}") for each in known for kind in ("isolated", "to_host")}
     if guard:
