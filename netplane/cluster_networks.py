@@ -125,7 +125,7 @@ class ClusterNetworks(EncryptedNetworks):
     async def _settle(self) -> None:
         """Carry out what was touched, and let go of flows to addresses that lost their new connections."""
         touched = self._touched
-        self._names.forget(touched.networks)
+        self._names.forget(touched.networks, touched)
         if touched.keys or touched.whole:
             await self._encrypt(self._encryption.apply)
         if self._tunnel is not None and (touched.whole or touched.addresses):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import ipaddress
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from cluster.dataplane import EndpointRecord, PublishedPort
@@ -11,9 +12,9 @@ from netplane import netns
 from netplane.dns import upstream
 from netplane.dns.server import Sight
 from netplane.dns.services import build_services
-from netplane.dns.zone import Resident, Zone, build_zone
+from netplane.dns.zone import Resident, Zone, by_service, containers_part, merge, prefix_of, service_part
 from netplane.model import SandboxRecord, way_out, way_out6
-from netplane.records import ClusterRecords
+from netplane.records import ClusterRecords, Touched
 
 
 class Names:
@@ -31,18 +32,29 @@ class Names:
         self._network_name = network_name
         self._withdrawn = withdrawn
         self._zones: dict[str, Zone] = {}
-        self._ingress: set[str] = set()
+        self._parts: defaultdict[str, dict[str, Zone]] = defaultdict(
+            dict
+        )  # network id → service id → its part
         self.generation = 0
         """Rises whenever an answer may have become another one."""
 
-    def forget(self, networks: Iterable[str]) -> None:
-        """Networks changed: build their zones anew when next asked for."""
+    def forget(self, networks: Iterable[str], touched: Touched | None = None) -> None:
+        """Networks changed: put their zones together anew when next asked for.
+
+        Args: touched: what changed of the cluster's records; None: only sandboxes of this node did.
+        """
         self.generation += 1
         for network_id in networks:
             self._zones.pop(network_id, None)
-            record = self._records.networks.get(network_id)
-            if network_id in self._ingress or (record is not None and record.ingress):
-                self._zones.clear()  # it has the published ports of services in all networks
+        if touched is None:
+            return
+        for network_id in touched.whole:
+            self._parts.pop(network_id, None)
+        # The ingress network's records hold the published ports of services in all networks.
+        for service_id in {service_id for _, service_id in touched.services}:
+            for network_id, parts in self._parts.items():
+                if parts.pop(service_id, None) is not None:
+                    self._zones.pop(network_id, None)
 
     def zone(self, network_id: str) -> Zone:
         """The zone of a network."""
@@ -54,32 +66,43 @@ class Names:
                 for interface in record.interfaces
                 if interface.network_id == network_id
             ]
-            name = self._network_name(network_id)
-            services, endpoints = self._records.services(network_id), self._records.endpoints(network_id)
-            zone = build_zone(
-                name,
-                services,
-                endpoints,
-                residents,
-                lambda service_id: self._records.serving(network_id, service_id, self._withdrawn),
-                self._subnet6(network_id),
-            )
-            found = build_services(name, services, endpoints, self._ports(), self._takes)
-            zone = self._zones[network_id] = dataclasses.replace(zone, services=found)
+            name, prefix6 = self._network_name(network_id), prefix_of(self._subnet6(network_id))
+            tasks = by_service(self._records.endpoints(network_id))
+            alone = containers_part(name, tasks.pop("", ()), residents, prefix6)
+            parts = self._brought_up(network_id, name, prefix6, tasks)
+            zone = self._zones[network_id] = merge((alone, *parts))
         return zone
+
+    def _brought_up(
+        self, network_id: str, name: str, prefix6: bytes, tasks: Mapping[str, list[EndpointRecord]]
+    ) -> Collection[Zone]:
+        """The parts of all services of a network; those that were forgotten are made anew."""
+        services = {each.service_id: each for each in self._records.services(network_id)}
+        parts = self._parts[network_id]
+        missing = (services.keys() | tasks.keys()) - parts.keys()
+        ports = self._ports(missing)
+        for service_id in missing:
+            service, endpoints = services.get(service_id), tasks.get(service_id, ())
+            serving = self._records.serving(network_id, service_id, self._withdrawn)
+            part = service_part(name, service, endpoints, serving, prefix6)
+            if service is not None and service_id in ports:
+                found = build_services(name, [service], endpoints, ports, self._takes)
+                part = dataclasses.replace(part, services=found)
+            parts[service_id] = part
+        return parts.values()
 
     def _subnet6(self, network_id: str) -> str:
         record = self._records.networks.get(network_id)
         return record.subnets6[0].subnet if record is not None and record.subnets6 else ""
 
-    def _ports(self) -> dict[str, tuple[PublishedPort, ...]]:
-        """The published ports of every service that has any: the ingress network's records hold them."""
-        self._ingress = {network.id for network in self._records.networks.values() if network.ingress}
+    def _ports(self, services: Collection[str]) -> dict[str, tuple[PublishedPort, ...]]:
+        """The published ports of these services, as the ingress network's records have them."""
         return {
-            service.service_id: service.ports
-            for network_id in self._ingress
-            for service in self._records.services(network_id)
-            if service.ports
+            service_id: found.ports
+            for network in self._records.networks.values()
+            if network.ingress
+            for service_id in services
+            if (found := self._records.service((network.id, service_id))) is not None and found.ports
         }
 
     def _takes(self, endpoint: EndpointRecord) -> bool:
