@@ -10,7 +10,7 @@ from cluster.dataplane import Protocol
 from netplane.errors import NetworkError, PortUnavailable
 from netplane.model import HostPort
 
-_WILDCARDS = {socket.AF_INET: ("", "0.0.0.0"), socket.AF_INET6: ("", "::")}
+_WILDCARDS = ("", "0.0.0.0", "::")
 _KINDS = {
     Protocol.TCP: (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     Protocol.UDP: (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
@@ -70,32 +70,18 @@ class HostPorts:
 
 
 def _families(port: HostPort, *, ipv6: bool) -> list[socket.AddressFamily]:
-    """By which kinds of address a port is to be open. Raises PortUnavailable for one that leads nowhere."""
-    if ":" in port.host_ip:
-        if not ipv6:
-            raise PortUnavailable(
-                f"{_name(port)} leads nowhere, as the container has no IPv6 address: put it in a network that "
-                "has IPv6, or publish the port at an IPv4 address"
-            )
-        return [socket.AF_INET6]
-    if port.host_ip or not ipv6:
-        return [socket.AF_INET]
-    return [socket.AF_INET, socket.AF_INET6]
+    """By which kinds of address a port is to be open."""
+    if port.host_ip:
+        return [socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET]
+    return [socket.AF_INET, socket.AF_INET6] if ipv6 else [socket.AF_INET]
 
 
 def _clash(one: HostPort, other: HostPort) -> bool:
     if one.published == 0 or (one.protocol, one.published) != (other.protocol, other.published):
         return False
-    common = {*_families(one.host_ip, six=True)} & {*_families(other.host_ip, six=True)}
+    common = {*_families(one, ipv6=True)} & {*_families(other, ipv6=True)}
     wild = one.host_ip in _WILDCARDS or other.host_ip in _WILDCARDS
     return bool(common) and (wild or one.host_ip == other.host_ip)
-
-
-def _families(host_ip: str, *, six: bool) -> Sequence[socket.AddressFamily]:
-    """The address families that a port at this address is of."""
-    if not host_ip:
-        return (socket.AF_INET, socket.AF_INET6) if six else (socket.AF_INET,)
-    return (socket.AF_INET6,) if ":" in host_ip else (socket.AF_INET,)
 
 
 def _bind(port: HostPort, family: socket.AddressFamily) -> tuple[socket.socket | None, int]:
