@@ -79,7 +79,7 @@ class Dispatcher:
                 log.warning("a session must begin with hello", extra={"node": peer.node_id})
                 return
             if not sound(hello):
-                log.warning("a node names no IP address as its own", extra={"node": peer.node_id})
+                log.warning("a node says of itself what can't be", extra={"node": peer.node_id})
                 return
             await self._admit(peer, hello, channel)
         except (ChannelClosed, TimeoutError, *OVERTAKEN) as error:

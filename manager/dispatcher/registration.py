@@ -11,9 +11,14 @@ from manager.ca.root import signing_roots
 from manager.dispatcher.channel import PeerIdentity
 from manager.store import Transaction, View
 
+MAX_TRUST_ROOT = 64 << 10
+"""Bytes of root certificates that a node may say it trusts: two are some 1.5 KB."""
+
 
 def sound(hello: Hello) -> bool:
-    """Whether the addresses that the node names are some."""
+    """Whether the addresses that the node names are some, and it trusts no more than can be written."""
+    if len(hello.trust_root) > MAX_TRUST_ROOT:
+        return False
     host = hello.address.rpartition(":")[0].strip("[]")
     own = not hello.address or is_ip(hello.address) or is_ip(host)
     return own and (not hello.data_path_address or is_ip(hello.data_path_address))

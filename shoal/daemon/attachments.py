@@ -1,8 +1,9 @@
 """Places in the cluster's attachable networks for this node's standalone containers."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ log = logging.getLogger("shoal.daemon.attachments")
 T = TypeVar("T")
 _TELL = 60 * SECOND
 """How often the managers are told which places are in use: a word that was lost is made good by then."""
+_SOON = SECOND
 Place = tuple[str, str]
 """A container's id and a network's."""
 
@@ -44,8 +46,12 @@ class Attachments:
         self._clock = clock
         self._known: set[str] = set()
         self._asked = self._used()  # those that an earlier daemon asked for
-        self._lock = asyncio.Lock()
-        """Held while places are asked for or told: what is just being given is not to be taken back."""
+        self._busy: dict[str, asyncio.Future[None]] = {}  # by container, while a request of it is under way
+        self._asking = 0  # requests for places under way
+        self._keeping = asyncio.Lock()
+        """Held while the managers are told which places are used: what is just being given is not to be taken
+        back, so none is asked for meanwhile."""
+        self._answers = ""  # the manager that answered last
 
     def knows(self, network_id: str) -> bool:
         """True for a network that containers were found to be allowed in."""
@@ -76,9 +82,14 @@ class Attachments:
             aliases=settings.aliases or (),
             address=wanted.ipv4_address,
         )
-        async with self._lock:
-            given = await self._ask("", request, Attached)
-            self._asked.add((container_id, network_id))
+        async with self._alone(container_id):
+            async with self._keeping:
+                self._asking += 1
+            try:
+                given = await self._ask("", request, Attached)
+                self._asked.add((container_id, network_id))
+            finally:
+                self._asking -= 1
         return replace(settings, ipam_config=replace(wanted, ipv4_address=given.address))
 
     async def detach(self, container_id: str, network_id: str = "") -> None:
@@ -93,7 +104,7 @@ class Attachments:
             return
         self._asked -= gone
         try:
-            async with self._lock:
+            async with self._alone(container_id):
                 await self._ask("/detach", DetachRequest(container_id, network_id), dict[str, object])
         except ShoalError as error:
             log.warning("a place in a network is given back later", extra={"reason": str(error)})
@@ -102,7 +113,9 @@ class Attachments:
         """Tell the managers from time to time which places are in use. Runs until cancelled."""
         while True:
             await self._clock.sleep(_TELL)
-            async with self._lock:
+            while self._asking:
+                await self._clock.sleep(_SOON)
+            async with self._keeping:
                 if self._membership() is None:
                     continue
                 try:
@@ -139,6 +152,18 @@ class Attachments:
             found.append(Held(container_id, network_id, address, config.name, aliases))
         return tuple(found)
 
+    @contextlib.asynccontextmanager
+    async def _alone(self, container_id: str) -> AsyncGenerator[None]:
+        """One request of a container after the other; those of others don't wait for it."""
+        while container_id in self._busy:
+            await asyncio.wait((self._busy[container_id],))
+        done = self._busy[container_id] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._busy[container_id]
+            done.set_result(None)
+
     def _places(self) -> tuple[Place, ...]:
         there = {config.id for config, _ in self._engine.runtime.list()}
         self._asked = {place for place in self._asked if place[0] in there}
@@ -169,12 +194,13 @@ class Attachments:
         except FileNotFoundError as error:
             raise Unavailable("this node is leaving its cluster") from error
         async with posting(identity) as post:
-            for manager in membership.managers:
+            for manager in sorted(membership.managers, key=lambda each: each.address != self._answers):
                 try:
                     said = await post(manager.address, f"/attachments/{membership.node_id}{path}", content)
                 except (OSError, TimeoutError) as error:
                     reason = f"{manager.address}: {str(error) or type(error).__name__}"
                     continue
+                self._answers = manager.address
                 if said.status < 400:
                     return msgspec.json.decode(said.text, type=kind)
                 if said.status < 500 and not said.not_done:

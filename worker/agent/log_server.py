@@ -51,7 +51,8 @@ class LogServer:
             task.cancel()
 
     def _finished(self, request: int, task: asyncio.Task[None]) -> None:
-        self._requests.pop(request, None)
+        if self._requests.get(request) is task:  # the next session's requests have the same numbers
+            del self._requests[request]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("sending logs failed", exc_info=error)
 

@@ -25,3 +25,8 @@ def test_addresses_that_go_into_other_nodes_kernels(address: str, data_path: str
     assert (
         sound(Hello(description=NodeDescription(), address=address, data_path_address=data_path)) is accepted
     )
+
+
+def test_what_a_node_trusts_is_of_a_bounded_size() -> None:
+    assert sound(Hello(description=NodeDescription(), trust_root="x" * 4096))
+    assert not sound(Hello(description=NodeDescription(), trust_root="x" * (1 << 20)))
