@@ -6,6 +6,7 @@ size; after an error it is written anew as a whole.
 
 import errno
 import logging
+import socket
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -133,16 +134,27 @@ class Balancers:
 
     def forget_udp(self, lost: Lost) -> None:
         """UDP flows to these addresses choose again; TCP connections may finish."""
-        conntrack.forget_udp(self._flows, lost.published_udp)
+        conntrack.forget_udp(self._flows, self._both(lost.published_udp))
         for inside in self._inside.values() if lost.addresses else ():
             if _uses_udp(inside):
-                conntrack.forget_udp(inside.rules, lost.addresses)
+                conntrack.forget_udp(inside.rules, self._both(lost.addresses))
 
     def forget_unanswered(self, addresses: Collection[str]) -> None:
         """Connections through published ports that these addresses never answered choose again."""
-        conntrack.forget_unanswered(
-            self._flows, {each for each in addresses if not self._balanced.leads_to(each)}
-        )
+        lost = {each for each in addresses if not self._balanced.leads_to(each)}
+        conntrack.forget_unanswered(self._flows, self._both(lost))
+
+    def _both(self, addresses: Collection[str]) -> set[str]:
+        """Addresses, and those of IPv6 that go with them in whichever network they are."""
+        prefixes = {sandbox_rules.prefix_of(subnet6) for subnet6 in self._subnets6.values()}
+        return {
+            *addresses,
+            *(
+                socket.inet_ntop(socket.AF_INET6, prefix + socket.inet_aton(address))
+                for prefix in prefixes
+                for address in addresses
+            ),
+        }
 
     # --- one sandbox --------------------------------------------------------------------------------------
 

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cluster.dataplane import DataplaneChanges, NetworkRecord, address6_for
+from cluster.dataplane import DataplaneChanges, EndpointRecord, NetworkRecord, address6_for
 from cluster.objects import Subnet
 from netplane.model import Attachment, SandboxSpec
-from tests.host.netplane.test_cluster import APP, INGRESS, INGRESS6, VIP, Cluster, six
+from tests.host.netplane.test_cluster import APP, INGRESS, INGRESS6, PORT, VIP, Cluster, six
 from tests.support.network_lab import Lab, PlaneError
 
 pytestmark = pytest.mark.host
@@ -135,6 +135,43 @@ def test_names_and_service_addresses(lab: Lab) -> None:
     first.call("remove", "t1-box")
     first.call("leave")
     assert "fd00:0:0:1001" not in first.run("ip -6 route show table all")
+
+
+def test_udp_flows_leave_a_task_that_is_gone(lab: Lab) -> None:
+    """To its service's address, and through a published port of a host that has none of its tasks."""
+    cluster = Cluster(lab, 2)
+    six_underlay(cluster)
+    published = ("2001:db8::2", PORT, 1, "udp", 6001)
+    cluster.task("t1", 1, 10)
+    cluster.task("asker", 1, 12, "flat")
+    assert cluster.ask("asker", six(VIP), kind="udp", source_port=6000)[0].startswith("t1 ")
+    assert lab.peer(cluster.client, "ask", *published)[0].split()[:2] == ["t1", OUTSIDE]
+    cluster.task("t2", 2, 11)
+    cluster.serving("t1", serving=False)
+    assert cluster.ask("asker", six(VIP), kind="udp", source_port=6000)[0].startswith("t2 ")
+    assert lab.peer(cluster.client, "ask", *published)[0].startswith("t2 ")
+    # By TCP, too, the client's address is kept, whichever host it came through.
+    for number in (1, 2):
+        (answer,) = lab.peer(cluster.client, "ask", f"2001:db8::{number}", PORT, 1, "tcp", 0)
+        assert answer.split()[:2] == ["t2", OUTSIDE]
+
+
+def test_a_running_sandbox_gets_ipv6_and_loses_it(lab: Lab) -> None:
+    """docker network connect and disconnect."""
+    cluster = Cluster(lab, 2)
+    cluster.task("t2", 2, 11, ingress=False)
+    host = cluster.hosts[0]
+    sandbox = host.create(SandboxSpec(id="c1", attachments=(Attachment("bridge"),)))
+    cluster.netns["c1"] = (host, sandbox["netns"])
+    host.call("attach", "c1", json.dumps({"network_id": APP, "address": "10.0.1.20/24"}))
+    record = EndpointRecord(
+        network_id=APP, task_id="c1", task_name="c1", service_id="", node_id="node1", address="10.0.1.20/24"
+    )
+    cluster.tell(DataplaneChanges(endpoints=(record,)))
+    assert cluster.ask("c1", six("10.0.1.11"))[0].split()[:2] == ["t2", six("10.0.1.20")]
+    host.call("detach", "c1", APP)
+    assert "inet6 fd00" not in host.run("ip -6 addr", sandbox["netns"])
+    assert six("10.0.1.20") not in host.run("ip -6 neigh")
 
 
 def test_a_node_without_ipv6_says_so(lab: Lab) -> None:
