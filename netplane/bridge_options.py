@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.errors import NotImplementedHere
+from netplane import gateway_modes
 from netplane.errors import InvalidNetwork
 
 _BRIDGE = "com.docker.network.bridge."
@@ -29,22 +29,19 @@ class BridgeOptions:
     address6_on_bridge: bool = True
     host_address: str = ""
     interface_prefix: str = "eth"
+    gateway_mode: str = gateway_modes.NAT
+    gateway_mode6: str = gateway_modes.NAT
 
 
 def read_options(options: Mapping[str, str], *, internal: bool) -> BridgeOptions:
-    """Read them. Raises InvalidNetwork for values that can't be meant, NotImplementedHere for modes that are
-    not there. Options that are nobody's are let pass, as dockerd does."""
-    isolated = set()
-    for name in _MODES:
-        mode = options.get(_BRIDGE + name, "")
-        if mode in ("routed", "nat-unprotected"):
-            raise NotImplementedHere(f"gateway mode {mode!r} is not supported: use nat, or isolated")
-        if mode not in ("", "nat", "isolated"):
-            raise InvalidNetwork(f"unknown gateway mode {mode}")
-        if mode == "isolated":
-            if not internal:
-                raise InvalidNetwork("gateway mode 'isolated' can only be used for an internal network")
-            isolated.add(name)
+    """Read them. Raises InvalidNetwork for values that can't be meant. Options that are nobody's are let
+    pass, as dockerd does."""
+    modes = [options.get(_BRIDGE + name, "") or gateway_modes.NAT for name in _MODES]
+    for mode in modes:
+        if mode not in gateway_modes.MODES:
+            raise InvalidNetwork(f"unknown gateway mode {mode}: one of {', '.join(gateway_modes.MODES)}")
+        if mode == gateway_modes.ISOLATED and not internal:
+            raise InvalidNetwork("gateway mode 'isolated' can only be used for an internal network")
     device = options.get(NAME, "")
     if device and (not _DEVICE.fullmatch(device) or device in (".", "..")):
         # Others the kernel may take, but the firewall's rules could not name them.
@@ -54,13 +51,16 @@ def read_options(options: Mapping[str, str], *, internal: bool) -> BridgeOptions
     prefix = options.get(PREFIX, "eth") or "eth"
     if len(prefix) > 12 or not prefix.isascii() or not prefix.isalnum():
         raise InvalidNetwork(f"invalid interface prefix {prefix!r}: at most 12 letters and digits")
+    inhibited = _boolean(options, "inhibit_ipv4", default=False)
     return BridgeOptions(
         device=device,
         mtu=read_mtu(options) or 1500,
         masquerade=_boolean(options, "enable_ip_masquerade", default=True),
         containers_talk=_boolean(options, "enable_icc", default=True),
-        address_on_bridge=_MODES[0] not in isolated and not _boolean(options, "inhibit_ipv4", default=False),
-        address6_on_bridge=_MODES[1] not in isolated,
+        gateway_mode=modes[0],
+        gateway_mode6=modes[1],
+        address_on_bridge=modes[0] != gateway_modes.ISOLATED and not inhibited,
+        address6_on_bridge=modes[1] != gateway_modes.ISOLATED,
         host_address=_host_address(options.get(f"{_BRIDGE}host_binding_ipv4", "")),
         interface_prefix=prefix,
     )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from netplane import host_rules, port_rules
+from netplane import gateway_modes, host_rules, port_rules
 from netplane.errors import NetworkError
 from netplane.host_rules import FAMILIES, LAYOUT, NOTHING, TABLE, Contents
 from netplane.libnftables import Rules
@@ -225,14 +225,23 @@ class HostTable:
 def entry(record: SandboxRecord) -> tuple[str, str]:
     """The IPv4 and IPv6 address that a sandbox's host ports lead to: of the network that leads out, or ""."""
     leading, leading6 = way_out(record.interfaces), way_out6(record.interfaces)
-    first = next((each.address for each in record.interfaces if each.address), "")
-    first6 = next((each.address6 for each in record.interfaces if each.address6), "")
-    return (leading.address if leading else first), (leading6.address6 if leading6 else first6)
+    ports = [each for each in record.interfaces if not each.kind]  # others are not behind this host
+    first = next((each.address for each in ports if each.address), "")
+    first6 = next((each.address6 for each in ports if each.address6), "")
+    own = leading.address if leading in ports else ""
+    own6 = leading6.address6 if leading6 in ports else ""
+    return (own if leading else first), (own6 if leading6 else first6)
 
 
 def _open(record: SandboxRecord) -> str:
-    return port_rules.open_host_ports(*entry(record), record.sandbox.ports)
+    ports = record.sandbox.ports
+    addresses = gateway_modes.translated(record.interfaces, *entry(record))
+    direct = gateway_modes.open_ports("add", record.interfaces, ports)
+    return port_rules.open_host_ports(*addresses, ports) + direct
 
 
 def _close(record: SandboxRecord) -> str:
-    return port_rules.close_host_ports(*entry(record), record.sandbox.ports)
+    ports = record.sandbox.ports
+    addresses = gateway_modes.translated(record.interfaces, *entry(record))
+    direct = gateway_modes.open_ports("delete", record.interfaces, ports)
+    return port_rules.close_host_ports(*addresses, ports) + direct

@@ -21,7 +21,8 @@ class Mode(StrEnum):
 
 
 class HostPort(msgspec.Struct, frozen=True):
-    """A host port that leads to a sandbox. `published` 0: any free one. Empty `host_ip`: all addresses, or
+    """A host port that leads to a sandbox. `published` 0: any free one; with `direct`, none: the port is open
+    at the sandbox's own address. Empty `host_ip`: all addresses, or
     the first of this node that fits one of the places in `at` (cluster.publish_at)."""
 
     protocol: Protocol
@@ -29,6 +30,7 @@ class HostPort(msgspec.Struct, frozen=True):
     target: int
     host_ip: str = ""
     at: tuple[str, ...] = ()
+    direct: bool = False
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -151,6 +153,8 @@ class Segment:
     interface_prefix: str = "eth"
     more: tuple[tuple[ipaddress.IPv4Network, str], ...] = ()  # further subnets, with their gateways
     child: Child | None = None
+    gateway_mode: str = "nat"  # netplane.gateway_modes
+    gateway_mode6: str = "nat"
     without_ipv6: str = ""  # why this node can't have the network's IPv6; a sentence
 
     @property
@@ -182,6 +186,8 @@ class Interface(msgspec.Struct, frozen=True):
     neighbours: tuple[str, ...] = ()  # further subnets that are on this link
     kind: str = ""
     routed: bool = False  # everything is reached by the link itself, without a gateway
+    direct: bool = False  # published ports are reached at `address` itself (gateway mode routed)
+    direct6: bool = False  # and at `address6`
 
     @property
     def cidr(self) -> str:

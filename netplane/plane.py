@@ -17,7 +17,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from cluster.seams import Clock, Random, system_random
-from netplane import builder, doctor, links, netns, resolv, sysctl
+from netplane import builder, doctor, gateway_modes, links, netns, resolv, sysctl
 from netplane.adoption import survivors
 from netplane.attaching import ignore
 from netplane.balancers import Balancers
@@ -185,7 +185,9 @@ class NetPlane(ClusterNetworks, Tracing):
         for interface in record.interfaces:
             self._local.claim(interface)
         try:
-            self._host_ports.reserve(sandbox.id, sandbox.ports)
+            self._host_ports.reserve(
+                sandbox.id, sandbox.ports, ipv6=any(each.address6 for each in record.interfaces)
+            )
         except NetworkError as error:
             log.warning("sandbox %s: %s", sandbox.id, error)
         handles = builder.Handles()
@@ -242,7 +244,7 @@ class NetPlane(ClusterNetworks, Tracing):
             if isolated := [each.port for each in interfaces if by_id[each.network_id].isolated]:
                 await self._run(links.isolate_ports, isolated)
             wanted = await self._run(_placed, _published(spec, interfaces, by_id))
-            ports = self._host_ports.reserve(spec.id, wanted)
+            ports = self._host_ports.reserve(spec.id, wanted, ipv6=any(each.address6 for each in interfaces))
             undo.callback(self._host_ports.release, spec.id)
             sandbox = describe(spec, path, interfaces, ports, host_dns, embedded=embedded)
             record = SandboxRecord(
@@ -401,6 +403,8 @@ def _published(
     leading = way_out(interfaces)
     if (leading or interfaces[0]).kind if interfaces else False:
         return ()  # nothing of the host's is in the way of such a container; dockerd opens no ports either
+    if leading is not None and gateway_modes.without_host_ports(leading):
+        return tuple(replace(port, published=0, host_ip="", at=(), direct=True) for port in spec.host_ports)
     address = segments[leading.network_id].host_address if leading is not None else ""
     if not address:
         return spec.host_ports

@@ -14,6 +14,7 @@ from netplane.builder import FIRST_INDEX
 from netplane.drivers.addressing import mac_of
 from netplane.ends import port_name
 from netplane.errors import InvalidNetwork, NetworkError
+from netplane.gateway_modes import ROUTED
 from netplane.local_networks import LocalNetworks
 from netplane.model import (
     DNS,
@@ -94,6 +95,8 @@ def interface(
         neighbours=tuple(str(other) for other, _ in segment.subnets if other != subnet),
         sysctls=_sysctls(attachment, device),
         kind=child.kind if child is not None else "",
+        direct=bool(address) and segment.gateway_mode == ROUTED and not segment.internal,
+        direct6=bool(address6) and segment.gateway_mode6 == ROUTED and not segment.internal,
         routed=child is not None and child.routed and not segment.internal,
     )
 

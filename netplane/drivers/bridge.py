@@ -71,6 +71,8 @@ class Bridges:
             isolated=not options.containers_talk,
             host_address=options.host_address,
             interface_prefix=options.interface_prefix,
+            gateway_mode=options.gateway_mode,
+            gateway_mode6=options.gateway_mode6,
         )
 
     def check(self, segment: Segment) -> None:

@@ -9,7 +9,7 @@ from cluster.dataplane import mac_for
 from cluster.engine_json import rfc3339
 from cluster.network_details import endpoint_id
 from cluster.seams import SECOND
-from netplane.model import Sandbox
+from netplane.model import HostPort, Sandbox
 from worker.api.asked import asked_host_config, asked_settings
 from worker.api.host_config import host_config
 from worker.containers.record import Record, record_of
@@ -316,14 +316,17 @@ def _endpoint(
 
 
 def _ports(sandbox: Sandbox | None, record: Record | None) -> list[dict[str, Any]]:
-    published = [
-        {
-            "IP": port.host_ip or "0.0.0.0",
+    published: list[dict[str, Any]] = [
+        {"PrivatePort": port.target, "Type": str(port.protocol)}
+        if port.direct
+        else {
+            "IP": address,
             "PrivatePort": port.target,
             "PublicPort": port.published,
             "Type": str(port.protocol),
         }
         for port in (sandbox.ports if sandbox else ())
+        for address in _open_at(sandbox, port)
     ]
     taken = {(port["PrivatePort"], port["Type"]) for port in published}
     if sandbox is not None and record is not None:
@@ -334,14 +337,24 @@ def _ports(sandbox: Sandbox | None, record: Record | None) -> list[dict[str, Any
     return published
 
 
+def _open_at(sandbox: Sandbox | None, port: HostPort) -> Sequence[str]:
+    """The addresses of this host at which a port is open, as dockerd tells them."""
+    if port.host_ip or sandbox is None:
+        return (port.host_ip or "0.0.0.0",)
+    four = ("0.0.0.0",) if any(sandbox.addresses.values()) else ()
+    six = ("::",) if sandbox.addresses6 else ()
+    return (*four, *six) or ("0.0.0.0",)
+
+
 def _port_map(sandbox: Sandbox | None, record: Record | None) -> Mapping[str, Any]:
     result: dict[str, list[dict[str, str]] | None] = {}
     for text in (record.settings.exposed_ports or {}) if record else ():
         result[text if "/" in text else f"{text}/tcp"] = None
     for port in sandbox.ports if sandbox else ():
-        binding = {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.published)}
+        number = "" if port.direct else str(port.published)
         bindings = result.get(f"{port.target}/{port.protocol}") or []
-        result[f"{port.target}/{port.protocol}"] = [*bindings, binding]
+        more = [{"HostIp": address, "HostPort": number} for address in _open_at(sandbox, port)]
+        result[f"{port.target}/{port.protocol}"] = [*bindings, *more]
     return result
 
 

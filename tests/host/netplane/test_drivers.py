@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.dataplane import DataplaneChanges, NetworkRecord, PeerRecord
+from cluster.dataplane import DataplaneChanges, NetworkRecord, PeerRecord, Protocol
 from cluster.objects import Subnet
 from cluster.spec import IPAM, IPAMConfig, NetworkReference, NetworkSpec
-from netplane.model import Attachment, Mode, SandboxSpec
+from netplane.model import Attachment, HostPort, Mode, SandboxSpec
 from tests.support.network_lab import Host, Lab, PlaneError
 
 pytestmark = pytest.mark.host
@@ -386,3 +386,49 @@ def test_one_subnet_on_two_links_is_refused(lab: Lab) -> None:
     ):
         with pytest.raises(PlaneError, match="overlap: a container can be in one of them only"):
             make()
+
+
+MODE = "com.docker.network.bridge.gateway_mode_ipv"
+
+
+@pytest.mark.parametrize("mode", ["nat", "nat-unprotected", "routed"])
+def test_gateway_modes_say_how_far_a_container_is_reached(lab: Lab, outside: int, mode: str) -> None:
+    """By both IP versions, from a machine that has routes to the containers."""
+    host = lab.host("host1", "192.0.2.1")
+    host.run("ip addr add fd00:2::1/64 dev eth0 nodad")
+    lab.run(outside, f"ip route add {OWN} via 192.0.2.1; ip route add {OWN6} via fd00:2::1")
+    create(
+        host,
+        name="net",
+        enable_ipv6=True,
+        options={f"{MODE}4": mode, f"{MODE}6": mode},
+        ipam=IPAM(config=[IPAMConfig(subnet=OWN), IPAMConfig(subnet=OWN6)]),
+    )
+    create(host, name="other")
+    neighbour = host.create(SandboxSpec(id="c0", attachments=(Attachment("other"),)))
+    clean = traces(host)
+    ports = (HostPort(Protocol.TCP, 8080, 80), HostPort(Protocol.TCP, 0, 80))
+    one = host.create(SandboxSpec(id="c1", attachments=(Attachment("net"),), host_ports=ports))
+    for port in (80, 81):
+        lab.serve(host.pid, "one", one["netns"], port=port)
+
+    def reached(address: str, port: int, pid: int = outside, netns: str = "") -> bool:
+        (answer,) = lab.peer(pid, "ask", address, port, 1, "tcp", 0, netns=netns)
+        return str(answer).startswith("one ")
+
+    direct = {"nat": (False, False), "nat-unprotected": (True, True), "routed": (True, False)}[mode]
+    for own, through in (("10.66.0.2", "192.0.2.1"), ("fd00:66::2", "fd00:2::1")):
+        assert (reached(own, 80), reached(own, 81)) == direct, own
+        assert reached(through, 8080) is (mode != "routed"), through
+    assert not reached("10.66.0.2", 81, host.pid, neighbour["netns"])  # networks stay apart
+    # Who asks is seen as who it is, and leaves as itself only where the mode says so.
+    for target, own in ((OUTSIDE, "10.66.0.2"), (OUTSIDE6, "fd00:66::2")):
+        (answer,) = lab.peer(host.pid, "ask", target, 80, 1, "tcp", 0, netns=one["netns"])
+        assert answer.startswith("outside ")
+        assert (answer.split()[1] == own) is (mode == "routed"), answer
+    assert one["ports"][0]["published"] == (0 if mode == "routed" else 8080)
+    host.kill_plane()
+    host.start_plane()
+    assert reached("10.66.0.2", 80) is direct[0]
+    host.call("remove", "c1")
+    assert traces(host) == clean

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from cluster.errors import Forbidden, InvalidArgument, NotFound, NotImplementedHere, ShoalError
+from cluster.errors import Forbidden, InvalidArgument, NotFound, ShoalError
 from cluster.spec import IPAM, IPAMConfig, NetworkReference, NetworkSpec
 from cluster.validate_ipam import check_ipam
 from netplane.bridge_options import BridgeOptions, read_options
@@ -54,7 +54,6 @@ def test_options_are_read() -> None:
         (f"{BRIDGE}host_binding_ipv4", "here", InvalidArgument),
         (f"{BRIDGE}gateway_mode_ipv4", "isolated", InvalidArgument),
         (f"{BRIDGE}gateway_mode_ipv4", "nosuch", InvalidArgument),
-        (f"{BRIDGE}gateway_mode_ipv4", "routed", NotImplementedHere),
         ("com.docker.network.driver.mtu", "many", InvalidArgument),
         ("com.docker.network.driver.mtu", "10", InvalidArgument),
         ("com.docker.network.container_iface_prefix", "../x", InvalidArgument),
