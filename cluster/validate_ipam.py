@@ -14,6 +14,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LONGEST_PREFIX6 = 96
 """Of a cluster network's IPv6 subnet: an address's last 32 bits are its IPv4 address."""
+MIN_MTU, MAX_MTU = 68, 65535  # what Linux takes for a bridge
 MIN_MTU6 = 1280
 """What a link must carry to have IPv6 (RFC 8200, section 5)."""
 MTU_OPTION = "com.docker.network.driver.mtu"
@@ -145,6 +146,11 @@ def check_cluster_subnets(spec: NetworkSpec) -> None:
     if spec.ingress and len(configs) - len(own) > 1:
         raise InvalidArgument("the ingress network takes one subnet")
     mtu = (spec.options or {}).get(MTU_OPTION, "")
+    if mtu and mtu != "0" and not (mtu.isdecimal() and MIN_MTU <= int(mtu) <= MAX_MTU):
+        raise InvalidArgument(
+            f"invalid network config: {MTU_OPTION}={mtu}: write a number of bytes from {MIN_MTU} to "
+            f"{MAX_MTU}, or leave it out to have what fits the nodes' links"
+        )
     if spec.enable_ipv6 and mtu.isdecimal() and 0 < int(mtu) < MIN_MTU6:
         raise InvalidArgument(
             f"invalid network config: {MTU_OPTION}={mtu}: a network with IPv6 needs {MIN_MTU6} or more; "
