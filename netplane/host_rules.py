@@ -23,8 +23,8 @@ LOST_TUNNEL = "lost_tunnel"
 
 _ADDRESS = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
 _LOOPBACK = {"ip": "127.0.0.0/8", "ip6": "::1"}
-# A link-local client can't be forwarded anywhere: what it asks is the host's own.
-_NOT_FORWARDED = {"ip": "", "ip6": "ip6 saddr fe80::/10 return"}
+# A link-local client can't be forwarded, nor, by IPv6, one on loopback: what it asks is the host's own.
+_NOT_FORWARDED = {"ip": "", "ip6": "ip6 saddr { ::1, fe80::/10 } return"}
 
 # Who comes from nowhere: the frames' sender is no node, or is one that is not reached through that link. The
 # tunnel's own packets need no connection tracking, which would cost as much as that of what is inside.

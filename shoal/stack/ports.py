@@ -1,6 +1,6 @@
 """Published ports of a Compose file."""
 
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from cluster.publish_at import LABEL
 from shoal.cli.client import Json
@@ -30,8 +30,8 @@ def _short(item: Node) -> tuple[str, list[Json]]:
     text = reading.word(item)
     if isinstance(item.value, bool) or "=" in text:
         raise ComposeError(item, f"{text!r} is no port: write '8080:80', or a mapping with target")
-    address, colon, rest = text.partition(":")
-    if colon and "." in address:
+    address, bracket, rest = text[1:].partition("]:") if text.startswith("[") else text.partition(":")
+    if bracket and ("." in address or ":" in address):
         return _address(item, address), reading.located(item.of(rest), published_ports)
     return "", reading.located(item, published_ports)
 
@@ -50,12 +50,14 @@ def _long(item: Node) -> tuple[str, list[Json]]:
 
 
 def _address(node: Node, text: str) -> str:
-    """An IPv4 address to be open at; "" for all of them."""
+    """An address to be open at; "" for all of them. `::` means all of IPv6."""
     try:
-        address = IPv4Address(text)
+        address = ip_address(text)
     except ValueError as error:
-        raise ComposeError(node, f"{text!r} is no IPv4 address") from error
-    return "" if address.is_unspecified else str(address)
+        raise ComposeError(node, f"{text!r} is no IP address") from error
+    if address.is_unspecified:
+        return "" if address.version == 4 else "::/0"
+    return str(address)
 
 
 def _number(node: Node) -> int:

@@ -105,6 +105,8 @@ def test_the_mesh_by_ipv6_keeps_the_clients_address(lab: Lab) -> None:
         for address in ("2001:db8::1", "2001:db8::3"):
             (answer,) = lab.peer(host.pid, "ask", address, PORT, 1, "tcp", 0)
             assert answer.startswith(("t2 ", "t3 ")), (host.name, address)
+        # Refused at once, so that a client of "localhost" goes on to 127.0.0.1.
+        assert lab.peer(host.pid, "ask", "::1", PORT, 1, "tcp", 0) == ["ConnectionRefusedError"]
     assert cluster.ask("t2", "2001:db8::1", PORT)[0].startswith(("t2 ", "t3 "))
     # One client port through three nodes to one task.
     cluster.serving("t3", serving=False)

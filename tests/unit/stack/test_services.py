@@ -104,13 +104,15 @@ def test_ports() -> None:
 
 def test_ports_at_an_address_are_told_by_labels() -> None:
     spec = service(
-        "ports: ['10.0.0.5:80-81:80-81', {target: 1, published: 2, host_ip: 10.0.0.6}, '0.0.0.0:5:5']"
+        "ports: ['10.0.0.5:80-81:80-81', {target: 1, published: 2, host_ip: 10.0.0.6}, '0.0.0.0:5:5', "
+        "'[2001:db8::1]:6:6', {target: 7, published: 7, host_ip: '::'}]"
     )
-    assert [port["PublishedPort"] for port in spec["EndpointSpec"]["Ports"]] == [2, 5, 80, 81]
+    assert [port["PublishedPort"] for port in spec["EndpointSpec"]["Ports"]] == [2, 5, 6, 7, 80, 81]
     labels = {key: value for key, value in spec["Labels"].items() if key.startswith("shoal.")}
     assert labels == {
         "shoal.publish.80/tcp": "10.0.0.5", "shoal.publish.81/tcp": "10.0.0.5",
         "shoal.publish.2/tcp": "10.0.0.6",
+        "shoal.publish.6/tcp": "2001:db8::1", "shoal.publish.7/tcp": "::/0",
     }  # fmt: skip
 
 
