@@ -30,6 +30,7 @@ from bench import (
     memory,
     mesh_changes,
     mesh_keep_address,
+    network_storm,
     peer,
     power_cycles,
     returning,
@@ -62,6 +63,7 @@ BARS: dict[str, Callable[[Options], Bar]] = {
         endpoint_change,
         dns_speed,
         mesh_changes,
+        network_storm,
     )
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
