@@ -139,10 +139,13 @@ class Balancers:
             if _uses_udp(inside):
                 conntrack.forget_udp(inside.rules, self._both(lost.addresses))
 
-    def forget_unanswered(self, addresses: Collection[str]) -> None:
-        """Connections through published ports that these addresses never answered choose again."""
-        lost = {each for each in addresses if not self._balanced.leads_to(each)}
-        conntrack.forget_unanswered(self._flows, self._both(lost))
+    def forget_unanswered(self, lost: Lost) -> None:
+        """Connections that these addresses never answered choose again."""
+        gone = {each for each in lost.addresses if not self._balanced.leads_to(each)}
+        conntrack.forget_unanswered(self._flows, self._both(gone & lost.published))
+        if addresses := self._both(gone):
+            for inside in self._inside.values():
+                conntrack.forget_unanswered(inside.rules, addresses)
 
     def _both(self, addresses: Collection[str]) -> set[str]:
         """Addresses, and those of IPv6 that go with them in whichever network they are."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Coroutine
 
 from cluster.dataplane import DataplaneChanges
 from netplane import links
+from netplane.balanced import Lost
 from netplane.encrypted_networks import EncryptedNetworks
 from netplane.errors import NetworkError, NetworkNotReady
 from netplane.model import SandboxRecord
@@ -126,22 +127,30 @@ class ClusterNetworks(EncryptedNetworks):
         """Carry out what was touched, and let go of flows to addresses that lost their new connections."""
         touched = self._touched
         self._names.forget(touched.networks, touched)
+        failure: NetworkError | None = None
+        try:
+            await self._make_ways(touched)
+        except NetworkError as error:
+            failure = error  # no reason to send connections to tasks that are gone
+        await self._run(self._balancers.apply, touched, self._segments())
+        await self._run(self._tell_where_nodes_are)
+        lost = self._balancers.take_lost()
+        if lost.addresses:
+            await self._run(self._balancers.forget_udp, lost)
+            self._do_later(self._choose_again(lost))
+        known, self._known = self._known, asyncio.Event()
+        known.set()
+        if failure is not None:
+            raise failure
+        self._touched = Touched()
+
+    async def _make_ways(self, touched: Touched) -> None:
         if touched.keys or touched.whole:
             await self._encrypt(self._encryption.apply)
         if self._tunnel is not None and (touched.whole or touched.addresses):
             await self._run(
                 self._overlays.apply, self._tunnel, self._records, touched, self._networks_in_use()
             )
-        await self._run(self._balancers.apply, touched, self._segments())
-        await self._run(self._tell_where_nodes_are)
-        lost = self._balancers.take_lost()
-        if lost.addresses:
-            await self._run(self._balancers.forget_udp, lost)
-        if lost.published:
-            self._do_later(self._choose_again(lost.published))
-        self._touched = Touched()
-        known, self._known = self._known, asyncio.Event()
-        known.set()
 
     def _tell_where_nodes_are(self) -> None:
         nodes = {peer.address for peer in self._records.peers.values()} if self._tunnel is not None else ()
@@ -170,7 +179,7 @@ class ClusterNetworks(EncryptedNetworks):
                 log.warning("new tasks get connections later: %s", error)
             await asyncio.sleep(_TRY_AGAIN_SECONDS)
 
-    async def _choose_again(self, stale: set[str]) -> None:
+    async def _choose_again(self, stale: Lost) -> None:
         """Free connections from addresses that took them and vanished, before TCP tries a second time."""
         await asyncio.sleep(_ANSWER_SECONDS)
         try:
