@@ -22,6 +22,7 @@ FIRST_INDEX = 11
 _MESH_TABLE = 1000
 _MESH_PRIORITY = 1000
 _ENODEV, _ENOENT = 19, 2
+_UDP_SILENCE_SECONDS = "300"
 
 
 @dataclass
@@ -241,6 +242,8 @@ def open_name_server(port: int) -> tuple[socket.socket, socket.socket]:
 def _prepare(*, ingress: bool) -> None:
     sysctl.write("ipv6/conf/default/disable_ipv6", "1", optional=True)
     sysctl.write("ipv4/ip_unprivileged_port_start", "0", optional=True)
+    # A flow to a service's address that is silent for longer may go to another task: as long as with IPVS.
+    sysctl.write("netfilter/nf_conntrack_udp_timeout_stream", _UDP_SILENCE_SECONDS, optional=True)
     if ingress:  # requests come from anywhere, through whichever node
         sysctl.write("ipv4/conf/all/rp_filter", "0")
         sysctl.write("ipv4/conf/default/rp_filter", "0")

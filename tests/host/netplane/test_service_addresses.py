@@ -194,6 +194,11 @@ def test_each_way_leads_what_it_should(shop: Shop) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "t1\n"
     assert shop.translated("client") == (not shop.cgroup)
+    times = (
+        "cd /proc/sys/net/netfilter; cat nf_conntrack_tcp_timeout_established nf_conntrack_udp_timeout_stream"
+    )
+    silences = [int(each) for each in shop.host.run(times, shop.netns["client"]).split()]
+    assert silences == [5 * 24 * 3600, 300]
     holder.kill()
 
 
