@@ -100,6 +100,13 @@ class AddressPool:
                 return f"{address}/{prefix}"
         return None
 
+    def with_prefix(self, number: int) -> str | None:
+        """An address as "a.b.c.d/prefix"; None if it is none that is handed out in turn."""
+        for first, last, prefix in self._ranges:
+            if first <= number <= last and number not in self._reserved:
+                return f"{ipaddress.IPv4Address(number)}/{prefix}"
+        return None
+
     def next_free(self, used: Collection[int], *others: Container[int]) -> str | None:
         """The next address, as "a.b.c.d/prefix", that is neither used in the network, nor reserved, nor in
         one of the `others`; None when all are."""

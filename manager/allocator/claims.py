@@ -20,6 +20,8 @@ Claim = tuple[str, str, int]  # (what, where, number), see `claims`
 ADDRESS = "address"  # (ADDRESS, network id, the address)
 PORT = "port"  # (PORT, protocol, the published port)
 VNI = "vni"  # (VNI, "", the identifier)
+_SCARCE = 4
+"""A network is short of addresses when less than this part of them is left, with those that rest."""
 
 
 def claims(obj: StoreObject) -> frozenset[Claim]:
@@ -98,7 +100,7 @@ class Allocations:
             if subnets and self._subnets.get(obj.id) != subnets:
                 self._subnets[obj.id] = subnets
                 self._pools[obj.id] = AddressPool(obj.subnets, obj.subnets6)
-        self._replace(obj.id, claims(obj))
+        self._replace(obj, claims(obj))
 
     def drop(self, obj: StoreObject) -> None:
         """An object was removed."""
@@ -106,9 +108,10 @@ class Allocations:
             self.resting.note_subnets(self._subnets[obj.id])
             del self._subnets[obj.id], self._pools[obj.id]
             self.released += 1
-        self._replace(obj.id, frozenset())
+        self._replace(obj, frozenset())
 
-    def _replace(self, id: str, new: frozenset[Claim]) -> None:
+    def _replace(self, obj: StoreObject, new: frozenset[Claim]) -> None:
+        id = obj.id
         old = self._claims.get(id, frozenset())
         if new == old:
             return
@@ -122,7 +125,7 @@ class Allocations:
                 self.released += 1
                 if what == ADDRESS:
                     self._used[where].discard(number)
-                    self.resting.note(number)
+                    self.resting.note(number, obj.service_id if isinstance(obj, Task) else "")
         for what, where, number in new - old:
             self._holders[what][(where, number)] = id
             if what == ADDRESS:
@@ -140,13 +143,26 @@ class Allocations:
         what, where, number = claim
         return self._holders[what].get((where, number))
 
-    def next_address(self, network_id: str) -> str | None:
+    def next_address(self, network_id: str, service_id: str = "") -> str | None:
         """A free address of the network; None when it has none left or no subnet yet. It is not held until
-        an object with it is `put`."""
+        an object with it is `put`. `service_id`: it is for a task of that service.
+
+        When few are left, a task rather gets one that another of its service had, so that others get those.
+        """
         pool = self._pools.get(network_id)
         if pool is None:
             return None
-        return pool.next_free(self._used.get(network_id, ()), self._numbers, self.resting.addresses)
+        used, resting = self._used.get(network_id, ()), self.resting.addresses
+        if pool.size - len(used) - len(resting) < pool.size // _SCARCE:
+            return self._inherited(pool, service_id) or pool.next_free(used, self._numbers, resting)
+        return pool.next_free(used, self._numbers, resting) or self._inherited(pool, service_id)
+
+    def _inherited(self, pool: AddressPool, service_id: str) -> str | None:
+        """An address of the pool that rests after a task of this service had it."""
+        for number in self.resting.of_service(service_id):
+            if number not in self._numbers and (found := pool.with_prefix(number)) is not None:
+                return found
+        return None
 
     def wanted_address(self, network_id: str, text: str) -> str | None:
         """The address of the network that somebody wants, if it can be handed out and is free. One that

@@ -57,7 +57,8 @@ class Plan:
     now: int
     writes: list[Write] = field(default_factory=list)
     _new: dict[Key, StoreObject] = field(default_factory=dict)
-    _full: set[str] = field(default_factory=set)  # networks; nothing becomes free while a plan is made
+    # Networks, with the services for which they have no address: nothing becomes free while a plan is made.
+    _full: set[tuple[str, str]] = field(default_factory=set)
 
     def allocate_networks(self, ids: Iterable[str]) -> None:
         """Number these networks."""
@@ -175,7 +176,9 @@ class Plan:
             attachments.append(
                 NetworkAttachment(
                     network_id=network.id,
-                    addresses=(self._address(network, given),) if networks.has_addresses(network) else (),
+                    addresses=(self._address(network, given, service.id),)
+                    if networks.has_addresses(network)
+                    else (),
                     aliases=tuple(config.aliases or ()),
                     driver_opts=config.driver_opts or {},
                 )
@@ -210,16 +213,18 @@ class Plan:
             found.setdefault(network.id, (network, config))
         return list(found.values())
 
-    def _address(self, network: Network, held: str | None) -> str:
-        """The address that is held already, or the next free one. Raises Unavailable."""
+    def _address(self, network: Network, held: str | None, service_id: str = "") -> str:
+        """The address that is held already, or the next free one; for a task of a service, or something else.
+        Raises Unavailable."""
         if held:
             return held
         if not network.subnets:
             reason = self.blocked.get((Network, network.id), "it is being allocated")
             raise Unavailable(f"network {network.spec.name} has no subnet yet: {reason}")
-        address = None if network.id in self._full else self.state.next_address(network.id)
+        full = (network.id, service_id)
+        address = None if full in self._full else self.state.next_address(network.id, service_id)
         if address is None:
-            self._full.add(network.id)
+            self._full.add(full)
             raise Unavailable(self._exhausted(network))
         return address
 

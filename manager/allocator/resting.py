@@ -1,5 +1,8 @@
 """What was given back a moment ago: it is not given to another before everyone has forgotten whose it was.
 
+A later task of the same service may have it sooner, where addresses are scarce: who remembers it means that
+service. So a service whose tasks fail again and again does not use up its networks.
+
 A name's answer lives for seconds in a container, an unanswered flow for half a minute in a node's connection
 table, and a node that is cut off is noticed within that time too. The time counts on the leader's own
 monotonic clock. A new leader takes up the addresses of tasks whose history is kept; of what else was given
@@ -7,7 +10,7 @@ back shortly before it began it knows nothing, and goes on behind the address th
 """
 
 import ipaddress
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from cluster.objects import Task
@@ -17,6 +20,7 @@ from manager.allocator.addresses import address_number
 K = TypeVar("K", bound=Hashable)
 
 REST = 30 * SECOND
+_SLACK = 100
 
 
 class _Ends(Generic[K]):
@@ -46,17 +50,20 @@ class _Ends(Generic[K]):
 
 
 class Resting:
-    """Addresses by their numbers (networks of the cluster never overlap), and subnets, until they are old."""
+    """Addresses by their numbers (networks of the cluster never overlap), each with the service whose task
+    had it, and subnets, until they are old."""
 
     def __init__(self, clock: Clock | None) -> None:
         """Args: clock: the leader's; None: nothing rests."""
         self._clock = clock
         self._addresses: _Ends[int] = _Ends(clock)
+        self._owners: dict[int, str] = {}
         self._subnets: _Ends[str] = _Ends(clock)
 
-    def note(self, address: int) -> None:
-        """An address was given back now."""
+    def note(self, address: int, service_id: str) -> None:
+        """An address was given back now; by a task of a service, or by something else ("")."""
         self._addresses.note(address)
+        self._owners[address] = service_id
 
     def note_subnets(self, subnets: Iterable[str]) -> None:
         """A network was removed now."""
@@ -74,13 +81,24 @@ class Resting:
             for attachment in task.networks if left > 0 else ():
                 for address in attachment.addresses:
                     number = address_number(address)
-                    ends[number] = max(monotonic + left, ends.get(number, 0))
+                    if monotonic + left > ends.get(number, 0):
+                        ends[number] = monotonic + left
+                        self._owners[number] = task.service_id
         self._addresses.merge(ends)
 
     @property
     def addresses(self) -> dict[int, int]:
         """The numbers of the addresses that rest now, with their ends on the monotonic clock."""
-        return self._addresses.now()
+        resting = self._addresses.now()
+        if len(self._owners) > 2 * len(resting) + _SLACK:
+            self._owners = {number: self._owners[number] for number in resting}
+        return resting
+
+    def of_service(self, service_id: str) -> Iterator[int]:
+        """The addresses that tasks of a service had, those that rest longest first."""
+        for number in self.addresses:
+            if service_id and self._owners[number] == service_id:
+                yield number
 
     @property
     def subnets(self) -> list[str]:

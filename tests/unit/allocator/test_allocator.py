@@ -322,9 +322,10 @@ async def test_a_network_that_does_not_exist_yet(world: World) -> None:
 
 
 async def test_a_full_network_is_explained_and_used_again_when_something_is_free(world: World) -> None:
-    web = service("s", "web", "small")
-    await world.create(network("small", subnet="10.9.0.0/29"), web)
-    await world.create(*(task(f"t{number}", web, number) for number in range(6)))
+    web, other = service("s", "web", "small"), service("o", "other", "small", mode="dnsrr")
+    await world.create(network("small", subnet="10.9.0.0/29"), web, other)
+    await world.create(*(task(f"t{number}", web, number) for number in range(4)))
+    await world.create(*(task(f"t{number}", other, number) for number in (4, 5)))
     states = [world.task(f"t{number}").status.state for number in range(6)]
     assert states == [TaskState.PENDING] * 4 + [TaskState.NEW] * 2
     assert world.task("t5").status.error == (
@@ -343,23 +344,41 @@ async def test_a_full_network_is_explained_and_used_again_when_something_is_free
     assert world.task("t5").status.state is TaskState.PENDING
 
 
+async def test_a_service_that_fails_again_and_again_uses_up_no_network(world: World) -> None:
+    """Its tasks get addresses of their predecessors when others become few; others have theirs at once."""
+    crashing, other = service("s", "crashing", "small"), service("o", "other", "small")
+    await world.create(network("small", subnet="10.9.0.0/28"), crashing)
+    seen = set()
+    for number in range(100):
+        await world.create(task(f"t{number}", crashing))
+        assert world.task(f"t{number}").status.state is TaskState.PENDING
+        seen.add(world.addresses(f"t{number}")["small"])
+        await world.end(f"t{number}")
+    assert len(seen) == 10  # of 13; one is its virtual address
+    await world.create(other, task("a", other, 1))
+    assert world.addresses("a")["small"] not in seen
+
+
 async def test_an_address_rests_also_for_a_new_leader_and_in_a_new_network(world: World) -> None:
-    web = service("s", "web", "small", mode="dnsrr")
-    await world.create(network("small", subnet="10.9.0.0/30"), web, task("t1", web))
+    web, other = (service(id, id, "small", mode="dnsrr") for id in ("web", "other"))
+    await world.create(network("small", subnet="10.9.0.0/30"), web, other, task("t1", web))
     assert world.addresses("t1") == {"small": "10.9.0.2/30"}
     await world.end("t1")
     successor = World()
     successor.store.restore(world.store.view().index, world.store.snapshot())
     running = asyncio.ensure_future(successor.allocator.run())
-    await successor.create(task("t2", web))
+    await successor.create(task("t2", other))
     assert "were until 30 s ago" in successor.task("t2").status.error
     await successor.clock.advance(REST)
     assert successor.addresses("t2") == {"small": "10.9.0.2/30"}
-    # A network with the subnet of one that is gone: its addresses rest, too.
+    # In another network with the subnet they rest, too; but for tasks of the same service.
     await successor.end("t2")
     await successor.delete(Network, "small")
     await successor.create(network("small", subnet="10.9.0.0/30"), task("t3", web))
     assert "were until 30 s ago" in successor.task("t3").status.error
+    await successor.create(task("t4", other))
+    assert successor.addresses("t4") == {"small": "10.9.0.2/30"}
+    await successor.end("t4")
     await successor.clock.advance(REST)
     assert successor.addresses("t3") == {"small": "10.9.0.2/30"}
     running.cancel()

@@ -119,10 +119,11 @@ def check(world: World, given: Given) -> None:
                 what, _, number = claim
                 if what == ADDRESS:
                     address = str(IPv4Address(number))
-                    last, until = given.get(number, (obj.id, 0))
-                    rested = last == obj.id or until + REST <= world.clock.monotonic()
+                    holder = f"tasks of {obj.service_id}" if isinstance(obj, Task) else obj.id
+                    last, until = given.get(number, (holder, 0))
+                    rested = last == holder or until + REST <= world.clock.monotonic()
                     assert rested or f"{obj.id}/{address}" in wanted, f"{address} did not rest"
-                    given[number] = obj.id, world.clock.monotonic()
+                    given[number] = holder, world.clock.monotonic()
     subnets = [ip_network(each.subnet) for one in view.all(Network) for each in (*one.subnets, *one.subnets6)]
     for one, other in combinations(subnets, 2):
         assert one.version != other.version or not one.overlaps(other)
