@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
@@ -173,6 +174,40 @@ def test_a_daemon_that_is_killed_while_it_plugs_a_sandbox_leaves_nothing(lab: La
         host.create(SPEC)
         host.call("remove", SPEC.id)
         assert left(host) == empty, f"killed after {milliseconds} ms, survived: {survived}"
+
+
+def test_a_network_that_the_kernel_refuses_keeps_no_balancer_back(lab: Lab) -> None:
+    cluster = Cluster(lab, 1)
+    (host,) = cluster.hosts
+    cluster.task("t1", 1, 10)
+    cluster.task("t2", 1, 11)
+    gone = msgspec.structs.replace(cluster.endpoints[f"t2/{APP}"], serving=False)
+    change = DataplaneChanges(networks=(MORE,), endpoints=(gone,))
+    host.call("fail_at", 1)  # the new network's bridge
+    assert not attempt(host, "apply", json_of(change))
+    assert {answer.split()[0] for answer in cluster.ask("t1", "10.0.1.2", count=6)} == {"t1"}
+    host.apply(DataplaneChanges())
+    host.create(
+        SandboxSpec(
+            id="more", hostname="more", attachments=(Attachment(MORE.id, "10.0.2.5/24"),), task_id="m"
+        )
+    )
+
+
+def test_connections_through_a_services_address_choose_again_when_a_task_vanished(lab: Lab) -> None:
+    """The client's second attempt, a second after its first, reaches a task that is there."""
+    cluster = Cluster(lab, 2)
+    netns = cluster.task("t1", 1, 10)
+    client = cluster.task("client", 2, 30, service="other")
+    cluster.hosts[0].run("for i in eth0 eth1; do ip link set $i down; done", netns)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(cluster.ask, "client", "10.0.1.2")
+        waiting = "conntrack -L -p tcp --dport 80 2>/dev/null"
+        while "UNREPLIED" not in cluster.hosts[1].run(waiting, client):
+            assert not answer.done(), answer.result()
+        cluster.task("t2", 2, 11)
+        cluster.serving("t1", serving=False)
+        assert answer.result()[0].startswith("t2 ")
 
 
 def test_a_second_daemon_in_the_same_network_namespace_refuses_and_disturbs_nothing(lab: Lab) -> None:
