@@ -96,6 +96,14 @@ class Connecting:
             except BpfError as error:
                 self._give_up(error)
 
+    def backends(self, network_id: str, address: str) -> tuple[str, ...] | None:
+        """Where connections to a service's address are led; None: the rules do that. Raises BpfError."""
+        if self._connect is None:
+            return None
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        found = self._connect.backends(network_id, socket.inet_pton(family, address))
+        return tuple(socket.inet_ntop(family, each) for each in found) if found is not None else None
+
     def write_anew(self) -> None:
         """With the next change the maps are written as a whole."""
         self._whole = False

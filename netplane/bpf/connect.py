@@ -99,6 +99,16 @@ class Connect:
         self._maps[_SIZES].take(old_sizes.keys() - sizes.keys())
         self._maps[_BACKENDS].take(old.keys() - backends.keys())
 
+    def backends(self, network_id: str, address: bytes) -> list[bytes] | None:
+        """What the kernel holds for a service's packed address; None if it does not know it."""
+        key = _network(network_id) + _mapped(address)
+        size = self._maps[_SIZES].get(key)
+        if size is None:
+            return None
+        slots = range(struct.unpack_from("=I", size)[0])
+        held = [self._maps[_BACKENDS].get(key + struct.pack("=II", slot, 0)) for slot in slots]
+        return [each[-len(address) :] for each in held if each is not None]
+
     def write_whole(self, networks: Mapping[str, Mapping[bytes, Sequence[bytes]]]) -> None:
         """The service addresses of all networks, in place of any that are there."""
         sizes: dict[bytes, int] = {}

@@ -111,6 +111,22 @@ class Map:
                 if error.errno != errno.ENOENT:
                     raise
 
+    def get(self, key: bytes) -> bytes | None:
+        """An element's value; None if there is none."""
+        wanted = ctypes.create_string_buffer(key, len(key))
+        found = ctypes.create_string_buffer(self._value_size)
+        try:
+            _bpf(
+                _LOOKUP,
+                struct.pack("=IIQQQ", self.descriptor, 0, _address(wanted), _address(found), 0),
+                "reading an element of a map",
+            )
+        except BpfError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return found.raw
+
     def listed(self) -> list[bytes]:
         """All keys."""
         found: list[bytes] = []

@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,13 @@ _TABLE = "shoal"
 
 class SystemKernel:
     """This machine's; see netplane.trace.model.Kernel."""
+
+    def __init__(self, at_connect: Callable[[str, str], Awaitable[Sequence[str] | None]]) -> None:
+        self._at_connect = at_connect
+
+    async def at_connect(self, network_id: str, address: str) -> Sequence[str] | None:
+        """See Kernel."""
+        return await self._at_connect(network_id, address)
 
     async def links(self) -> Mapping[str, Link]:
         """See Kernel."""

@@ -83,6 +83,9 @@ class Kernel(Protocol):
     async def backends(self, netns: Path, address: str) -> Sequence[str] | None:
         """Where a sandbox's rules lead new connections to a service's address; None: they don't know it."""
 
+    async def at_connect(self, network_id: str, address: str) -> Sequence[str] | None:
+        """Where the programs at connect() lead TCP to a service's address; None: they don't."""
+
     async def published(self, protocol: str, port: int) -> Sequence[str] | None:
         """Where the host's rules lead connections to a published port; None: they don't know it."""
 

@@ -1,11 +1,13 @@
 """What people look at: traces, and what this node knows of a network. A part of the network plane."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cluster.dataplane import EndpointRecord, ServiceRecord
 from netplane import doctor
+from netplane.balancers import Balancers
 from netplane.dns.server import NameServers
 from netplane.libnftables import LibNftables
 from netplane.local_networks import LocalNetworks
@@ -16,6 +18,8 @@ from netplane.records import ClusterRecords
 from netplane.trace.kernel import SystemKernel
 from netplane.trace.model import Scene, Trace, parse_target
 from netplane.trace.walk import trace
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Tracing:
     _local: LocalNetworks
     _names: Names
     _servers: NameServers
+    _balancers: Balancers
     _tunnel: Tunnel | None
     _withdrawn: set[str]
 
@@ -59,6 +64,12 @@ class Tracing:
     def specs(self) -> dict[str, SandboxSpec]:
         """What each sandbox was asked to be, by id."""
         return {sandbox_id: record.spec for sandbox_id, record in self._sandboxes.items()}
+
+    async def _at_connect(self, network_id: str, address: str) -> tuple[str, ...] | None:
+        return await self._run(self._balancers.connecting.backends, network_id, address)
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        raise NotImplementedError
 
     def _segments(self) -> Sequence[Segment]:
         raise NotImplementedError
@@ -82,7 +93,7 @@ class Tracing:
             warnings=await asyncio.to_thread(_warnings),
             device_names=device_names,
         )
-        return await trace(scene, SystemKernel(), source, target, protocol, probe=probe)
+        return await trace(scene, SystemKernel(self._at_connect), source, target, protocol, probe=probe)
 
 
 def _warnings() -> list[str]:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from collections.abc import Sequence
 
 from cluster.dataplane import ServiceRecord
 from netplane.names import links_of
@@ -189,7 +190,8 @@ async def _balanced(
             f"see why with `shoal service explain {service.name}`",
         )
         return
-    held = None
+    held: Sequence[str] | None = None
+    how = "as this node's records say"
     if sender.sandbox is not None and sender.sandbox.sandbox.netns is not None:
         held = await walk.kernel.backends(sender.sandbox.sandbox.netns, address)
         if held is None:
@@ -199,21 +201,34 @@ async def _balanced(
                 "somebody flushed them: they come back with the next change, or restart the container",
             )
             return
-        if missing := sorted(set(wanted) - set(held)):
-            walk.good("balance", f"{', '.join(missing)} of {service.name} serve, but get nothing new yet")
-        if extra := sorted(set(held) - set(wanted)):
-            walk.bad(
-                "balance",
-                f"{title}, and the kernel still sends connections to {', '.join(extra)}, which serve no more",
-                "the next change corrects it; if it stays, see the log of shoald on this node",
-            )
+        at_connect, how = None, "so the kernel has it"
+        if walk.protocol == "tcp":
+            at_connect = await walk.kernel.at_connect(network_id, address)
+        _compare(walk, service.name, title, wanted, held, "its rules")
+        if at_connect is not None:
+            _compare(walk, service.name, title, wanted, at_connect, "its program at connect()")
+            held, how = at_connect, "so the kernel has it at connect()"
     walk.good(
         "balance",
-        f"{title} → {', '.join(held or wanted)}, one of them for each connection"
-        + (" (so the kernel has it)" if held else " (as this node's records say)"),
+        f"{title} → {', '.join(held or wanted)}, one of them for each connection" + f" ({how})",
     )
     for each in (held or wanted)[:_MOST]:
         await way.to(each)
+
+
+def _compare(
+    walk: Walk, service: str, title: str, wanted: Sequence[str], held: Sequence[str], where: str
+) -> None:
+    """The kernel's backends with those that should be there."""
+    if missing := sorted(set(wanted) - set(held)):
+        walk.good("balance", f"{', '.join(missing)} of {service} serve, but get nothing new yet by {where}")
+    if extra := sorted(set(held) - set(wanted)):
+        walk.bad(
+            "balance",
+            f"{title}, and by {where} the kernel still sends connections to {', '.join(extra)}, which serve "
+            "no more",
+            "the next change corrects it; if it stays, see the log of shoald on this node",
+        )
 
 
 async def _own_loopback(walk: Walk, sender: Source) -> None:

@@ -41,6 +41,7 @@ class FakeKernel:
         }
     )
     vips: dict[str, Sequence[str]] = field(default_factory=lambda: {VIP: (HERE, THERE)})
+    programs: dict[str, Sequence[str]] = field(default_factory=dict)
     ports: dict[int, Sequence[str]] = field(default_factory=lambda: {8080: ("10.9.0.10",)})
     entries: dict[str, str] = field(default_factory=lambda: {THERE: "192.0.2.2"})
     open: dict[int, Collection[str]] = field(default_factory=lambda: {80: {"0.0.0.0"}})
@@ -58,6 +59,9 @@ class FakeKernel:
 
     async def backends(self, netns: Path, address: str) -> Sequence[str] | None:
         return self.vips.get(address)
+
+    async def at_connect(self, network_id: str, address: str) -> Sequence[str] | None:
+        return self.programs.get(address) if network_id == "app" else None
 
     async def published(self, protocol: str, port: int) -> Sequence[str] | None:
         return self.ports.get(port)
@@ -211,6 +215,7 @@ async def test_names_that_lead_nowhere() -> None:
     [
         ({"vips": {}}, "don't know it"),
         ({"vips": {VIP: (HERE, "10.0.1.99")}}, "still sends connections to 10.0.1.99"),
+        ({"programs": {VIP: (HERE, "10.0.1.98")}}, "by its program at connect() the kernel still sends"),
         ({"up": {}}, "p-client, by which packets leave, is gone"),
         ({"entries": {}}, "does not know it"),
         ({"entries": {THERE: "192.0.2.9"}}, "sends it to 192.0.2.9"),
