@@ -2,6 +2,8 @@
 
 import msgspec
 
+from cluster.dataplane import NetworkRecord
+
 
 class AttachRequest(msgspec.Struct, frozen=True):
     """POST /attachments/{node_id}: a place for a container. `network` is an id or a name."""
@@ -54,7 +56,9 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Attached(msgspec.Struct, frozen=True):
-    """The answer: the network's id, and the address as "a.b.c.d/prefix" (empty for FindRequest)."""
+    """The answer: the network's id, and the address as "a.b.c.d/prefix" (empty for FindRequest). With
+    `network` the node gives the address itself."""
 
     network_id: str
     address: str = ""
+    network: NetworkRecord | None = None

@@ -102,6 +102,8 @@ class ClusterNetworks(EncryptedNetworks):
             await self._settle()
             if changes.full:
                 await self._run(self._overlays.prune, self._records, self._networks_in_use())
+        if not self._building:
+            await self._leave_unused_parts(self._networks_in_use())
 
     async def withdraw(self, sandbox_id: str) -> None:
         """Give a sandbox no new connection from this node from now on; those it has go on."""
@@ -188,8 +190,8 @@ class ClusterNetworks(EncryptedNetworks):
             log.warning("connections that were never answered stay where they are: %s", error)
 
     async def _drop_unused(self, record: SandboxRecord) -> None:
-        """An overlay that was withdrawn from this node goes with its last sandbox, and so does this node's part
-        of a network whose addresses are the nodes'."""
+        """An overlay that was withdrawn from this node goes with its last sandbox, and so does this node's
+        part of a network whose addresses are the nodes'."""
         await self._leave_unused_parts(self._networks_in_use())
         gone = {
             each

@@ -14,6 +14,8 @@ from netplane.model import LocalNetwork, Segment
 class NodeNetworks(Attaching):
     """The base of NetPlane."""
 
+    _offered: dict[str, NetworkRecord]
+
     def networks(self) -> Mapping[str, LocalNetwork]:
         """The local networks by id: bridge, host, none, and what users made."""
         return {id: each for id, each in self._local.all().items() if each.spec.scope != SWARM}
@@ -59,15 +61,27 @@ class NodeNetworks(Attaching):
             self.notice("destroy", network.id, {"name": network.name, "type": network.driver})
             await self._run(self._balancers.apply_host, self._segments())
 
+    def gives_addresses(self, network_id: str) -> bool:
+        """Whether the addresses of a network are this node's to give: its own, or its part of one."""
+        return self._local.find(network_id) is not None
+
+    async def take_part(self, record: NetworkRecord) -> None:
+        """Have a part of a swarm-scoped network whose addresses are the nodes', for as long as a sandbox is
+        in it; also when the next one comes. Raises NetworkError if this node has not its settings."""
+        self._offered[record.id] = record
+        async with self._lock:
+            await self._run(self._local.take_part, record)
+            await self._run(self._balancers.apply_host, self._segments())
+
     async def _local_segment(self, network_id: str, record: NetworkRecord | None) -> Segment | None:
         """What a sandbox is plugged into in a network whose addresses are this node's; None if there is none
         such. `record` is what the managers say of it: this node takes part from now on, if it has the
         network's settings. Raises NotFound, NetworkError."""
         local = self._local.find(network_id)
+        record = record or self._offered.get(network_id)
         if local is None and record is not None and record.driver != "overlay":
-            async with self._lock:
-                local = await self._run(self._local.take_part, record)
-                await self._run(self._balancers.apply_host, self._segments())
+            await self.take_part(record)
+            local = self._local.find(network_id)
         if local is None:
             return None
         segment = self._local.segment(local.id)
@@ -76,8 +90,9 @@ class NodeNetworks(Attaching):
         return segment
 
     async def _leave_unused_parts(self, in_use: set[str]) -> None:
-        """Forget this node's part of swarm-scoped networks that no sandbox is in any more."""
-        if not self._local.unused_parts(in_use):
+        """Forget this node's part of swarm-scoped networks that no sandbox is in any more; later, if one is
+        being made, which may be about to be in it."""
+        if len(self._building) > 1 or not self._local.unused_parts(in_use):
             return
         async with self._lock:
             for part in self._local.unused_parts(in_use):

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from cluster.dataplane import NetworkRecord
 from cluster.seams import Clock, Random, system_random
 from netplane import builder, doctor, gateway_modes, links, netns, resolv, sysctl
 from netplane.adoption import survivors
@@ -99,6 +100,7 @@ class NetPlane(ClusterNetworks, Tracing):
         self._known = asyncio.Event()  # set, and replaced, whenever networks may have appeared
         self._touched = Touched()
         self._tunnel: Tunnel | None = None
+        self._offered: dict[str, NetworkRecord] = {}
         self._sandboxes: dict[str, SandboxRecord] = {}
         self._building: dict[str, asyncio.Future[None]] = {}
         self._withdrawn: set[str] = set()  # task ids

@@ -14,10 +14,12 @@ from cluster.attaching import Attached, AttachRequest, DetachRequest, FindReques
 from cluster.errors import Forbidden, InvalidArgument, NotFound, Unavailable
 from cluster.objects import ContainerAttachment, Network, Node
 from cluster.seams import MILLISECOND, SECOND
+from manager.allocator.networks import has_addresses
 from manager.api.access import ACCESS, Access
 from manager.api.app import Handler, on_the_leader
 from manager.api.lookup import find_network
 from manager.api.request import answer, body
+from manager.dispatcher.dataplane import network_record
 from manager.store import Transaction, View
 
 log = logging.getLogger("shoal.attachments")
@@ -46,6 +48,9 @@ async def attach(request: web.Request) -> web.Response:
     """POST /attachments/{node_id}. Safe to repeat: a container keeps its address."""
     access, node_id = request.app[ACCESS], request.match_info["node_id"]
     wanted = await body(request, AttachRequest)
+    network = _attachable(access.store.view(), wanted.network)
+    if not has_addresses(network):
+        return answer(Attached(network.id, network=network_record(network)))
     network_id = ""
 
     def note(tx: Transaction) -> None:
@@ -127,6 +132,7 @@ async def _take_up(access: Access, node_id: str, held: tuple[Held, ...]) -> list
             for each in held
             if (network := view.get(Network, each.network_id)) is not None
             and network.spec.attachable
+            and has_addresses(network)
             and (
                 (place := _place(node, each.container_id, each.network_id)) is None
                 or place.address != each.address

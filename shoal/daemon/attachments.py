@@ -90,6 +90,9 @@ class Attachments:
                 self._asked.add((container_id, network_id))
             finally:
                 self._asking -= 1
+        if given.network is not None:
+            await self._engine.network.take_part(given.network)
+            return settings
         return replace(settings, ipam_config=replace(wanted, ipv4_address=given.address))
 
     async def detach(self, container_id: str, network_id: str = "") -> None:
@@ -171,7 +174,6 @@ class Attachments:
 
     def _used(self) -> set[Place]:
         """The places that running containers have in cluster networks."""
-        local = self._engine.network.networks()
         found: set[Place] = set()
         for id, sandbox in self._engine.network.sandboxes().items():
             try:
@@ -179,7 +181,8 @@ class Attachments:
             except NotFound:  # it is being taken down, or a task's that is being made
                 continue
             if of_user:
-                found.update((id, network) for network in sandbox.addresses if network not in local)
+                given = self._engine.network.gives_addresses
+                found.update((id, network) for network in sandbox.addresses if not given(network))
         return found
 
     async def _ask(self, path: str, request: msgspec.Struct, kind: type[T]) -> T:

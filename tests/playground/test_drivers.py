@@ -149,7 +149,7 @@ def test_a_swarm_network_of_the_nodes_own_wires(nodes: Cluster) -> None:
         )  # fmt: skip
     create = ("network", "create", "-d", "macvlan", "--scope", "swarm")
     assert "each node's own" in nodes.refused(*create, "--subnet", "10.9.0.0/24", "lan")
-    nodes.docker(*create, "--config-from", "wires", "lan")
+    nodes.docker(*create, "--attachable", "--config-from", "wires", "lan")
     lan = nodes.inspect("network", "lan", host="host2")
     assert (lan["Scope"], lan["Driver"], lan["ConfigFrom"]["Network"]) == ("swarm", "macvlan", "wires")
 
@@ -165,6 +165,12 @@ def test_a_swarm_network_of_the_nodes_own_wires(nodes: Cluster) -> None:
     found = nodes.enter(client, "nslookup -type=a web 127.0.0.11")
     assert all(address.partition("/")[0] in found for address in own.values()), found
     assert "is in use" in nodes.refused("network", "rm", "wires")  # by this node's part
+
+    start(nodes, "guest", "--network", "lan", host="host2")
+    held = ipaddress.ip_address(place(nodes, "guest", "lan", host="host2")["IPAddress"])
+    assert held in ipaddress.ip_network(part(nodes, 11))
+    assert reaches(nodes, "guest", "web", host="host2")
+    nodes.docker("rm", "--force", "guest", host="host2")
 
     nodes.create("lost", "--network", "lan", "--constraint", "node.hostname==host3")
     eventually("it is said why", lambda: "does not exist on this node" in nodes.complaint("lost"))

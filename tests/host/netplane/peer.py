@@ -42,14 +42,15 @@ def serve(name: str, port: int) -> None:
         threading.Thread(target=talk, args=(connection, client[:2]), daemon=True).start()
 
 
-def ask(address: str, port: int, count: int, kind: str, source_port: int) -> list[str]:
-    """Ask `count` times, a connection each; the answers, or the name of what went wrong."""
+def ask(address: str, port: int, count: int, kind: str, source_port: int, patience: float = 3) -> list[str]:
+    """Ask `count` times, a connection each, for `patience` seconds; the answers, or the name of what went
+    wrong."""
     answers: list[str] = []
     for _ in range(count):
         stream = kind == "tcp"
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as sock:
-            sock.settimeout(3)
+            sock.settimeout(patience)
             try:
                 if source_port:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
