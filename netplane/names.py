@@ -145,7 +145,10 @@ def servers_of(record: SandboxRecord) -> tuple[str, ...]:
 
 def _within(record: SandboxRecord, server: str) -> bool:
     """Whether a server is in one of the sandbox's networks, and only from there to be reached."""
-    address = ipaddress.ip_address(server.partition("%")[0])
+    try:
+        address = ipaddress.ip_address(server.partition("%")[0])
+    except ValueError:  # whatever the host's resolv.conf says: asking it will fail
+        return False
     return any(
         address in ipaddress.ip_network(cidr, strict=False)
         for each in record.interfaces

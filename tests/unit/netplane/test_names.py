@@ -1,6 +1,7 @@
-"""Zones that are kept in parts are what they would be if put together from nothing."""
+"""Zones that are kept in parts are what they would be if put together from nothing; what a sandbox sees."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,8 @@ from cluster.dataplane import (
     ServiceRecord,
 )
 from cluster.objects import Subnet
-from netplane.names import Names
+from netplane.model import Interface, Sandbox, SandboxRecord, SandboxSpec
+from netplane.names import Names, servers_of
 from netplane.records import ClusterRecords
 
 NETWORKS = ("app", "ing")
@@ -116,3 +118,18 @@ def comparable(names: Names, network: str) -> tuple[object, ...]:
         zone.services,
         zone.pointers,
     )
+
+
+def sandbox(*upstreams: str, gateway: str = "", network: str = "app") -> SandboxRecord:
+    interface = Interface(network, "eth0", 11, "p", 1450, "10.0.1.2", 16, "", gateway=gateway)
+    return SandboxRecord(SandboxSpec("box"), Sandbox("box", Path("/run/box")), (interface,), 42, upstreams)
+
+
+def test_whom_a_sandbox_may_ask() -> None:
+    servers = ("192.0.2.1", "10.0.9.9", "fe80::1%eth0", "nonsense")
+    assert servers_of(sandbox(*servers, gateway="10.0.0.1")) == servers
+    assert servers_of(sandbox(*servers)) == ("10.0.9.9",)  # nothing leads out: only its neighbours
+    sight = names_of(ClusterRecords(), ()).sight(sandbox(*servers, gateway="10.0.0.1"))
+    assert sight.inside
+    assert sight.networks == ("app",)
+    assert not names_of(ClusterRecords(), ()).sight(sandbox("192.0.2.1", gateway="10.0.0.1")).inside
