@@ -92,7 +92,7 @@ def batches(draw: st.DrawFn) -> DataplaneChanges:
             )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(batches(), st.sets(st.sampled_from(["t1", "t2"]))), max_size=12))
 def test_zones_in_parts(steps: list[tuple[DataplaneChanges, set[str]]]) -> None:
     records = ClusterRecords()
