@@ -88,10 +88,16 @@ class Guard:
         self.heads = 0
         self._bodies = 0
         self._freed = asyncio.Condition()
+        self._streams: set[asyncio.Task[Any]] = set()
         self._said = 0.0
 
     def runner(self, app: web.Application, **settings: Any) -> web.AppRunner:
-        """A runner of the application whose connections keep to the bounds; not set up yet."""
+        """A runner of the application whose connections keep to the bounds; not set up yet.
+
+        Its clean-up ends answers that go on and on (events, logs that are followed) at once, and waits for others.
+        """
+        app.on_response_prepare.append(self._note_stream)
+        app.on_shutdown.append(self._end_streams)
         return _Runner(
             self,
             app,
@@ -102,6 +108,17 @@ class Guard:
             max_field_size=MIB,
             **settings,
         )
+
+    async def _note_stream(self, _: web.Request, response: web.StreamResponse) -> None:
+        if not isinstance(response, web.Response | web.WebSocketResponse):
+            task = asyncio.current_task()
+            assert task is not None, "a handler runs in a task"
+            self._streams.add(task)
+            task.add_done_callback(self._streams.discard)
+
+    async def _end_streams(self, _: web.Application) -> None:
+        for task in self._streams:
+            task.cancel()
 
     @web.middleware
     async def bodies(self, request: web.Request, handler: Handler) -> web.StreamResponse:
