@@ -2,13 +2,17 @@
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping, Sized
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from cluster.dataplane import DataplaneChanges, EndpointRecord, NetworkRecord, PeerRecord, ServiceRecord
 from cluster.encryption import tunnel_address
 from cluster.publish_at import Policy
 from netplane.port_rules import PortKey, Published
+
+K = TypeVar("K")
+V = TypeVar("V", bound=Sized)
 
 
 def bare(address: str) -> str:
@@ -115,6 +119,7 @@ class ClusterRecords:
             self._drop_endpoint(network_id, task_id, touched)
         for network_id, service_id in changes.removed_services:
             self._services[network_id].pop(service_id, None)
+            _drop_empty(self._services, network_id)
             touched.add_services([(network_id, service_id)])
         for network_id in changes.removed_networks:
             self.networks.pop(network_id, None)
@@ -127,13 +132,14 @@ class ClusterRecords:
 
     def _drop_endpoint(self, network_id: str, task_id: str, touched: Touched) -> None:
         endpoint = self._endpoints[network_id].pop(task_id, None)
+        _drop_empty(self._endpoints, network_id)
         if endpoint is None:
             return
         self._members[network_id, endpoint.service_id].discard(task_id)
+        _drop_empty(self._members, (network_id, endpoint.service_id))
         place = (network_id, bare(endpoint.address))
         self._at[place].pop(task_id, None)
-        if not self._at[place]:
-            del self._at[place]
+        _drop_empty(self._at, place)
         touched.addresses.add(place)
         touched.add_services([(network_id, endpoint.service_id)])
 
@@ -265,6 +271,11 @@ class ClusterRecords:
         """True if the address is that of a task on a node."""
         endpoints = self._endpoints.get(network_id, {})
         return any(endpoints[task].node_id == node_id for task in self._at.get((network_id, address), ()))
+
+
+def _drop_empty(index: MutableMapping[K, V], key: K) -> None:
+    if not index[key]:
+        del index[key]
 
 
 def _packed(address: str) -> bytes:

@@ -163,3 +163,16 @@ def test_zone_with_ipv6() -> None:
     assert zone.names6[b"box"] == (prefix + bytes([10, 0, 0, 9]),)
     assert zone.pointers["fd00:1:2:3::a00:2"] == zone.pointers["10.0.0.2"] == "web.app"
     assert zone.pointers["fd00:1:2:3::a00:9"] == "web.9.t9.app"
+
+
+def test_nothing_is_remembered_of_what_is_gone() -> None:
+    records = known(endpoint(9), endpoint(10, service="z"))
+    records.apply(
+        DataplaneChanges(
+            removed_endpoints=(("n", "t9"), ("n", "t10"), ("n", "never")),
+            removed_services=(("n", "s"), ("n", "never")),
+            removed_networks=("n",),
+            removed_peers=("a", "b"),
+        )
+    )
+    assert not any(held for name, held in vars(records).items() if name != "here")
