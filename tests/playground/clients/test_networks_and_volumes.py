@@ -97,9 +97,8 @@ def test_another_ingress_network(cluster: Cluster) -> None:
     try:
         eventually("it is gone", lambda: cluster.attempt("network", "inspect", "ingress").returncode)
     finally:
-        cluster.docker(
-            "network", "create", "--driver", "overlay", "--ingress", "--subnet", "10.88.0.0/24", "ingress"
-        )
+        subnet = ("--subnet", "10.88.0.0/24")
+        cluster.docker("network", "create", "--driver", "overlay", "--ingress", "--ipv6", *subnet, "ingress")
     (task,) = cluster.run("web", "--publish", "8140:80", "--", "httpd", "-f", "-p", "80")
     assert any(each["Addresses"][0].startswith("10.88.0.") for each in task["NetworksAttachments"])
     for host in cluster.hosts:
