@@ -11,6 +11,7 @@ import click
 
 from cluster import logs
 from cluster.errors import ShoalError
+from manager import garbage
 from shoal.daemon import config as settings
 from shoal.daemon import malloc
 from shoal.daemon.pidfile import DirectoryLock, PidFile
@@ -76,6 +77,7 @@ def main(config_file: Path | None, **flags: Any) -> None:
     open_files = _raise_open_files()
     from shoal.daemon.daemon import Daemon  # after the flags, so that --help answers at once
 
+    garbage.keep_collections_short()  # names are answered meanwhile by nobody
     try:
         with (
             PidFile(Path(config.pidfile)),
