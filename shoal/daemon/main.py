@@ -77,7 +77,7 @@ def main(config_file: Path | None, **flags: Any) -> None:
     open_files = _raise_open_files()
     from shoal.daemon.daemon import Daemon  # after the flags, so that --help answers at once
 
-    garbage.keep_collections_short()  # names are answered meanwhile by nobody
+    garbage.keep_collections_short()  # while one runs, nobody answers names
     try:
         with (
             PidFile(Path(config.pidfile)),
