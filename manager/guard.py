@@ -94,7 +94,7 @@ class Guard:
     def runner(self, app: web.Application, **settings: Any) -> web.AppRunner:
         """A runner of the application whose connections keep to the bounds; not set up yet.
 
-        Its clean-up ends answers that go on and on (events, logs that are followed) at once, and waits for others.
+        Its clean-up ends answers that go on and on (events, followed logs) at once, and waits for others.
         """
         app.on_response_prepare.append(self._note_stream)
         app.on_shutdown.append(self._end_streams)

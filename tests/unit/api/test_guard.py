@@ -392,3 +392,41 @@ def test_clients_get_a_share_of_the_files_that_may_be_open(monkeypatch: pytest.M
     assert Bounds().within(0.25).connections == 256
     assert Bounds(anonymous=200).within(0.25).anonymous == 128
     assert Bounds(connections=5, anonymous=2).within(0.25) == Bounds(connections=5, anonymous=2)
+
+
+async def test_a_server_that_stops_ends_what_goes_on_and_on_and_waits_for_the_rest() -> None:
+    guard, ended, asked = Guard(Bounds()), asyncio.Event(), asyncio.Event()
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"first\n")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return response
+
+    async def slow(_: web.Request) -> web.Response:
+        asked.set()
+        await ended.wait()  # the stream is ended while this is still being answered
+        return web.Response(text="done")
+
+    app = web.Application()
+    app.router.add_get("/events", events)
+    app.router.add_get("/slow", slow)
+    runner = guard.runner(app, shutdown_timeout=60.0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0]
+    async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
+        following = await client.get("/events")
+        assert await following.content.readline() == b"first\n"
+        waiting = asyncio.ensure_future(client.get("/slow"))
+        await asked.wait()
+        async with asyncio.timeout(30):
+            await runner.cleanup()
+        assert (await (await waiting).text()) == "done"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await following.read()
