@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from netplane import gateway_modes
+from netplane.ends import PORT_PREFIX
 from netplane.model import Interface, Segment
 
 TABLE = "shoal"
@@ -53,6 +54,7 @@ _GUARD = f"""table bridge {TABLE} {{
   }}
   chain prerouting {{
     type filter hook prerouting priority -300
+    iifname != "{PORT_PREFIX}*" accept
     iifname . ether saddr . ip saddr @senders accept
     iifname . ether saddr . ip6 saddr @senders6 accept
     iifname . ether saddr . arp saddr ip @senders accept
