@@ -110,7 +110,8 @@ class Guard:
         )
 
     async def _note_stream(self, _: web.Request, response: web.StreamResponse) -> None:
-        if not isinstance(response, web.Response | web.WebSocketResponse):
+        finite = response.content_length is not None or isinstance(response, web.Response)
+        if not finite and not isinstance(response, web.WebSocketResponse):
             task = asyncio.current_task()
             assert task is not None, "a handler runs in a task"
             self._streams.add(task)
