@@ -48,6 +48,46 @@ def test_a_port_of_the_mesh_is_open_where_the_label_says(cluster: Cluster, web_i
     assert "list at most 32 IP addresses, subnets or names of interfaces" in cluster.refused(*words)
 
 
+def test_a_node_leads_connections_to_its_own_tasks(cluster: Cluster, web_image: str) -> None:
+    """And rules that somebody takes away are back before the next request."""
+    cluster.run(
+        "web",
+        "--publish",
+        "8083:80",
+        "--constraint",
+        "node.hostname!=host3",
+        "--mode",
+        "global",
+        "--label",
+        "shoal.publish.policy=local-first",
+        image=web_image,
+    )
+    eventually("every node answers", lambda: all(cluster.fetch(host, 8083) for host in cluster.hosts))
+
+    def servers(host: str) -> set[str]:
+        return {str(cluster.fetch(host, 8083)) for _ in range(8)}
+
+    one, two = servers("host1"), servers("host2")
+    assert (len(one), len(two), one & two) == (1, 1, set())
+    assert servers("host3") <= one | two
+    cluster.docker("service", "update", "--detach", "--label-add", "shoal.publish.policy=local", "web")
+    url = f"http://{cluster.address('host3')}:8083/"
+    eventually(
+        "the node without a task refuses",
+        lambda: cluster.from_client("curl", "-fsS", "-m", "3", url).returncode == 7,
+    )
+    cluster.playground.run("host1", ["nft", "flush", "ruleset"])
+    eventually(
+        "the rules are back",
+        lambda: (
+            "port_tcp_8083" in cluster.playground.run("host1", ["nft", "list", "table", "ip", "shoal"]).stdout
+        ),
+    )
+    assert servers("host1") == one
+    inside = cluster.playground.run("host1", ["nft", "list", "set", "ip", "shoal", "control_ports"]).stdout
+    assert "2377" in inside
+
+
 def test_a_port_of_its_own_host_is_open_where_the_label_says(cluster: Cluster, web_image: str) -> None:
     publish = ("--publish", "published=8081,target=80,mode=host", "--constraint", "node.hostname==host1")
     cluster.run("web", *publish, "--label", f"shoal.publish={cluster.address('host1')}", image=web_image)
