@@ -18,13 +18,17 @@ def network() -> None:
 
 @network.command()
 @click.argument("name")
-@click.option("-d", "--driver", default="bridge", show_default=True, help="bridge, overlay, macvlan.")
+@click.option("-d", "--driver", default="bridge", show_default=True, help="bridge, overlay, macvlan, ipvlan.")
 @click.option("--subnet", "subnets", multiple=True, help="A subnet, such as 10.7.0.0/24; repeatable.")
 @click.option("--gateway", "gateways", multiple=True, help="The gateway of the subnet at the same place.")
 @click.option("--ip-range", "ranges", multiple=True, help="The part to take addresses from.")
 @click.option("--attachable", is_flag=True, help="Containers outside services may attach.")
 @click.option("--internal", is_flag=True, help="No way out.")
 @click.option("--ingress", is_flag=True, help="The network of the routing mesh.")
+@click.option("--ipv6", is_flag=True, help="With IPv6.")
+@click.option("--scope", default="", help="swarm: a network of the cluster, whatever its driver.")
+@click.option("--config-only", is_flag=True, help="Only holds settings for other networks of this node.")
+@click.option("--config-from", default="", help="The network of each node whose settings to take.")
 @click.option("-l", "--label", "labels", multiple=True, help="A label: NAME=VALUE; repeatable.")
 @click.option("-o", "--opt", "options", multiple=True, help="A driver option: NAME=VALUE; repeatable.")
 @pass_session
@@ -38,6 +42,10 @@ def create(
     attachable: bool,
     internal: bool,
     ingress: bool,
+    ipv6: bool,
+    scope: str,
+    config_only: bool,
+    config_from: str,
     labels: tuple[str, ...],
     options: tuple[str, ...],
 ) -> None:
@@ -48,6 +56,10 @@ def create(
         "Attachable": attachable,
         "Internal": internal,
         "Ingress": ingress,
+        "EnableIPv6": ipv6,
+        "Scope": scope,
+        "ConfigOnly": config_only,
+        "ConfigFrom": {"Network": config_from} if config_from else None,
         "Labels": service_flags.pairs(labels, "--label"),
         "Options": service_flags.pairs(options, "--opt"),
         "IPAM": {"Driver": "default", "Config": ipam(subnets, gateways, ranges)},

@@ -278,6 +278,15 @@ def test_network_commands(engine: FakeEngine, run: Run) -> None:
     assert run("network", "rm", "back").out == "back\n"
 
 
+def test_a_network_takes_each_nodes_settings(engine: FakeEngine, run: Run) -> None:
+    engine.on("POST", "/networks/create", {"Id": "n1"})
+    run("network", "create", "-d", "macvlan", "--scope", "swarm", "--config-from", "wires", "lan")
+    run("network", "create", "--config-only", "--ipv6", "-o", "parent=eth0", "wires")
+    lan, wires = (call.body for call in engine.asked("POST", "/networks/create"))
+    assert (lan["Driver"], lan["Scope"], lan["ConfigFrom"]) == ("macvlan", "swarm", {"Network": "wires"})
+    assert (wires["ConfigOnly"], wires["EnableIPv6"], wires["Options"]) == (True, True, {"parent": "eth0"})
+
+
 @pytest.mark.parametrize(
     ("reference", "query"),
     [
