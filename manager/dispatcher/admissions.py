@@ -25,7 +25,7 @@ class Admissions(Rounds):
 
     def hold(self, session: Session, update: TaskStatusUpdate, now: int) -> None:
         """Keep a report until the task is in the balancers; a newer one of a task under way takes its place.
-        To be followed by `told`."""
+        To be followed by `tell`."""
         if update.task_id not in self._reports:
             self.start(update.task_id, now)
         self._reports[update.task_id] = (session, update)

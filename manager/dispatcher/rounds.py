@@ -4,10 +4,11 @@ A round is over when each node that is ready has applied it, in this session or 
 `BOUND`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cluster.seams import SECOND
+from manager.dispatcher.session import Session
 
 BOUND = 2 * SECOND
 
@@ -26,7 +27,7 @@ class Rounds:
         self._under_way: dict[str, _Round] = {}
 
     def start(self, task_id: str, now: int, away: Iterable[str] | None = None) -> None:
-        """Begin a round. To be followed by `told`, unless it is for the first assignments of the sessions
+        """Begin a round. To be followed by `tell`, unless it is for the first assignments of the sessions
         of the nodes `away`."""
         waiting = None if away is None else dict.fromkeys(away, 1)
         self._under_way[task_id] = _Round(now + BOUND, waiting)
@@ -37,13 +38,27 @@ class Rounds:
             if each.waiting and each.waiting.pop(node_id, None):
                 each.waiting[session_id] = 1
 
-    def untold(self) -> list[str]:
-        """Tasks for which `told` is due."""
-        return [task_id for task_id, each in self._under_way.items() if each.waiting is None]
-
-    def told(self, task_id: str, sequences: Mapping[str, int]) -> list[str]:
-        """These sessions were told with these sequences. Returns the tasks that need not wait at all."""
-        self._under_way[task_id].waiting = dict(sequences)
+    def tell(
+        self,
+        sessions: Iterable[Session],
+        away: Callable[[], Iterable[str]],
+        networks_of: Callable[[str], Iterable[str]],
+    ) -> list[str]:
+        """Say of new rounds whom they wait for: sessions that know one of the task's networks and have not
+        applied the change yet, and nodes that are `away`. Returns the tasks that wait for nobody.
+        """
+        untold = [(task_id, each) for task_id, each in self._under_way.items() if each.waiting is None]
+        if not untold:
+            return []
+        absent = set(away())
+        for task_id, each in untold:
+            networks = set(networks_of(task_id))
+            each.waiting = dict.fromkeys(absent, 1) if networks else {}
+            for session in sessions:
+                # A congested session learns of it with its next message.
+                due = session.told.sequence + (0 if session.touched.empty else 1)
+                if networks & session.told.uses and session.applied < due:
+                    each.waiting[session.id] = due
         return self._release(_all_applied)
 
     def applied(self, session_id: str, sequence: int) -> list[str]:

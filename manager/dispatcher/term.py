@@ -335,27 +335,14 @@ class Term:
             session.touched, session.tasks_touched = Delta(), False
             if message is not None:
                 session.send(message)
-        self._go_on(self._await_balancers)
+        self._go_on(lambda rounds: rounds.tell(self.sessions.values(), self._away, self._index.networks_of))
 
     def _ready(self) -> set[str]:
         return {node.id for node in self._view.all(Node) if node.status.state == NodeState.READY}
 
-    def _await_balancers(self, rounds: Rounds) -> list[str]:
-        """Say of new rounds whom they wait for: all who know one of the task's networks and have not yet
-        applied the change, and nodes that are between two sessions. Returns those that wait for nobody."""
-        released: list[str] = []
-        untold = rounds.untold()
-        away = self._ready() - self.sessions.keys() if untold else set()
-        for task_id in untold:
-            networks = set(self._index.networks_of(task_id))
-            waiting = dict.fromkeys(away, 1) if networks else {}
-            for session in self.sessions.values():
-                # A congested session learns of it with its next message.
-                due = session.told.sequence + (0 if session.touched.empty else 1)
-                if networks & session.told.uses and session.applied < due:
-                    waiting[session.id] = due
-            released += rounds.told(task_id, waiting)
-        return released
+    def _away(self) -> set[str]:
+        """The nodes that are between two sessions."""
+        return self._ready() - self.sessions.keys()
 
     # --- nodes ----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ class Withdrawals(Rounds):
         """Tasks to be shown to their nodes as they were."""
 
     def begin(self, task: Task, now: int) -> None:
-        """Hold a task, given as its node knows it. To be followed by `told`."""
+        """Hold a task, given as its node knows it. To be followed by `tell`."""
         self.start(task.id, now)
         self.held[task.id] = task
 
