@@ -31,6 +31,7 @@ class BridgeOptions:
     interface_prefix: str = "eth"
     gateway_mode: str = gateway_modes.NAT
     gateway_mode6: str = gateway_modes.NAT
+    trusted: tuple[str, ...] = ()
 
 
 def read_options(options: Mapping[str, str], *, internal: bool) -> BridgeOptions:
@@ -63,7 +64,18 @@ def read_options(options: Mapping[str, str], *, internal: bool) -> BridgeOptions
         address6_on_bridge=modes[1] != gateway_modes.ISOLATED,
         host_address=_host_address(options.get(f"{_BRIDGE}host_binding_ipv4", "")),
         interface_prefix=prefix,
+        trusted=_links(options.get(f"{_BRIDGE}trusted_host_interfaces", "")),
     )
+
+
+def _links(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(":") if name)
+    for name in names:
+        if not _DEVICE.fullmatch(name):
+            raise InvalidNetwork(
+                f"invalid value for {_BRIDGE}trusted_host_interfaces: {name!r} is no link's name"
+            )
+    return names
 
 
 def _boolean(options: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -5,6 +5,9 @@ published ports only, from anywhere; no port of the host is taken, and what leav
 wants to reach such a container needs a route to its subnet through this host. The rules are in the host's
 tables (`netplane.host_rules`), as sets that are empty where no network has such a mode. Pure.
 
+From trusted links of the host (`trusted_host_interfaces`) published ports are reached as with `routed`, in
+any mode.
+
 Source: Docker's documentation of `com.docker.network.bridge.gateway_mode_ipv4` and `_ipv6`.
 """
 
@@ -24,6 +27,7 @@ def sets(family: str) -> str:
     """The sets of a family's table."""
     return f"""set unprotected {{ type ifname; }}
   set routed {{ type ifname; }}
+  set trusted {{ type ifname . ifname; }}
   set routed_ports {{ type {_ADDRESS[family]} . inet_proto . inet_service; }}"""
 
 
@@ -31,6 +35,7 @@ def rules(family: str) -> str:
     """The rules of the chain `forward`: they come before what drops all that is left."""
     return f"""oifname @unprotected iifname != @bridges accept
     oifname @routed {family} daddr . meta l4proto . th dport @routed_ports accept
+    iifname . oifname @trusted {family} daddr . meta l4proto . th dport @routed_ports accept
     oifname @routed meta l4proto {_ICMP[family]} accept"""
 
 
@@ -42,9 +47,13 @@ def mode(segment: Segment, family: str) -> str:
 def bridges(segments: Iterable[Segment], family: str) -> dict[tuple[str, str], dict[str, str]]:
     """What the sets of bridges hold."""
     known = [each for each in segments if not each.internal]
+    trusted = {f'"{link}" . "{each.bridge}"': "" for each in known for link in each.trusted}
     return {
-        (family, name): {f'"{each.bridge}"': "" for each in known if mode(each, family) == wanted}
-        for name, wanted in (("unprotected", UNPROTECTED), ("routed", ROUTED))
+        (family, "trusted"): trusted,
+        **{
+            (family, name): {f'"{each.bridge}"': "" for each in known if mode(each, family) == wanted}
+            for name, wanted in (("unprotected", UNPROTECTED), ("routed", ROUTED))
+        },
     }
 
 
@@ -68,8 +77,8 @@ def open_ports(verb: str, interfaces: Sequence[Interface], ports: Sequence[HostP
     """The commands that `add` or `delete` a sandbox's published ports to those that others reach directly."""
     leading, leading6 = way_out(interfaces), way_out6(interfaces)
     addresses = (
-        leading.address if leading is not None and leading.direct else "",
-        leading6.address6 if leading6 is not None and leading6.direct6 else "",
+        leading.address if leading is not None and (leading.direct or leading.trusted) else "",
+        leading6.address6 if leading6 is not None and (leading6.direct6 or leading6.trusted) else "",
     )
     targets = sorted({(str(port.protocol), port.target) for port in ports})
     return "".join(

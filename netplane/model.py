@@ -155,6 +155,7 @@ class Segment:
     child: Child | None = None
     gateway_mode: str = "nat"  # netplane.gateway_modes
     gateway_mode6: str = "nat"
+    trusted: tuple[str, ...] = ()  # links of the host from which published ports are reached directly
     without_ipv6: str = ""  # why this node can't have the network's IPv6; a sentence
 
     @property
@@ -188,6 +189,7 @@ class Interface(msgspec.Struct, frozen=True):
     routed: bool = False  # everything is reached by the link itself, without a gateway
     direct: bool = False  # published ports are reached at `address` itself (gateway mode routed)
     direct6: bool = False  # and at `address6`
+    trusted: bool = False  # they are from some links of the host (Segment.trusted)
 
     @property
     def cidr(self) -> str:

@@ -97,6 +97,7 @@ def interface(
         kind=child.kind if child is not None else "",
         direct=bool(address) and segment.gateway_mode == ROUTED and not segment.internal,
         direct6=bool(address6) and segment.gateway_mode6 == ROUTED and not segment.internal,
+        trusted=bool(segment.trusted) and not segment.internal,
         routed=child is not None and child.routed and not segment.internal,
     )
 

@@ -73,6 +73,7 @@ class Bridges:
             interface_prefix=options.interface_prefix,
             gateway_mode=options.gateway_mode,
             gateway_mode6=options.gateway_mode6,
+            trusted=options.trusted,
         )
 
     def check(self, segment: Segment) -> None:

@@ -401,10 +401,11 @@ def test_one_subnet_on_two_links_is_refused(lab: Lab) -> None:
             make()
 
 
+TRUSTED = "com.docker.network.bridge.trusted_host_interfaces"
 MODE = "com.docker.network.bridge.gateway_mode_ipv"
 
 
-@pytest.mark.parametrize("mode", ["nat", "nat-unprotected", "routed"])
+@pytest.mark.parametrize("mode", ["nat", "nat-unprotected", "routed", "trusted"])
 def test_gateway_modes_say_how_far_a_container_is_reached(lab: Lab, outside: int, mode: str) -> None:
     """By both IP versions, from a machine that has routes to the containers."""
     host = lab.host("host1", "192.0.2.1")
@@ -414,7 +415,7 @@ def test_gateway_modes_say_how_far_a_container_is_reached(lab: Lab, outside: int
         host,
         name="net",
         enable_ipv6=True,
-        options={f"{MODE}4": mode, f"{MODE}6": mode},
+        options={TRUSTED: "eth0:eth1"} if mode == "trusted" else {f"{MODE}4": mode, f"{MODE}6": mode},
         ipam=IPAM(config=[IPAMConfig(subnet=OWN), IPAMConfig(subnet=OWN6)]),
     )
     create(host, name="other")
@@ -429,9 +430,15 @@ def test_gateway_modes_say_how_far_a_container_is_reached(lab: Lab, outside: int
         (answer,) = lab.peer(pid, "ask", address, port, 1, "tcp", 0, PATIENCE, netns=netns)
         return str(answer).startswith("one ")
 
-    direct = {"nat": (False, False), "nat-unprotected": (True, True), "routed": (True, False)}[mode]
+    direct = {
+        "nat": (False, False),
+        "nat-unprotected": (True, True),
+        "routed": (True, False),
+        "trusted": (True, False),
+    }[mode]
     cases: dict[tuple[Any, ...], bool] = {
         ("10.66.0.2", 81, host.pid, neighbour["netns"]): False,  # networks stay apart
+        ("10.66.0.2", 80, host.pid, neighbour["netns"]): mode == "routed",
         ("192.0.2.1", 8080): mode != "routed",
         ("fd00:2::1", 8080): mode != "routed",
     }
