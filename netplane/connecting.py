@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 
 from netplane.balanced import Change, Vips
-from netplane.bpf.connect import Connect, directory_of
+from netplane.bpf.connect import Connect, directory_of, sweep
 from netplane.bpf.kernel import BpfError
 from netplane.model import SandboxRecord
 from netplane.netlink.wire import NetlinkSocket
@@ -47,6 +47,11 @@ class Connecting:
         if self._connect is not None:
             self._connect.remove()
             self._connect = None
+        elif self._cgroup:
+            try:
+                sweep(directory_of(self._cgroup))  # of an earlier run, or half made
+            except BpfError as error:
+                log.debug("%s", error)
 
     def close(self) -> None:
         """Let go; the kernel goes on, if there is anyone to do it for."""
@@ -111,8 +116,8 @@ class Connecting:
     def _give_up(self, error: Exception) -> None:
         """Nothing may be led by maps that are not kept in line."""
         log.warning("service addresses are left to nftables alone: %s", error)
-        self._cgroup = ""
         self.leave()
+        self._cgroup = ""
 
 
 def _packed(vips: Vips, subnet6: str) -> dict[bytes, list[bytes]]:

@@ -123,6 +123,12 @@ class Connect:
         self._maps[_BACKENDS].take([key for key in self._maps[_BACKENDS].listed() if key not in backends])
 
 
+def sweep(cgroup: Path) -> None:
+    """Take away what an earlier run may have left at a cgroup."""
+    if (cgroup / _KEEPER).exists():
+        Connect(cgroup, {}).remove()
+
+
 def directory_of(cgroup: str) -> Path:
     """A cgroup's directory in the hierarchy of version 2. Raises BpfError where there is none."""
     mount = _MOUNT if (_MOUNT / "cgroup.controllers").exists() else _MOUNT / "unified"

@@ -66,7 +66,7 @@ class Kernel:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     made = Kernel()
     monkeypatch.setattr(Connect, "open", lambda _: made)
-    monkeypatch.setattr(connecting, "directory_of", Path)
+    monkeypatch.setattr(connecting, "directory_of", lambda _: Path("/nowhere"))
     return made
 
 
