@@ -145,6 +145,10 @@ class Way:
             walk.bad("way", f"{title}, whose address this node does not know", "see `docker node ls`")
             return
         record = scene.records.networks[network_id]
+        if record.driver != "overlay":
+            walk.good("way", f"{title} ({peer.address}), on the wire of this node's network {record.name}")
+            self._serves(endpoint, address, port)
+            return
         _, vxlan = scene.device_names(network_id)
         link = links.get(vxlan)
         if link is None or not link.up:
@@ -156,11 +160,12 @@ class Way:
             return
         held = await walk.kernel.tunnels(link.index)
         key = bare(endpoint.address)  # IPv4 and IPv6 address have one MAC
-        if held.get(key) != peer.address:
+        end = scene.records.place(network_id, key, scene.node_id) or peer.address
+        if held.get(key) != end:
             told = f"sends it to {held[key]}" if key in held else "does not know it"
             walk.bad(
                 "way",
-                f"{title} ({peer.address}), but the tunnel device {vxlan} {told}",
+                f"{title} ({end}), but the tunnel device {vxlan} {told}",
                 "the next change corrects it; if it stays, see the log of shoald on this node",
             )
             return
@@ -173,7 +178,8 @@ class Way:
                 f"make the network anew with --opt com.docker.network.driver.mtu={carrier - VXLAN_OVERHEAD}",
             )
             return
-        walk.good("way", f"{title}: {vxlan} (VNI {record.vni}, MTU {link.mtu}) → {peer.address}")
+        by = f", encrypted, to {peer.address}" if end != peer.address else ""
+        walk.good("way", f"{title}: {vxlan} (VNI {record.vni}, MTU {link.mtu}) → {end}" + by)
         if peer.silent:
             walk.bad(
                 "way",
@@ -181,6 +187,11 @@ class Way:
                 "see `docker node ls`, and whether it can be reached",
             )
             return
+        self._serves(endpoint, address, port)
+
+    def _serves(self, endpoint: EndpointRecord, address: str, port: int) -> None:
+        """As far as is known here of a task elsewhere."""
+        walk = self._walk
         if not endpoint.serving:
             walk.bad(
                 "arrival",

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cluster.dataplane import (
@@ -250,6 +251,15 @@ async def test_published_ports() -> None:
         await walked("outside", "192.0.2.1:8080", FakeKernel(ports={}))
     )
     assert (await walked("outside", "192.0.2.1:9000")).steps[1].text.endswith("leads to alone, port 80")
+
+
+async def test_a_task_on_the_same_wire() -> None:
+    at = scene()
+    (before,) = (each for each in at.records.networks.values() if each.id == "app")
+    at.records.apply(DataplaneChanges(networks=(msgspec.structs.replace(before, driver="macvlan"),)))
+    found = await walked("client", f"{THERE}:80", FakeKernel(entries={}), at)
+    assert found.arrives, found.summary
+    assert "on the wire of this node's network app" in found.steps[-2].text
 
 
 async def test_from_a_task_of_another_node() -> None:
