@@ -83,7 +83,9 @@ def run(options: Options) -> Bar:
             for _ in range(options.rounds(ROUNDS)):
                 for contest in contests.values():
                     contest.round()
+        led = "rules" if client.translated(vip) else "connect()"
     verdicts(bar, contests)
+    bar.notes.append(f"A service's address is led to its task by {led}.")
     return bar
 
 

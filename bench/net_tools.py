@@ -77,6 +77,8 @@ class Spot:
     pid: int
     namespace: str = ""
     """The path of another network namespace than the process's own."""
+    cgroup: str = ""
+    """The directory of another cgroup (version 2) than the process's own."""
 
     @property
     def network(self) -> str:
@@ -85,9 +87,15 @@ class Spot:
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command line that runs `words` there, as the same process."""
-        script = "".join(f"echo $$ > {each}; " for each in _cgroup_files(self.pid))
+        files = [f"{self.cgroup}/cgroup.procs"] if self.cgroup else _cgroup_files(self.pid)
+        script = "".join(f"echo $$ > {each}; " for each in files)
         enter = f'exec nsenter --net={self.network} -- "$@"'
         return ["sh", "-c", script + enter, "sh", *words]
+
+    def translated(self, address: str) -> bool:
+        """Whether rules lead connections from here to an address elsewhere, as tracking tells; those
+        that connect() leads are not."""
+        return f"dst={address} " in self.run("conntrack", "-L", "-p", "tcp")
 
     def run(self, *words: str) -> str:
         """Run a command to its end; its output. Raises ShoalError."""

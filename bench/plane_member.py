@@ -1,5 +1,5 @@
 """One node's network plane that knows many services, asked by JSON lines: `python -m bench.plane_member
-FOLDER ADDRESS SERVICES`.
+FOLDER ADDRESS SERVICES CGROUP`.
 
 Every service has a virtual address and a published port, and five endpoints. Those of the first are sandboxes
 of this node; all others' are said to be on another. `LOCAL` names the sandboxes.
@@ -161,6 +161,7 @@ async def main() -> None:
         node_hostname="node1",
         clock=SystemClock(),
         spare=0,
+        cgroup=sys.argv[4],
     )
     await plane.start()
     await plane.join("node1", own, 4789)
