@@ -123,6 +123,13 @@ async def _mesh(walk: Walk, network_id: str, service: ServiceRecord, port: Publi
             "somebody flushed them (see `nft list table ip shoal`): shoald writes them again when it notices",
         )
         return
+    if not held:
+        walk.bad(
+            "balance",
+            f"{title}, but this node leads to none of its tasks, as they are elsewhere: it refuses connections",
+            "connect to a node that has one, or change the label shoal.publish.policy to local-first",
+        )
+        return
     if extra := sorted(set(held) - set(wanted)):
         walk.bad(
             "balance",

@@ -17,6 +17,7 @@ from cluster.dataplane import (
     PublishedPort,
     ServiceRecord,
 )
+from cluster.encryption import tunnel_address
 from cluster.errors import NotFound
 from cluster.objects import Subnet
 from netplane.dns.zone import build_zone
@@ -250,6 +251,9 @@ async def test_published_ports() -> None:
     assert "this node's rules don't know it" in stops(
         await walked("outside", "192.0.2.1:8080", FakeKernel(ports={}))
     )
+    local = stops(await walked("outside", "192.0.2.1:8080", FakeKernel(ports={8080: ()})))
+    assert "shoal.publish.policy" in (await walked("outside", "web:80", FakeKernel(ports={8080: ()}))).advice
+    assert "leads to none of its tasks" in local
     assert (await walked("outside", "192.0.2.1:9000")).steps[1].text.endswith("leads to alone, port 80")
 
 
@@ -260,6 +264,16 @@ async def test_a_task_on_the_same_wire() -> None:
     found = await walked("client", f"{THERE}:80", FakeKernel(entries={}), at)
     assert found.arrives, found.summary
     assert "on the wire of this node's network app" in found.steps[-2].text
+
+
+async def test_an_encrypted_network() -> None:
+    at = scene()
+    (before,) = (each for each in at.records.networks.values() if each.id == "app")
+    at.records.apply(DataplaneChanges(networks=(msgspec.structs.replace(before, options={"encrypted": ""}),)))
+    found = await walked("client", f"{THERE}:80", FakeKernel(entries={THERE: tunnel_address("node2")}), at)
+    assert found.arrives, found.summary
+    assert found.steps[-2].text.endswith(f"→ {tunnel_address('node2')}, encrypted, to 192.0.2.2")
+    assert "sends it to 192.0.2.2" in stops(await walked("client", f"{THERE}:80", at=at))  # plain: not so
 
 
 async def test_from_a_task_of_another_node() -> None:
