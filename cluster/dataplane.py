@@ -76,6 +76,7 @@ class PublishedPort(Record, frozen=True):
     at: tuple[str, ...] = ()  # addresses, subnets, interfaces; empty: every address (cluster.publish_at)
     name: str = ""  # what its service calls it
     policy: Policy = Policy.ANY  # whom a node leads what comes to it
+    proxy: str = ""  # the version of the PROXY protocol by which the task is told of its clients
 
 
 class ServiceRecord(Record, frozen=True):

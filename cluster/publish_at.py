@@ -4,7 +4,8 @@ Docker's specification has no place for this, and its clients drop fields that t
 by service labels: `shoal.publish.8080/tcp`, `shoal.publish.8080`, or `shoal.publish` for all of a service's
 ports; the first of these that is there counts. The value lists addresses and subnets, of IPv4 or IPv6, and
 names of interfaces. `shoal.publish.policy`, also with `.8080/tcp` or `.8080` at its end, says which tasks get
-a connection that came to a node: what Kubernetes calls the external traffic policy.
+a connection that came to a node: what Kubernetes calls the external traffic policy. With the same ends,
+`shoal.publish.proxy-protocol` has the container told of a TCP client by a header of that version (v1, v2).
 """
 
 import re
@@ -16,9 +17,11 @@ from cluster.errors import InvalidArgument
 
 LABEL = "shoal.publish"
 POLICY_LABEL = "shoal.publish.policy"
+PROXY_LABEL = "shoal.publish.proxy-protocol"
+PROXY_VERSIONS = ("v1", "v2")
 
 _KEY = re.compile(
-    r"shoal\.publish(?P<policy>\.policy)?(?:\.(?P<port>[1-9][0-9]{0,4})(?:/(?:tcp|udp|sctp))?)?"
+    r"shoal\.publish(?P<kind>\.policy|\.proxy-protocol)?(?:\.(?P<port>[1-9][0-9]{0,4})(?:/(?:tcp|udp|sctp))?)?"
 )
 _INTERFACE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-]{0,14}")
 _MOST = 32
@@ -41,6 +44,12 @@ def policy(labels: Mapping[str, str] | None, protocol: str, port: int) -> Policy
     """Whom a port leads to. One that nobody knows means any: it was checked before it was stored."""
     said = _said(labels, POLICY_LABEL, protocol, port)
     return Policy(said) if said in set(Policy) else Policy.ANY
+
+
+def proxy_protocol(labels: Mapping[str, str] | None, protocol: str, port: int) -> str:
+    """By which version of the PROXY protocol a TCP port's container is told of its clients; "" by none."""
+    said = _said(labels, PROXY_LABEL, protocol, port) if protocol == "tcp" else ""
+    return said if said in PROXY_VERSIONS else ""
 
 
 def _said(labels: Mapping[str, str] | None, label: str, protocol: str, port: int) -> str:
@@ -68,10 +77,12 @@ def check_publish_labels(labels: Mapping[str, str] | None) -> None:
         if match is None or int(match["port"] or 0) > 65535:
             raise InvalidArgument(
                 f"label {key}: write {LABEL}, {LABEL}.PORT or {LABEL}.PORT/PROTOCOL, "
-                f"or the same with {POLICY_LABEL}"
+                f"or the same with {POLICY_LABEL} or {PROXY_LABEL}"
             )
-        if match["policy"]:
+        if match["kind"] == ".policy":
             _check_policy(key, value)
+        elif match["kind"]:
+            _check_proxy(key, value)
         else:
             _check_places(key, value)
 
@@ -79,6 +90,11 @@ def check_publish_labels(labels: Mapping[str, str] | None) -> None:
 def _check_policy(key: str, value: str) -> None:
     if value.strip() not in set(Policy):
         raise InvalidArgument(f"label {key}={value}: write {Policy.LOCAL_FIRST} or {Policy.LOCAL}")
+
+
+def _check_proxy(key: str, value: str) -> None:
+    if value.strip() not in ("", *PROXY_VERSIONS):
+        raise InvalidArgument(f"label {key}={value}: write {' or '.join(PROXY_VERSIONS)}")
 
 
 def _check_places(key: str, value: str) -> None:

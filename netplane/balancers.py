@@ -20,6 +20,7 @@ from netplane.libnftables import LibNftables
 from netplane.model import SandboxRecord, Segment
 from netplane.netlink import conntrack, nft
 from netplane.netlink.wire import NetlinkError, NetlinkSocket
+from netplane.proxy_keeper import ProxyKeeper
 from netplane.records import ClusterRecords, Touched
 
 log = logging.getLogger("shoal.netplane")
@@ -51,6 +52,7 @@ class Balancers:
         records: ClusterRecords,
         withdrawn: Collection[str],
         fresh: Collection[str],
+        keeper: ProxyKeeper,
         cgroup: str = "",
     ) -> None:
         """Args: withdrawn, fresh: tasks that get no new connections; fresh ones do if there are no others.
@@ -59,12 +61,14 @@ class Balancers:
         self._balanced = Balanced(records, withdrawn, fresh)
         self._records = records
         self._subnets6: dict[str, str] = {}
+        self.keeper = keeper
         self.host = HostTable(rules, flows, self._balanced.ports)
         self.connecting = Connecting(cgroup)
         self._inside: dict[str, _Inside] = {}
 
     def start(self, segments: Collection[Segment], sandboxes: Iterable[SandboxRecord]) -> None:
         """Keep the tables of an earlier run, so that published ports go on until the records arrive."""
+        self.host.tell_proxies(self.keeper.found())
         self.host.start(segments, sandboxes)
 
     def take_lost(self) -> Lost:
@@ -80,9 +84,15 @@ class Balancers:
         change = self._balanced.update(touched)
         failure: NetworkError | None = None
         try:
+            self.mind_proxy()
+        except NetworkError as error:
+            failure = error
+        try:
             self.host.apply(segments, change.ports)
         except NetworkError as error:
             failure = error
+        if not self._proxied():
+            self.keeper.release()
         messages = {
             network_id: sandbox_rules.balance(before, after, self._subnets6.get(network_id, ""))
             for network_id, (before, after) in change.vips.items()
@@ -107,6 +117,14 @@ class Balancers:
                 failure = error
         if failure is not None:
             raise failure
+
+    def mind_proxy(self) -> None:
+        """Have the process for the PROXY protocol, if a published port needs it."""
+        if self._proxied():
+            self.host.tell_proxies(self.keeper.ensure())
+
+    def _proxied(self) -> bool:
+        return any(published.proxy for published in self._balanced.ports.values())
 
     def apply_host(self, segments: Collection[Segment]) -> None:
         """Bring the host's tables in line with the networks of this node."""

@@ -15,6 +15,7 @@ from netplane.errors import NetworkError, NetworkNotReady
 from netplane.model import SandboxRecord
 from netplane.netlink.wire import NetlinkError
 from netplane.overlay import Overlays, Tunnel
+from netplane.proxy_keeper import ProxyEnd, ProxyKeeper
 from netplane.records import ClusterRecords, Touched
 
 log = logging.getLogger("shoal.netplane")
@@ -38,6 +39,8 @@ class ClusterNetworks(EncryptedNetworks):
     _fresh: set[str]
     _later: set[asyncio.Task[None]]
     _overlays: Overlays
+    _keeper: ProxyKeeper
+    _proxy_end: ProxyEnd | None
 
     def _networks_in_use(self) -> set[str]:
         raise NotImplementedError
@@ -135,6 +138,7 @@ class ClusterNetworks(EncryptedNetworks):
         except NetworkError as error:
             failure = error  # no reason to send connections to tasks that are gone
         lost = await self._run(self._lead, touched)
+        self._watch_proxy()
         if lost.addresses:
             self._do_later(self._choose_again(lost))
         known, self._known = self._known, asyncio.Event()
@@ -163,6 +167,24 @@ class ClusterNetworks(EncryptedNetworks):
     def _tell_where_nodes_are(self) -> None:
         nodes = {peer.address for peer in self._records.peers.values()} if self._tunnel is not None else ()
         self._balancers.host.tell_cluster(nodes, self._tunnel.port if self._tunnel is not None else 0)
+
+    def _watch_proxy(self, *, stop: bool = False) -> None:
+        """Should the process for the PROXY protocol end, have another."""
+        pid = 0 if stop else self._keeper.pid
+        if self._proxy_end is not None and self._proxy_end.pid != pid:
+            self._proxy_end.close()
+            self._proxy_end = None
+        if self._proxy_end is None and pid:
+            self._proxy_end = ProxyEnd(pid, lambda: self._do_later(self._revive_proxy()))
+
+    async def _revive_proxy(self) -> None:
+        async with self._lock:
+            log.warning("the process for the PROXY protocol ended: another one takes its place")
+            try:
+                await self._run(self._balancers.mind_proxy)
+            except NetworkError as error:
+                log.error("%s; it is tried again with the next change", error)
+            self._watch_proxy()
 
     def _do_later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -14,10 +14,11 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from netplane import gateway_modes
 from netplane.ends import PORT_PREFIX
 from netplane.model import Interface, Segment
+from netplane.proxy_protocol import MARK, VERSIONS
 
 TABLE = "shoal"
 # Raised when the tables' frame changes, so that a newer daemon does not adopt an older one's.
-LAYOUT = "layout_3"
+LAYOUT = "layout_5"
 FAMILIES = ("ip", "ip6")
 LOST_TUNNEL = "lost_tunnel"
 """The counter of frames for cluster networks that came from nowhere they could come from."""
@@ -86,6 +87,10 @@ def _frame(family: str) -> str:
   {tunnel}
   chain {LAYOUT} {{
   }}
+  chain proxy_v1 {{
+  }}
+  chain proxy_v2 {{
+  }}
   chain published {{
     {_NOT_FORWARDED[family]}
     meta l4proto . th dport vmap @ports
@@ -133,6 +138,25 @@ def _frame(family: str) -> str:
   }}
 }}
 """
+
+
+def _proxies(family: str, ports: Mapping[str, int]) -> list[str]:
+    """Commands that lead connections for each version of the PROXY protocol to where its process listens, but
+    for those that it makes itself; without one, they are refused."""
+    lines = []
+    for version in VERSIONS:
+        strangers = f"meta l4proto tcp meta mark != {MARK:#x}"
+        way = f"redirect to :{ports[version]}" if version in ports else "reject with tcp reset"
+        lines += [
+            f"flush chain {family} {TABLE} proxy_{version}",
+            f"add rule {family} {TABLE} proxy_{version} {strangers} {way}",
+        ]
+    return lines
+
+
+def proxies(ports: Mapping[str, int]) -> str:
+    """Where the process for the PROXY protocol listens, by version; nowhere if there is none."""
+    return _commands([line for family in FAMILIES for line in _proxies(family, ports)])
 
 
 def frame(*, guard: bool = True) -> str:

@@ -55,6 +55,7 @@ class HostTable:
         self._cluster = NOTHING
         self._nodes: tuple[frozenset[str], int] = frozenset(), 0
         self._control = NOTHING
+        self._proxies: dict[str, int] = {}
         self._ports_known = False  # an earlier run's are kept until they are
         self._sandboxes: dict[str, SandboxRecord] = {}
         self._framed = False  # True once the kernel holds what is remembered here
@@ -116,6 +117,13 @@ class HostTable:
         """What is remembered is `after` already: should this fail, all is written anew with it."""
         if self._framed:
             self._run(host_rules.change(before, after))
+
+    def tell_proxies(self, ports: Mapping[str, int]) -> None:
+        """Where the process for the PROXY protocol listens, by version; nowhere if there is none."""
+        if dict(ports) != self._proxies:
+            self._proxies = dict(ports)
+            if self._framed:
+                self._run(host_rules.proxies(ports))
 
     def restore(self) -> None:
         """Somebody else changed the tables: write them anew."""
@@ -194,7 +202,7 @@ class HostTable:
         carried = "" if self._ports_known else self._carried()
         self._networks = host_rules.networks(self._segments, guard=self._guard)
         guests = self._guests(self._sandboxes.values())
-        commands = [host_rules.frame(guard=self._guard)]
+        commands = [host_rules.frame(guard=self._guard), host_rules.proxies(self._proxies)]
         for contents in (self._networks, self._cluster, self._control, guests):
             commands.append(host_rules.change(NOTHING, contents))
         commands += [_open(record) for record in self._sandboxes.values()]

@@ -50,6 +50,7 @@ from netplane.netlink.nft_events import RulesWatch, own_ports
 from netplane.netlink.wire import NETFILTER, ROUTE, NetlinkSocket
 from netplane.overlay import Overlays, Tunnel
 from netplane.planning import describe, describe_plain, plan
+from netplane.proxy_keeper import ProxyEnd, ProxyKeeper
 from netplane.records import ClusterRecords, Touched
 from netplane.site import Site
 from netplane.storage import Storage
@@ -93,6 +94,8 @@ class NetPlane(ClusterNetworks, Tracing):
         self.notice = ignore
         self._clock = clock
         self._storage = Storage(state_dir, run_dir)
+        self._keeper = ProxyKeeper(run_dir)
+        self._proxy_end: ProxyEnd | None = None
         self._local = LocalNetworks(self._storage, clock, rng or system_random(), bridge_subnet)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="netplane")
         self._lock = asyncio.Lock()
@@ -137,6 +140,7 @@ class NetPlane(ClusterNetworks, Tracing):
             task.cancel()
         await asyncio.gather(*self._later, return_exceptions=True)
         async with self._lock:
+            self._watch_proxy(stop=True)
             await self._watching.close()
             await self._servers.close_all()
             for handles in self._handles.values():
@@ -158,12 +162,13 @@ class NetPlane(ClusterNetworks, Tracing):
         self._encryption = Encryption(self._rules)
         self._encryption.open()
         self._balancers = Balancers(
-            self._rules, self._flows, self._records, self._withdrawn, self._fresh, self._cgroup
+            self._rules, self._flows, self._records, self._withdrawn, self._fresh, self._keeper, self._cgroup
         )
         self._local.open()
 
     def _close(self) -> None:
         self._balancers.connecting.close()
+        self._keeper.forget()
         self._rules.close()
         self._host.close()
         self._flows.close()

@@ -25,6 +25,8 @@ class Published:
     """Addresses, subnets and interfaces at which alone it is open; empty: everywhere."""
     subnet6: str = ""
     """That of the backends' network; empty: it has no IPv6, and the port is open by IPv4 only."""
+    proxy: str = ""
+    """The version of the PROXY protocol by which the container is told of its clients; empty: by none."""
 
 
 PortKey = tuple[Protocol, int]
@@ -49,7 +51,11 @@ def rebalance(before: Mapping[PortKey, Published], after: Mapping[PortKey, Publi
     if before.keys() != after.keys():
         return None
     for number, (key, published) in enumerate(sorted(after.items())):
-        if published.at or replace(before[key], backends=()) != replace(published, backends=()):
+        if (
+            published.at
+            or published.proxy
+            or replace(before[key], backends=()) != replace(published, backends=())
+        ):
             return None
         chain, protocol = f"port_{key[0]}_{key[1]}", nft_balance.PROTOCOLS[published.protocol]
         for family in FAMILIES if published.subnet6 else FAMILIES[:1]:
@@ -105,7 +111,10 @@ def _rules(family: str, published: Published) -> list[str]:
     if family == "ip6" and not published.subnet6:
         return []
     elsewhere = _elsewhere(family, published.at)
-    return [] if elsewhere is None else elsewhere + _destinations(family, published)
+    if elsewhere is None:
+        return []
+    through = [f"jump proxy_{published.proxy}"] if published.proxy else []
+    return elsewhere + through + _destinations(family, published)
 
 
 def _elsewhere(family: str, places: Sequence[str]) -> list[str] | None:

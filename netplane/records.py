@@ -226,7 +226,13 @@ class ClusterRecords:
         subnet6 = network.subnets6[0].subnet if network.subnets6 else ""
         return {
             (port.protocol, port.published): Published(
-                port.protocol, port.published, port.target, backends[port.policy], port.at, subnet6
+                port.protocol,
+                port.published,
+                port.target,
+                backends[port.policy],
+                port.at,
+                subnet6,
+                port.proxy,
             )
             for port in service.ports
         }

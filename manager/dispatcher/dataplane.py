@@ -19,7 +19,7 @@ from cluster.dataplane import (
     ServiceRecord,
 )
 from cluster.objects import Cluster, Network, Node, Service, Task
-from cluster.publish_at import places, policy
+from cluster.publish_at import places, policy, proxy_protocol
 from cluster.states import NodeState, TaskState
 from cluster.validate_ipam import MTU_OPTION
 from manager.store import Event, View
@@ -134,6 +134,7 @@ def service_records(view: View, service: Service) -> dict[str, ServiceRecord]:
             at=places(service.spec.labels, port.protocol or "tcp", port.published_port),
             name=port.name,
             policy=policy(service.spec.labels, port.protocol or "tcp", port.published_port),
+            proxy=proxy_protocol(service.spec.labels, port.protocol or "tcp", port.published_port),
         )
         for port in (endpoint.ports if endpoint else ())
         if port.publish_mode != "host" and port.published_port

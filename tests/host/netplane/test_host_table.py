@@ -1,8 +1,12 @@
 """The host's rules on a real kernel: the mesh by IPv6, walls, guards, and rules that others take away."""
 
+import os
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from msgspec.structs import replace
@@ -31,6 +35,26 @@ import socket
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((device, 0))
 for frame in frames:
     s.send(bytes.fromhex(frame))
+"""
+GREETED = """
+import socket, time
+found = b""
+try:
+    s = socket.create_connection((address, 8080), 3); s.settimeout(3); s.send(b"again")
+    while b"again" not in found and (data := s.recv(999)):
+        found += data
+except OSError as error:
+    print(error)
+print(found)
+"""
+HOLD = """
+import pathlib, socket
+s = socket.create_connection(("192.0.2.1", 8080), 3); s.settimeout(5); s.recv(999)
+pathlib.Path(stop + ".started").touch()
+while not pathlib.Path(stop).exists():
+    s.send(b"again")
+    assert s.recv(999)
+print("whole")
 """
 VXLAN = """
 import socket
@@ -253,3 +277,71 @@ def test_frames_of_cluster_networks_come_from_nodes_only(lab: Lab) -> None:
     until("dropped", lambda: bool(host.call("drops")[1] == before + 2))
     host.call("leave")
     assert "4789" not in host.run("nft list set ip shoal tunnel_ports")
+
+
+@pytest.fixture
+def proxied(lab: Lab) -> Iterator[Lab]:
+    """A lab whose processes for the PROXY protocol, which no daemon ends with itself, end with the test."""
+    yield lab
+    for pid in running(str(lab.directory)):
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def running(words: str) -> list[str]:
+    """The processes for the PROXY protocol with these words in their command line."""
+    command = ["pgrep", "-f", f"netplane.proxy_protocol {words}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+
+def test_the_proxy_protocol(proxied: Lab) -> None:
+    """A task is told who its client is; a restart of the daemon breaks no connection; nothing is left."""
+    lab = proxied
+    cluster = Cluster(lab, 2)
+    six_underlay(cluster)
+    cluster.task("t2", 2, 11)
+    (service,) = (each for each in cluster.base.services if each.network_id == INGRESS)
+
+    def become(proxy: str) -> None:
+        port = PublishedPort(protocol=Protocol.TCP, published=PORT, target=80, proxy=proxy)
+        cluster.tell(DataplaneChanges(services=(replace(service, ports=(port,)),)))
+
+    def said(address: str) -> str:
+        return python(lab, cluster.client, GREETED, address=address)
+
+    def proxies() -> list[str]:
+        return running(str(cluster.hosts[0].directory))
+
+    become("v1")
+    for address, client in (
+        ("192.0.2.1", "192.0.2.99"),
+        ("192.0.2.2", "192.0.2.99"),
+        ("2001:db8::1", OUTSIDE),
+    ):
+        found = said(address)
+        assert f"PROXY TCP{6 if ':' in address else 4} {client} {address} " in found, found
+        assert f" {PORT}\\r\\nagain" in found, found
+    (pid,) = proxies()
+    first = cluster.hosts[0]
+    held = lab.directory / "held"
+    path = lab.directory / "hold.py"
+    path.write_text(f"stop = {str(held)!r}\n{HOLD}")
+    hold = lab.spawn(lab.inside(cluster.client, [sys.executable, str(path)]), stdout=subprocess.PIPE)
+    until("held", (lab.directory / "held.started").exists)
+    first.kill_plane()
+    first.start_plane()
+    first.call("join", "node1", first.address, 4789)
+    port = PublishedPort(protocol=Protocol.TCP, published=PORT, target=80, proxy="v2")
+    others = [each for each in cluster.base.services if each is not service]
+    services = (*others, replace(service, ports=(port,)))
+    everything = replace(cluster.base, services=services, endpoints=tuple(cluster.endpoints.values()))
+    cluster.tell(everything)
+    assert proxies() == [pid]
+    assert "QUIT" in said("192.0.2.1")
+    held.touch()
+    assert hold.communicate()[0] == b"whole\n"
+    first.run(f"kill -9 {pid}")
+    until("another", lambda: proxies() not in ([], [pid]) and "QUIT" in said("192.0.2.1"))
+    become("")
+    until("the processes are gone", lambda: running(str(lab.directory)) == [])
+    assert "PROXY" not in said("192.0.2.1")

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.errors import InvalidArgument
-from cluster.publish_at import Policy, check_publish_labels, places, policy
+from cluster.publish_at import Policy, check_publish_labels, places, policy, proxy_protocol
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_the_most_exact_label_counts(labels: dict[str, str] | None, found: tuple
         ("shoal.publish", ",".join(["lo"] * 33)),
         ("shoal.publish", "fd00::1/129"),
         ("shoal.publish.policy", "elsewhere"),
+        ("shoal.publish.proxy-protocol", "v3"),
         ("shoal.publish.80.policy", "local"),
         ("shoal.publish.policy.80/icmp", "local"),
     ],
@@ -65,3 +66,11 @@ def test_labels_that_mean_nothing_are_refused(key: str, value: str) -> None:
 def test_the_most_exact_policy_counts(labels: dict[str, str] | None, found: Policy) -> None:
     assert policy(labels, "tcp", 80) is found
     check_publish_labels(labels)
+
+
+def test_the_proxy_protocol_is_for_tcp() -> None:
+    labels = {"shoal.publish.proxy-protocol": "v2", "shoal.publish.proxy-protocol.81/tcp": "v1"}
+    check_publish_labels(labels)
+    assert proxy_protocol(labels, "tcp", 80) == "v2"
+    assert proxy_protocol(labels, "tcp", 81) == "v1"
+    assert proxy_protocol(labels, "udp", 80) == proxy_protocol(None, "tcp", 80) == ""

@@ -108,3 +108,11 @@ def test_other_backends_alone_are_written_as_messages() -> None:
     assert port_rules.rebalance({key: one}, {key: replace(two, subnet6="fd00::/64")}) is None
     at = replace(one, at=("lo",))
     assert port_rules.rebalance({key: at}, {key: replace(at, backends=())}) is None
+
+
+def test_connections_go_through_the_proxy_first() -> None:
+    port = replace(published(1, "10.0.0.1"), proxy="v2", at=("192.0.2.1",))
+    text = port_rules.publish({}, {(Protocol.TCP, 1): port})
+    assert text.index("ip daddr") < text.index("port_tcp_1 jump proxy_v2\n") < text.index("dnat ip addr")
+    other = replace(port, at=(), backends=())
+    assert port_rules.rebalance({(Protocol.TCP, 1): replace(port, at=())}, {(Protocol.TCP, 1): other}) is None
