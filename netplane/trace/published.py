@@ -126,7 +126,7 @@ async def _mesh(walk: Walk, network_id: str, service: ServiceRecord, port: Publi
     if not held:
         walk.bad(
             "balance",
-            f"{title}, but this node leads to none of its tasks, as they are elsewhere: it refuses connections",
+            f"{title}, but this node leads to none of its tasks, as they are elsewhere: refused",
             "connect to a node that has one, or change the label shoal.publish.policy to local-first",
         )
         return
