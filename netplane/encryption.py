@@ -259,6 +259,7 @@ class Encryption:
     def _lead(self, end: End, peers: Iterable[PeerRecord], epochs: tuple[int, ...]) -> None:
         """Send to each peer by the right epoch."""
         routes = tunnel_links.routes()
+        routes.pop(tunnel_address(end.node_id), None)
         by_link = {epoch.index: number for number, epoch in self._epochs.items()}
         leading: dict[str, int] = {}
         behind: list[str] = []

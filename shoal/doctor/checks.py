@@ -86,12 +86,6 @@ _FEATURES = (
         "containers can't speak SCTP, so publishing its ports is of no use",
         "`modprobe sctp` (where it is blocked, see /etc/modprobe.d), or install the full kernel",
     ),
-    _Need(
-        "wireguard",
-        False,
-        "networks that ask for encryption need wireguard-go, which is slower",
-        "`modprobe wireguard` (kernels from 5.6 have it), or `apt install wireguard-go`",
-    ),
 )
 
 _PROGRAMS = (
@@ -197,6 +191,24 @@ def kernel(probe: Probe) -> Iterator[Finding]:
         )
 
 
+def encryption(probe: Probe) -> Iterator[Finding]:
+    """With what encrypted networks can be on this node: the kernel's WireGuard, or a program's."""
+    problem = probe.feature("wireguard")
+    remedy = "`modprobe wireguard` (kernels from 5.6 have it)"
+    if problem is None:
+        yield Finding("kernel", "wireguard", Level.OK)
+    elif probe.program("wireguard-go"):
+        detail = f"{problem}; wireguard-go is here"
+        cost = "networks with `--opt encrypted` are several times slower than with the kernel's"
+        yield Finding("kernel", "wireguard", Level.NOTE, detail, cost, remedy)
+    else:
+        detail = f"{problem}, and there is no wireguard-go"
+        cost = "networks with `--opt encrypted`, and tasks on them, are refused on this node"
+        yield Finding(
+            "kernel", "wireguard", Level.NOTE, detail, cost, f"{remedy}, or `apt install wireguard-go`"
+        )
+
+
 def cgroups(probe: Probe) -> Iterator[Finding]:
     """The cgroup mode and the controllers behind the limits."""
     mode, controllers = probe.cgroups()
@@ -297,7 +309,7 @@ def examine(probe: Probe) -> list[Finding]:
     """All checks, in the order to read them."""
     return [
         finding
-        for check in (privileges, manager, kernel, cgroups, tools, ports, resources)
+        for check in (privileges, manager, kernel, encryption, cgroups, tools, ports, resources)
         for finding in check(probe)
     ]
 

@@ -41,6 +41,8 @@ class Cluster:
         self.keys: dict[str, dict[int, str]] = {}
         self.epochs: tuple[int, ...] = (1,)
         for i, host in enumerate(self.hosts, 1):
+            # Control sockets are files: other runs of this test may have devices of these names.
+            host.run("mkdir -p /run/wireguard && mount -t tmpfs tmpfs /run/wireguard")
             host.call("join", f"node{i}", host.address, 4789)
         self.tell()
         for i, host in enumerate(self.hosts, 1):
