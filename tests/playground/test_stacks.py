@@ -151,7 +151,9 @@ def settled(cluster: Cluster, *services: str) -> None:
 
     def done() -> bool:
         found = [cluster.inspect("service", name).get("UpdateStatus") or {} for name in services]
-        return all(status.get("State", "completed") == "completed" for status in found)
+        return all(
+            status.get("State", "completed") in ("completed", "rollback_completed") for status in found
+        )
 
     eventually(f"{services} are not being updated", done)
 
@@ -273,6 +275,7 @@ def test_order_secrets_and_plans(cluster: Cluster, files: Path) -> None:
     assert row.split()[2] == "3"
 
     # Plans of single services: nothing changes.
+    settled(cluster, "o_web")
     before = state(cluster)
     assert "fit nowhere" in shoal(
         cluster, "plan", "service", "update", "o_web", "--constraint-add", "node.role==none"
