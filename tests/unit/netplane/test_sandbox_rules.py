@@ -108,3 +108,17 @@ def test_messages_are_well_formed(subnet6: str) -> None:
         assert length == len(message)
         assert kind >> 8 == 10
         assert attributes(message[20:])[1].startswith(b"shoal\0")
+
+
+def test_every_protocol_is_led() -> None:
+    """Also those that this kernel may not have, as SCTP: the rules that choose a backend ask for none."""
+    new_rule = 6
+    for family in (nft.IP, nft.IP6):
+        rules = [
+            attributes(message[20:])[4]
+            for message in sandbox_rules.spread({2}, ipv6=True)
+            if struct.unpack_from("=H", message, 4)[0] & 0xFF == new_rule and message[16] == family
+        ]
+        choosing = [each for each in rules if b"nat\0" in each]
+        assert len(choosing) == 2
+        assert not any(b"meta\0" in each for each in choosing)
