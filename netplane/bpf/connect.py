@@ -28,10 +28,12 @@ _HOOKS = {
     f"{_LAYOUT}_peer6": programs.INET6_GETPEERNAME,
 }
 _SPACES, _SIZES, _BACKENDS = "spaces", "sizes", "backends"
+# Key and value in bytes, and at most so many: each costs 16 bytes also when it is not there. A node that knows
+# more leaves all to the rules.
 _SHAPES = {
-    _SPACES: (8, 8 * programs.NETWORKS, 1 << 16),
-    _SIZES: (24, 8, 1 << 18),
-    _BACKENDS: (32, 16, 1 << 20),
+    _SPACES: (8, 8 * programs.NETWORKS, 1 << 14),
+    _SIZES: (24, 8, 1 << 15),
+    _BACKENDS: (32, 16, 1 << 17),
 }
 _MOUNT = Path("/sys/fs/cgroup")
 _KEEPER = "connect"
