@@ -28,8 +28,8 @@ _HOOKS = {
     f"{_LAYOUT}_peer6": programs.INET6_GETPEERNAME,
 }
 _SPACES, _SIZES, _BACKENDS = "spaces", "sizes", "backends"
-# Key and value in bytes, and at most so many: each costs 16 bytes also when it is not there. A node that knows
-# more leaves all to the rules.
+# Key and value in bytes, and at most so many: each costs 16 bytes also when it is not there. A node that
+# knows more leaves all to the rules.
 _SHAPES = {
     _SPACES: (8, 8 * programs.NETWORKS, 1 << 14),
     _SIZES: (24, 8, 1 << 15),
