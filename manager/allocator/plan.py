@@ -57,8 +57,9 @@ class Plan:
     now: int
     writes: list[Write] = field(default_factory=list)
     _new: dict[Key, StoreObject] = field(default_factory=dict)
-    # Networks, with the services for which they have no address: nothing becomes free while a plan is made.
-    _full: set[tuple[str, str]] = field(default_factory=set)
+    # Networks, with the services for which they have no address, and what is said of it: nothing becomes free
+    # while a plan is made.
+    _full: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def allocate_networks(self, ids: Iterable[str]) -> None:
         """Number these networks."""
@@ -222,11 +223,12 @@ class Plan:
             reason = self.blocked.get((Network, network.id), "it is being allocated")
             raise Unavailable(f"network {network.spec.name} has no subnet yet: {reason}")
         full = (network.id, service_id)
-        address = None if full in self._full else self.state.next_address(network.id, service_id)
-        if address is None:
-            self._full.add(full)
-            raise Unavailable(self._exhausted(network))
-        return address
+        address = self.state.next_address(network.id, service_id) if full not in self._full else None
+        if address is not None:
+            return address
+        if full not in self._full:
+            self._full[full] = self._exhausted(network)
+        raise Unavailable(self._full[full])
 
     def _exhausted(self, network: Network) -> str:
         subnets = [subnet.subnet for subnet in network.subnets]

@@ -20,6 +20,8 @@ from manager.allocator.addresses import address_number
 K = TypeVar("K", bound=Hashable)
 
 REST = 30 * SECOND
+_GRAIN = SECOND // 4
+"""Ends fall on multiples of it, so that those who wait look again a few times a second at most."""
 _SLACK = 100
 
 
@@ -34,7 +36,7 @@ class _Ends(Generic[K]):
         """It rests from now on: every other's end comes no later."""
         if self._clock is not None:
             self._ends.pop(key, None)
-            self._ends[key] = self._clock.monotonic() + REST
+            self._ends[key] = -(-(self._clock.monotonic() + REST) // _GRAIN) * _GRAIN
 
     def merge(self, ends: dict[K, int]) -> None:
         """More of them."""
