@@ -19,6 +19,7 @@ HOST = ""
 
 _TABLE = "shoal"
 _SOONEST, _LATEST = 0.02, 30.0  # seconds until rules are put back
+_LOOK = 1.0  # seconds until others' rules are looked at, so that who changes them all the time costs little
 _CALM = 10.0  # after so many seconds without a change, the next one is the first again
 
 
@@ -27,8 +28,7 @@ class _Watched:
     watch: RulesWatch
     delay: float = _SOONEST
     restored: float = 0.0
-    ours: bool = False  # our tables were changed
-    others: bool = False  # other ones were
+    ours: bool = False  # our tables were changed, and are to be put back
     task: asyncio.Task[None] | None = None
 
 
@@ -43,6 +43,8 @@ class Watching:
         self._restore = restore
         self._look = look
         self._watched: dict[str, _Watched] = {}
+        self._others = False  # others' rules on the host changed, and are to be looked at
+        self._looking: asyncio.Task[None] | None = None
 
     def add(self, name: str, watch: RulesWatch) -> None:
         """Watch from now on; the watch is closed by `remove`."""
@@ -63,6 +65,9 @@ class Watching:
         tasks = [each.task for each in self._watched.values() if each.task is not None]
         for name in list(self._watched):
             self.remove(name)
+        if self._looking is not None:
+            self._looking.cancel()
+            tasks.append(self._looking)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _notice(self, name: str) -> None:
@@ -70,29 +75,36 @@ class Watching:
         changed = watched.watch.changed()
         ours = {_TABLE, ALL}
         watched.ours |= not changed.isdisjoint(ours)
-        watched.others |= name == HOST and not changed <= ours
-        if (watched.ours or watched.others) and (watched.task is None or watched.task.done()):
+        if watched.ours and (watched.task is None or watched.task.done()):
             watched.task = asyncio.create_task(self._answer(name, watched))
+        self._others |= name == HOST and not changed <= {_TABLE}
+        if self._others and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look_soon())
+
+    async def _look_soon(self) -> None:
+        while self._others:
+            await asyncio.sleep(_LOOK)
+            self._others = False
+            try:
+                await self._look()
+            except NetworkError as error:
+                log.error("the host's other rules can't be read: %s", error)
 
     async def _answer(self, name: str, watched: _Watched) -> None:
         loop = asyncio.get_running_loop()
-        while watched.ours or watched.others:
+        while watched.ours:
             if loop.time() - watched.restored > _CALM:
                 watched.delay = _SOONEST
             await asyncio.sleep(watched.delay)
+            watched.ours = False
+            watched.delay = min(watched.delay * 2, _LATEST)
+            log.warning(
+                "somebody changed table %s of %s: it is put back",
+                _TABLE,
+                f"sandbox {name}" if name else "this host",
+            )
             try:
-                if watched.others:
-                    watched.others = False
-                    await self._look()
-                if watched.ours:
-                    watched.ours = False
-                    watched.delay = min(watched.delay * 2, _LATEST)
-                    log.warning(
-                        "somebody changed table %s of %s: it is put back",
-                        _TABLE,
-                        f"sandbox {name}" if name else "this host",
-                    )
-                    await self._restore(name)
-                    watched.restored = loop.time()
+                await self._restore(name)
             except NetworkError as error:
-                log.error("the rules of %s: %s", name or "this host", error)
+                log.error("the rules of %s can't be put back: %s", name or "this host", error)
+            watched.restored = loop.time()
