@@ -15,7 +15,7 @@ def test_a_way_that_ends(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "  ✔ source   cl.1 on this node"
     assert lines[1].startswith("  ✘ arrival  nothing listens")
-    assert lines[2].startswith(" " * 13 + "on it")
+    assert lines[2].startswith(" " * 13 + "it on it")
     assert lines[-1] == " " * 13 + "to do: see its log"
     assert max(map(len, lines)) <= 104
 
