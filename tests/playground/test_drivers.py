@@ -191,3 +191,27 @@ def test_services_on_networks_of_their_nodes(nodes: Cluster) -> None:
     nodes.enter(two, "ping -c1 -W2 203.0.113.10")
     (bare,) = nodes.run("bare", "--network", "bare", *at)
     assert nodes.address("host1") in nodes.enter(bare, "ip addr show eth0")
+
+
+def test_networks_without_ipv4_and_without_ports_of_the_host(nodes: Cluster) -> None:
+    nodes.docker("network", "create", "--ipv4=false", "--ipv6", "--subnet", "fd00:66::/64", "six")
+    six = nodes.inspect("network", "six")
+    assert (six["EnableIPv4"], six["EnableIPv6"]) == (False, True)
+    assert [config["Subnet"] for config in six["IPAM"]["Config"]] == ["fd00:66::/64"]
+    start(nodes, "one", "--network", "six", "-p", "8098:80")
+    start(nodes, "two", "--network", "six")
+    held = place(nodes, "one", "six")
+    assert (held["IPAddress"], held["IPPrefixLen"], held["GlobalIPv6Address"]) == ("", 0, "fd00:66::2")
+    assert nodes.attempt("exec", "two", "ping", "-6", "-c1", "-W1", "one").returncode == 0
+    assert nodes.docker("port", "one") == "80/tcp -> [::]:8098"
+    nodes.docker("exec", "--detach", "one", "httpd", "-f", "-p", "80", "-h", "/etc")
+    fetch = ["curl", "-sgm5", "http://[fd00:66::1]:8098/hostname"]
+    name = nodes.inspect("container", "one")["Config"]["Hostname"]
+    eventually("the port answers", lambda: nodes.playground.run("host1", fetch).stdout.strip() == name)
+
+    mode = ("-o", "com.docker.network.bridge.gateway_mode_ipv4=routed")
+    nodes.docker("network", "create", *mode, "--subnet", "172.30.8.0/24", "open")
+    start(nodes, "bare", "--network", "open", "-p", "8097:80")
+    assert nodes.docker("ps", "--filter", "name=bare", "--format", "{{.Ports}}") == "80/tcp"
+    ports = nodes.inspect("container", "bare")["NetworkSettings"]["Ports"]
+    assert ports == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}]}
