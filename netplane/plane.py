@@ -179,6 +179,9 @@ class NetPlane(ClusterNetworks, Tracing):
             # The library that writes the host's rules may have opened another socket meanwhile.
             await self._run(lambda: self._watch.leave_out(own_ports()))
             await self._run(self._balancers.restore, sandbox_id)
+            # Who flushes one table mostly flushes all.
+            if not sandbox_id and any(network.encrypted for network in self._records.networks.values()):
+                await self._encrypt(self._encryption.look)
 
     async def _look_around(self) -> None:
         """Warn of what other people's rules drop, once for each."""
