@@ -199,8 +199,8 @@ def _number(value: int) -> bytes:
 
 def _mesh(index: int, family: int) -> list[bytes]:
     zone = ex.match_input(index) + ex.load_frame(10, 2) + ex.set_original_zone()
-    # The packet's mark as well: the socket that accepts it has that mark then (tcp_fwmark_accept), and with it
-    # its way back, so that the rule for replies changes nothing and none is routed a second time.
+    # The packet's mark as well: the socket that accepts it has that mark then (tcp_fwmark_accept), and with
+    # it its way back, so that the rule for replies changes nothing and none is routed a second time.
     mark = (
         ex.match_input(index)
         + ex.match_new()
