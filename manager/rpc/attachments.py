@@ -55,8 +55,13 @@ async def attach(request: web.Request) -> web.Response:
 
     def note(tx: Transaction) -> None:
         nonlocal network_id
-        network_id = _attachable(tx, wanted.network).id
-        node = _node(tx, node_id)
+        network, node = _attachable(tx, wanted.network), _node(tx, node_id)
+        network_id = network.id
+        if network.encrypted and not node.description.encryption.works:
+            raise Unavailable(
+                f"network {network.spec.name} is encrypted, and this node can't encrypt: "
+                f"{node.description.encryption.trouble or 'it is of an older version'}"
+            )
         if _place(node, wanted.container_id, network_id) is not None:
             return
         if len(node.containers) >= _MOST:
