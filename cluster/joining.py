@@ -9,12 +9,15 @@ from cluster.states import Availability, Role
 
 
 def is_ip(text: str) -> bool:
-    """Whether a node's word for its own address is an IP address: other nodes put it into their kernels."""
+    """Whether a node's word for its own address is an IP address: other nodes put it into their kernels.
+
+    One with a zone ("fe80::1%eth0") is none: it means nothing elsewhere, and a zone may be any text.
+    """
     try:
         ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
 
 
 class RootCertificate(msgspec.Struct, frozen=True):

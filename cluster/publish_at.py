@@ -106,8 +106,12 @@ def _check_places(key: str, value: str) -> None:
 
 
 def _is_subnet(place: str) -> bool:
+    address, slash, length = place.partition("/")
+    if slash and not (length.isascii() and length.isdigit()):
+        return False  # a mask, which nft does not read
     try:
         version(place)
     except ValueError:
         return False
-    return "/" in place or place.count(".") == 3 or ":" in place
+    # The zone of an address ("fe80::1%eth0") may be any text, and nodes write places into their rules.
+    return "%" not in place and (bool(slash) or address.count(".") == 3 or ":" in address)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
+from cluster.joining import is_ip
 from netplane import gateway_modes
 from netplane.ends import PORT_PREFIX
 from netplane.model import Interface, Segment
@@ -69,7 +70,7 @@ def _frame(family: str) -> str:
     address = _ADDRESS[family]
     tunnel = _TUNNEL if family == "ip" else ""
     to_tunnel = "udp dport @tunnel_ports goto tunnel" if family == "ip" else ""
-    control = f"{family} daddr @nodes tcp dport @control_ports" if family == "ip" else ""
+    control = f"{family} daddr @nodes tcp dport @control_ports"
     return f"""table {family} {TABLE} {{
   set bridges {{ type ifname; }}
   set subnets {{ type {address}; flags interval; }}
@@ -131,7 +132,7 @@ def _frame(family: str) -> str:
     ct state established,related accept
     counter name iifname map @internal drop
     counter name oifname map @internal drop
-    {control and f"iifname @bridges {control} counter name iifname map @to_host reject with tcp reset"}
+    iifname @bridges {control} counter name iifname map @to_host reject with tcp reset
     oifname @bridges ct status dnat accept
     {gateway_modes.rules(family)}
     counter name oifname map @isolated drop
@@ -240,10 +241,21 @@ def networks(segments: Iterable[Segment], *, guard: bool = True) -> Contents:
 
 
 def cluster(nodes: Collection[str], tunnel_port: int) -> Contents:
-    """Where the cluster's nodes are: frames of its networks come from them alone. Without any, from all."""
-    known = dict.fromkeys(nodes, "")
-    ports = {str(tunnel_port): ""} if known and tunnel_port else {}
-    return Contents({("ip", "peers"): known, ("ip", "nodes"): known, ("ip", "tunnel_ports"): ports})
+    """Where the cluster's nodes are: frames of its networks come from them alone. Without any, from all.
+
+    A word that is no address is left out: one node's wrong word must not keep the others from their rules.
+    """
+    known = {each: "" for each in nodes if is_ip(each)}
+    four = {each: "" for each in known if ":" not in each}
+    ports = {str(tunnel_port): ""} if four and tunnel_port else {}
+    return Contents(
+        {
+            ("ip", "peers"): four,
+            ("ip", "nodes"): four,
+            ("ip6", "nodes"): {each: "" for each in known if ":" in each},
+            ("ip", "tunnel_ports"): ports,
+        }
+    )
 
 
 def control(ports: Iterable[int]) -> Contents:

@@ -5,6 +5,7 @@ A port of the mesh is a key of the map `ports` that leads to a chain of its own,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 
 from cluster.dataplane import Protocol, address6_for
 from cluster.publish_at import is_interface, version
@@ -120,13 +121,19 @@ def _rules(family: str, published: Published) -> list[str]:
 def _elsewhere(family: str, places: Sequence[str]) -> list[str] | None:
     """The rule that leaves packets to other places than these to the host itself; None if all are of the
     other family. What the host sends has come in by no interface: the condition on those lets it pass."""
-    addresses = [each for each in places if not is_interface(each) and FAMILIES[version(each) == 6] == family]
+    subnets = [each for each in places if not is_interface(each) and "%" not in each]  # a zone is any text
+    addresses = [_subnet(each) for each in subnets if FAMILIES[version(each) == 6] == family]
     interfaces = [f'"{each}"' for each in places if is_interface(each)]
     if places and not addresses and not interfaces:
         return None
     conditions = [f"{family} daddr != {{ {', '.join(addresses)} }}"] if addresses else []
     conditions += [f"iifname != {{ {', '.join(interfaces)} }}"] if interfaces else []
     return [f"{' '.join(conditions)} return"] if conditions else []
+
+
+def _subnet(place: str) -> str:
+    """An address or a subnet as nft reads it: without a mask, whatever an older version let pass."""
+    return str(ip_network(place, strict=False)) if "/" in place else place
 
 
 def _destinations(family: str, published: Published) -> list[str]:

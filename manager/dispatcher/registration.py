@@ -19,9 +19,17 @@ def sound(hello: Hello) -> bool:
     """Whether the addresses that the node names are some, and it trusts no more than can be written."""
     if len(hello.trust_root) > MAX_TRUST_ROOT:
         return False
-    host = hello.address.rpartition(":")[0].strip("[]")
-    own = not hello.address or is_ip(hello.address) or is_ip(host)
-    return own and (not hello.data_path_address or is_ip(hello.data_path_address))
+    return (not hello.address or is_ip(_host(hello.address))) and (
+        not hello.data_path_address or is_ip(hello.data_path_address)
+    )
+
+
+def _host(address: str) -> str:
+    """The address without its port."""
+    if is_ip(address):
+        return address
+    host = address.rpartition(":")[0]
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def register(tx: Transaction, peer: PeerIdentity, hello: Hello) -> Node | None:
@@ -32,7 +40,7 @@ def register(tx: Transaction, peer: PeerIdentity, hello: Hello) -> Node | None:
     node = tx.get(Node, peer.node_id)
     if node is None:
         return None
-    address = hello.address.rpartition(":")[0] or hello.address or peer.address
+    address = _host(hello.address) or peer.address
     cluster = tx.cluster()
     seen = replace(
         node,

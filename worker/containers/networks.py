@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from cluster.dataplane import Protocol
 from cluster.errors import Conflict, InvalidArgument, NotFound, ShoalError
+from cluster.joining import is_ip
 from netplane.errors import PortUnavailable
 from netplane.model import DNS, HostPort, Mode, Sandbox, SandboxSpec
 from worker.containers import links
@@ -76,6 +77,8 @@ def host_ports(settings: Settings, host: HostConfig) -> list[tuple[HostPort, int
         protocol, target = _port(text)
         for binding in bindings or [PortBinding()]:
             first, last = _range(binding.host_port)
+            if binding.host_ip and not is_ip(binding.host_ip):
+                raise InvalidArgument(f"invalid IP address {binding.host_ip!r} for port {text}")
             found.append((HostPort(protocol, first, target, binding.host_ip), last - first + 1))
     if host.publish_all_ports:
         bound = {(port.protocol, port.target) for port, _ in found}

@@ -240,6 +240,9 @@ def test_ports() -> None:
             ports(p80=[PortBinding("", bad)])
     with pytest.raises(InvalidArgument, match="invalid port"):
         ports(p80_icmp=[PortBinding()])
+    for bad in ("localhost", "fe80::1%x }\nflush ruleset\n#"):
+        with pytest.raises(InvalidArgument, match="invalid IP address"):
+            ports(p80_sctp=[PortBinding(bad, "80")])
 
 
 # --- restart policies ----------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ def test_the_most_exact_label_counts(labels: dict[str, str] | None, found: tuple
         ("shoal.publish", '"; flush ruleset'),
         ("shoal.publish", ",".join(["lo"] * 33)),
         ("shoal.publish", "fd00::1/129"),
+        ("shoal.publish", "fe80::1%x }\nflush ruleset\n#"),
+        ("shoal.publish", "10.0.0.0/255.0.0.0"),
         ("shoal.publish.policy", "elsewhere"),
         ("shoal.publish.proxy-protocol", "v3"),
         ("shoal.publish.80.policy", "local"),

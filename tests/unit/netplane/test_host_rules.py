@@ -113,6 +113,13 @@ def test_without_nodes_frames_may_come_from_anywhere() -> None:
     assert (set(known["ip", "peers"]), set(known["ip", "tunnel_ports"])) == ({"192.0.2.1"}, {"4789"})
 
 
+def test_a_nodes_address_is_in_the_table_of_its_family_or_nowhere() -> None:
+    words = ["192.0.2.1", "2001:db8::1", "fe80::1%x }\nflush ruleset\n#", "[2001:db8::2]", "node"]
+    known = host_rules.cluster(words, 4789).elements
+    assert set(known["ip", "peers"]) == set(known["ip", "nodes"]) == {"192.0.2.1"}
+    assert set(known["ip6", "nodes"]) == {"2001:db8::1"}
+
+
 def test_a_guest_sends_as_itself_only() -> None:
     end = Interface(
         "net", "eth0", 11, "shv1", 1450, "10.0.1.2", 24, "02:42:0a:00:01:02", address6="fd00::a00:102"

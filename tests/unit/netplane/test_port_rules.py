@@ -66,6 +66,9 @@ def test_a_port_may_be_open_at_some_places_only() -> None:
     assert rules("2001:db8::/32") == ""
     assert "ip6 daddr != { 2001:db8::/32 } return\n" in rules("2001:db8::/32", family="ip6")
     assert 'iifname != { "eth1" } return\n' in rules("eth1", family="ip6")
+    # Masks, which nft does not read, and zones, which may be any text, come from older versions only.
+    assert "ip daddr != { 10.0.0.0/8 } return\n" in rules("10.1.2.3/255.0.0.0")
+    assert rules("fe80::1%x }\nflush ruleset\n#", family="ip6") == ""
 
 
 def test_without_backends_clients_are_refused() -> None:
