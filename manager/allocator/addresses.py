@@ -110,7 +110,8 @@ class AddressPool:
     def next_free(self, used: Collection[int], *others: Container[int]) -> str | None:
         """The next address, as "a.b.c.d/prefix", that is neither used in the network, nor reserved, nor in
         one of the `others`; None when all are."""
-        if len(used) >= self.size:
+        # What is used may be addresses that somebody wanted beside the range.
+        if len(used) >= self.size and sum(self.with_prefix(each) is not None for each in used) >= self.size:
             return None
         avoid = (used, self._reserved, *others)
         for number, prefix in self._in_turn():

@@ -6,6 +6,7 @@ its own size.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Interface
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -96,8 +97,21 @@ def endpoint_records(view: View, task: Task, *, admitted: bool = False) -> dict[
             serving=may_serve,
         )
         for attachment in task.networks
-        if (held := attachment.addresses or of_node.get(attachment.network_id, ())) and "." in held[0]
+        if (held := attachment.addresses or _of_node(of_node.get(attachment.network_id, ())))
     }
+
+
+def _of_node(addresses: Iterable[str]) -> tuple[str, ...]:
+    """The IPv4 addresses among those that a node says it gave: its word goes to all others."""
+    return tuple(each for each in addresses if _is_ipv4(each))
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        IPv4Interface(text)
+    except ValueError:
+        return False
+    return True
 
 
 def container_records(node: Node) -> dict[tuple[str, str], EndpointRecord]:

@@ -89,6 +89,14 @@ def test_addresses_come_from_the_range_only() -> None:
     assert found == [f"10.0.0.{last}/24" for last in range(128, 132)] + ["10.1.0.1/30", "10.1.0.2/30"]
 
 
+def test_addresses_that_are_used_beside_the_range_do_not_fill_it() -> None:
+    pool = AddressPool([Subnet(subnet="10.0.0.0/24", gateway="10.0.0.1", ip_range="10.0.0.128/30")])
+    wanted = {address_number(f"10.0.0.{last}") for last in range(10, 20)}
+    assert pool.next_free(wanted) == "10.0.0.128/24"
+    within = {address_number(f"10.0.0.{last}") for last in range(128, 132)}
+    assert pool.next_free(wanted | within) is None
+
+
 @pytest.mark.parametrize("taken", [["10.0.0.0/24"], ["10.0.0.128/25"], ["10.0.0.0/8"]])
 def test_overlaps(taken: list[str]) -> None:
     assert overlapping("10.0.0.0/24", ["10.9.0.0/24", *taken]) == taken[0]
