@@ -14,6 +14,8 @@ SLOWEST = 10 * SECOND
 GRACE = 1
 """After a change of leader, nodes have so many periods more to find the new one: agents look for it at most
 one period or one second after the other."""
+RESTART = 10 * SECOND
+"""A node whose connection was closed, as when its daemon restarts, has at least so long to come back."""
 DOCKER_DEFAULT = 5 * SECOND
 """What the docker CLI sends when the user says nothing of the heartbeat; taken as "the managers choose"."""
 
@@ -55,11 +57,14 @@ class Liveness:
             self._deadlines[node_id] = now + self._patience(self._periods[node_id])
             self._doubts[node_id] = now + int(SILENT * self._periods[node_id])
 
-    def parted(self, node_id: str) -> None:
-        """The node's session was closed, so its kernel lives, and its containers too: no silence, though the
-        node is down when it stays away.
-        """
-        self._doubts.pop(node_id, None)
+    def parted(self, node_id: str, now: int) -> None:
+        """The node's session was closed, so its kernel lives, and its containers too: its daemon, which was
+        stopped or died, gets time to start. Until then the node is silent only after three periods, in case
+        the whole machine goes down."""
+        if node_id in self._periods:
+            patience = self._patience(self._periods[node_id])
+            self._doubts[node_id] = now + patience
+            self._deadlines[node_id] = now + max(RESTART, patience)
 
     def forget(self, node_id: str) -> None:
         """The node is removed, or known to be down."""

@@ -112,7 +112,7 @@ class Term:
         """A session ended. Its node is down only if no other begins in time."""
         if self.sessions.get(session.node_id) is session:
             del self.sessions[session.node_id]
-            self._liveness.parted(session.node_id)
+            self._liveness.parted(session.node_id, self._clock.monotonic())
         self.logs.closed(session)
         expected = session.node_id if session.node_id in self._ready() else ""
         self._go_on(lambda rounds: rounds.closed(session.id, expected))

@@ -134,6 +134,18 @@ async def test_a_silent_node_is_down_after_three_missed_heartbeats(cluster: Clus
         assert cluster.get(Node, "n1").status.state == NodeState.READY
 
 
+async def test_a_node_whose_daemon_restarts_has_ten_seconds(cluster: Cluster) -> None:
+    await cluster.nodes("n1")
+    async with running(cluster):
+        agent = await cluster.agent("n1")
+        agent.drop()
+        await agent.serving
+        await cluster.clock.advance(9900 * MILLISECOND)
+        assert cluster.get(Node, "n1").status.state == NodeState.READY
+        await cluster.clock.advance(200 * MILLISECOND)
+        assert cluster.get(Node, "n1").status.state == NodeState.DOWN
+
+
 async def test_a_changed_heartbeat_counts_for_open_sessions(cluster: Cluster) -> None:
     await cluster.nodes("n1")
     await cluster.web()

@@ -86,7 +86,8 @@ async def test_a_daemon_that_is_started_anew_does_not_make_its_node_silent(clust
         await pass_beating(cluster, one, 2500 * MILLISECOND)
         assert not avoids(one, "n2")
         await pass_beating(cluster, one, 800 * MILLISECOND)
-        assert cluster.get(Node, "n2").status.state == NodeState.DOWN
+        assert avoids(one, "n2")  # it takes so long that the machine may be going down
+        assert cluster.get(Node, "n2").status.state == NodeState.READY
 
 
 async def test_a_new_leader_avoids_nodes_that_do_not_come(cluster: Cluster) -> None:
