@@ -82,6 +82,8 @@ class Watcher(threading.Thread):
         attributes = actor["Attributes"]
         if event["Action"] == LOST:
             return True
+        if event["scope"] != "swarm":
+            return False  # the node's own: no history is kept of these
         change = Change(
             kind=str(event["Type"]),
             id=actor["ID"],
