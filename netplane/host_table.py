@@ -206,8 +206,15 @@ class HostTable:
         for contents in (self._networks, self._cluster, self._control, guests):
             commands.append(host_rules.change(NOTHING, contents))
         commands += [_open(record) for record in self._sandboxes.values()]
-        commands += [port_rules.publish({}, self._ports), carried]
-        self._rules.run("".join(commands))
+        commands.append(port_rules.publish({}, self._ports))
+        try:
+            self._rules.run("".join([*commands, carried]))
+        except NetworkError as error:
+            if not carried:
+                raise
+            log.warning("published ports are closed until the cluster's records are here: %s", error)
+            carried = ""
+            self._rules.run("".join(commands))
         # What was carried over is not known well enough to be changed: it is replaced with the first records.
         self._framed = not carried
 

@@ -17,7 +17,8 @@ log = logging.getLogger("shoal.netplane")
 HOST = ""
 """Stands for the host's own tables among the sandboxes' ids."""
 
-_TABLE = "shoal"
+_TABLES = frozenset({"shoal", "shoal_encryption"})
+"""Ours: in a sandbox there is the first alone."""
 _SOONEST, _LATEST = 0.02, 30.0  # seconds until rules are put back
 _LOOK = 1.0  # seconds until others' rules are looked at, so that who changes them all the time costs little
 _CALM = 10.0  # after so many seconds without a change, the next one is the first again
@@ -73,11 +74,10 @@ class Watching:
     def _notice(self, name: str) -> None:
         watched = self._watched[name]
         changed = watched.watch.changed()
-        ours = {_TABLE, ALL}
-        watched.ours |= not changed.isdisjoint(ours)
+        watched.ours |= not changed.isdisjoint({*_TABLES, ALL})
         if watched.ours and (watched.task is None or watched.task.done()):
             watched.task = asyncio.create_task(self._answer(name, watched))
-        self._others |= name == HOST and not changed <= {_TABLE}
+        self._others |= name == HOST and not changed <= _TABLES
         if self._others and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._look_soon())
 
@@ -99,8 +99,7 @@ class Watching:
             watched.ours = False
             watched.delay = min(watched.delay * 2, _LATEST)
             log.warning(
-                "somebody changed table %s of %s: it is put back",
-                _TABLE,
+                "somebody changed Shoal's rules of %s: they are put back",
                 f"sandbox {name}" if name else "this host",
             )
             try:

@@ -66,6 +66,9 @@ async def test_what_others_change_is_put_back_or_looked_at() -> None:
         for _ in range(2):  # also after one that failed
             host.tell("shoal")
             assert await restored.get() == HOST
+        host.tell("shoal_encryption")
+        assert await restored.get() == HOST
+        assert looks.empty()
         host.tell(ALL)
         assert await restored.get() == HOST
         await looks.get()
