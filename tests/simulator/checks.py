@@ -167,7 +167,8 @@ class Checks:
             self._check_admitted(new)
 
     def _check_admitted(self, task: Task) -> None:
-        """A task counts as running once every node sends it connections; looked at when all is calm."""
+        """A task counts as running once every node that has containers in its network sends it connections;
+        looked at when all is calm."""
         node = self.world.node_of(task.node_id)
         container = node.machine.containers.get(task.id) if node is not None else None
         if container is None or task.desired_state.stops or self.world.calm_for() < CALM:
@@ -180,7 +181,14 @@ class Checks:
             for network in task.networks:
                 records = other.machine.records
                 endpoint = records.endpoints.get((network.network_id, task.id))
-                if network.network_id in records.networks and (endpoint is None or not endpoint.serving):
+                known = records.networks.get(network.network_id)
+                # One whose last container there has ended is about to forget the network.
+                inside = any(
+                    each.running and network.network_id in {one.network_id for one in each.task.networks}
+                    for each in other.machine.containers.values()
+                )
+                avoided = endpoint is None or not endpoint.serving
+                if avoided and known is not None and (inside or known.ingress):
                     self.violated(f"{task.name} counts as running, and {other.name} sends it no connections")
 
     def _check_claims(self, old: StoreObject | None, new: StoreObject | None) -> None:
