@@ -19,8 +19,10 @@ from netplane.proxy_protocol import MARK, VERSIONS
 
 TABLE = "shoal"
 # Raised when the tables' frame changes, so that a newer daemon does not adopt an older one's.
-LAYOUT = "layout_5"
+LAYOUT = "layout_6"
 FAMILIES = ("ip", "ip6")
+Place = tuple[str, str]
+"""Family and name of a set or a map."""
 LOST_TUNNEL = "lost_tunnel"
 """The counter of frames for cluster networks that came from nowhere they could come from."""
 
@@ -48,16 +50,29 @@ _TUNNEL = f"""
     udp dport @tunnel_ports notrack
   }}
 """
-_GUARD = f"""table bridge {TABLE} {{
+ADVERTISED: Place = ("bridge", "advertised")
+"""Of which addresses guests may say that they have them by IPv6. nft has no word for that part of a neighbour
+advertisement, and its older versions have no set of what they have no word for."""
+_ADVERTISED = "set advertised { typeof iifname . ether saddr . @th,64,128; }"
+_ADVERTISEMENTS = f"""
+  {_ADVERTISED}
+  chain advertisements {{
+    iifname . ether saddr . @th,64,128 @advertised return
+    counter name iifname map @guarded drop
+  }}
+"""
+_GUARD = """table bridge {table} {{
   set senders {{ type ifname . ether_addr . ipv4_addr; }}
   set senders6 {{ type ifname . ether_addr . ipv6_addr; }}
   map guarded {{ type ifname : counter; }}
-  chain {LAYOUT} {{
+  chain {layout} {{
   }}
+  {advertisements}
   chain prerouting {{
     type filter hook prerouting priority -300
-    iifname != "{PORT_PREFIX}*" accept
+    iifname != "{port}*" accept
     iifname . ether saddr . ip saddr @senders accept
+    {jump}
     iifname . ether saddr . ip6 saddr @senders6 accept
     iifname . ether saddr . arp saddr ip @senders accept
     counter name iifname map @guarded drop
@@ -160,17 +175,32 @@ def proxies(ports: Mapping[str, int]) -> str:
     return _commands([line for family in FAMILIES for line in _proxies(family, ports)])
 
 
-def frame(*, guard: bool = True) -> str:
-    """Replace all tables by empty frames. `guard`: also that of the family `bridge`, if the kernel has it."""
+def check_advertised() -> str:
+    """What is refused where advertisements can't be told apart."""
+    return f"add table bridge {TABLE}\nadd {_ADVERTISED.replace('set ', f'set bridge {TABLE} ', 1)}\n"
+
+
+def _guard(*, advertised: bool) -> str:
+    return _GUARD.format(
+        table=TABLE,
+        layout=LAYOUT,
+        port=PORT_PREFIX,
+        advertisements=_ADVERTISEMENTS if advertised else "",
+        jump="icmpv6 type nd-neighbor-advert jump advertisements" if advertised else "",
+    )
+
+
+def frame(*, guard: bool = True, advertised: bool = True) -> str:
+    """Replace all tables by empty frames. `guard`: also that of the family `bridge`, if the kernel has it;
+    `advertised`: with that set."""
     families = (*FAMILIES, "bridge") if guard else FAMILIES
     fresh = "".join(f"table {each} {TABLE}\ndelete table {each} {TABLE}\n" for each in families)
-    return fresh + "".join(_frame(each) for each in FAMILIES) + (_GUARD if guard else "")
+    return (
+        fresh + "".join(_frame(each) for each in FAMILIES) + (_guard(advertised=advertised) if guard else "")
+    )
 
 
 # --- sets, maps and counters ------------------------------------------------------------------------------
-
-Place = tuple[str, str]
-"""Family and name of a set or a map."""
 
 
 @dataclass(frozen=True)
@@ -272,6 +302,7 @@ def guests(interfaces: Iterable[Interface], bridges: Mapping[str, str]) -> Conte
     ports: dict[str, str] = {}
     senders: dict[str, str] = {}
     senders6: dict[str, str] = {}
+    advertised: dict[str, str] = {}
     for each in interfaces:
         port, sender = _quoted(each.port), f"{_quoted(each.port)} . {each.mac}"
         ports[port] = _quoted(f"spoofed_{bridges[each.network_id]}")
@@ -282,8 +313,15 @@ def guests(interfaces: Iterable[Interface], bridges: Mapping[str, str]) -> Conte
         if each.address6:
             for address in (each.address6, link_local_of(each.mac), "::"):
                 senders6[f"{sender} . {address}"] = ""
+            for address in (each.address6, link_local_of(each.mac)):
+                advertised[f"{sender} . {int(IPv6Address(address)):#x}"] = ""
     return Contents(
-        {("bridge", "guarded"): ports, ("bridge", "senders"): senders, ("bridge", "senders6"): senders6}
+        {
+            ("bridge", "guarded"): ports,
+            ("bridge", "senders"): senders,
+            ("bridge", "senders6"): senders6,
+            ADVERTISED: advertised,
+        }
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from netplane import gateway_modes, host_rules, port_rules
 from netplane.errors import NetworkError
-from netplane.host_rules import FAMILIES, LAYOUT, NOTHING, TABLE, Contents
+from netplane.host_rules import ADVERTISED, FAMILIES, LAYOUT, NOTHING, TABLE, Contents
 from netplane.libnftables import Rules
 from netplane.model import SandboxRecord, Segment, way_out, way_out6
 from netplane.netlink import nft
@@ -50,6 +50,7 @@ class HostTable:
         self._socket = messages
         self._ports = ports
         self._guard = True
+        self._advertised = True  # guests' advertisements can be told apart
         self._segments: Sequence[Segment] = ()
         self._networks = NOTHING
         self._cluster = NOTHING
@@ -70,6 +71,12 @@ class HostTable:
         except NetworkError as error:
             self._guard = False
             log.warning("what containers send is not checked for addresses of others: %s", error)
+        else:
+            try:
+                self._rules.run(host_rules.check_advertised())
+            except NetworkError as error:
+                self._advertised = False
+                log.warning("containers' IPv6 neighbour advertisements are not checked: %s", error)
         try:
             for family in (*FAMILIES, "bridge") if self._guard else FAMILIES:
                 self._rules.list(f"chain {family} {TABLE} {LAYOUT}")
@@ -183,7 +190,10 @@ class HostTable:
             if segment.bridge == device_names(segment.network_id)[0]
         }
         interfaces = (each for record in records for each in record.interfaces if each.network_id in bridges)
-        return host_rules.guests(interfaces, bridges)
+        found = host_rules.guests(interfaces, bridges)
+        if self._advertised:
+            return found
+        return Contents({place: held for place, held in found.elements.items() if place != ADVERTISED})
 
     def _run(self, commands: str) -> None:
         if commands:
@@ -202,7 +212,10 @@ class HostTable:
         carried = "" if self._ports_known else self._carried()
         self._networks = host_rules.networks(self._segments, guard=self._guard)
         guests = self._guests(self._sandboxes.values())
-        commands = [host_rules.frame(guard=self._guard), host_rules.proxies(self._proxies)]
+        commands = [
+            host_rules.frame(guard=self._guard, advertised=self._advertised),
+            host_rules.proxies(self._proxies),
+        ]
         for contents in (self._networks, self._cluster, self._control, guests):
             commands.append(host_rules.change(NOTHING, contents))
         commands += [_open(record) for record in self._sandboxes.values()]

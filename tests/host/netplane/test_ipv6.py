@@ -15,6 +15,15 @@ pytestmark = pytest.mark.host
 
 OTHER, LOCKED = "other-id", "locked-id"
 OUTSIDE = "2001:db8::99"
+# An unsolicited neighbour advertisement: TARGET has MAC, says the sender to READER.
+ADVERTISE = """
+import socket, struct, sys
+target, mac, reader = sys.argv[1:]
+sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)
+said = socket.inet_pton(socket.AF_INET6, target) + b"\\x02\\x01" + bytes.fromhex(mac.replace(":", ""))
+sock.sendto(struct.pack(">BBHI", 136, 0, 0, 0x20000000) + said, (reader, 0))
+"""
 
 
 def ping(cluster: Cluster, name: str, address: str) -> bool:
@@ -51,6 +60,24 @@ def test_across_hosts_and_out(lab: Lab) -> None:
     assert not any(each.get("tentative") for each in link["addr_info"])
     # The whole MTU, and nothing more, goes through the tunnel.
     assert "1 received" in host.run(f"ping -6 -n -c 1 -W 2 -s 1402 -M do {six('10.0.1.11')}", netns)
+
+
+def test_nobody_says_that_another_address_is_its_own(lab: Lab) -> None:
+    cluster = Cluster(lab, 1)
+    for name, last in (("thief", 10), ("reader", 11), ("owner", 12)):
+        cluster.task(name, 1, last, ingress=False)
+    script = lab.directory / "advertise.py"
+    script.write_text(ADVERTISE)
+    host, thief = cluster.netns["thief"]
+    _, reader = cluster.netns["reader"]
+    assert ping(cluster, "reader", six("10.0.1.12"))
+    for target in ("10.0.1.12", "10.0.1.10"):
+        host.run(f"python3 {script} {six(target)} 02:42:0a:00:01:0a {six('10.0.1.11')}", thief)
+    known = json.loads(host.run("ip -j -6 neigh show dev eth0", reader))
+    macs = {each["dst"]: each["lladdr"] for each in known}
+    assert macs[six("10.0.1.12")] == "02:42:0a:00:01:0c"
+    assert macs[six("10.0.1.10")] == "02:42:0a:00:01:0a", "its own is believed"
+    assert "packets 1 " in host.run("nft list counters table bridge shoal")
 
 
 def test_an_address_moves_to_another_host(lab: Lab) -> None:

@@ -131,3 +131,7 @@ def test_a_guest_sends_as_itself_only() -> None:
         '"shv1" . 02:42:0a:00:01:02 . 0.0.0.0',
     }
     assert '"shv1" . 02:42:0a:00:01:02 . fe80::42:aff:fe00:102' in found["bridge", "senders6"]
+    assert set(found[host_rules.ADVERTISED]) == {
+        '"shv1" . 02:42:0a:00:01:02 . 0xfd00000000000000000000000a000102',
+        f'"shv1" . 02:42:0a:00:01:02 . {int(ipaddress.IPv6Address("fe80::42:aff:fe00:102")):#x}',
+    }
