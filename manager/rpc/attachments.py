@@ -64,8 +64,7 @@ async def attach(request: web.Request) -> web.Response:
             )
         if _place(node, wanted.container_id, network_id) is not None:
             return
-        if len(node.containers) >= _MOST:
-            raise InvalidArgument(f"node {node_id} has {_MOST} containers in attachable networks already")
+        _check_number(node, len(node.containers) + 1)
         place = ContainerAttachment(
             container_id=wanted.container_id,
             network_id=network_id,
@@ -148,12 +147,18 @@ async def _take_up(access: Access, node_id: str, held: tuple[Held, ...]) -> list
         node = _node(tx, node_id)
         new = {(each.container_id, each.network_id): _noted(each) for each in unknown(tx)}
         left = tuple(each for each in node.containers if (each.container_id, each.network_id) not in new)
+        _check_number(node, len(left) + len(new))
         tx.update(replace(node, containers=(*left, *new.values())))
 
     found = unknown(access.store.view())
     if found:
         await access.store.update_retrying(note)
     return found
+
+
+def _check_number(node: Node, places: int) -> None:
+    if places > _MOST:
+        raise InvalidArgument(f"node {node.id} has {_MOST} containers in attachable networks already")
 
 
 def _noted(held: Held) -> ContainerAttachment:

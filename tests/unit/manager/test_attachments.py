@@ -91,6 +91,21 @@ async def test_what_is_refused(managers: Managers) -> None:
     assert (await managers.post("/attachments/n9", network="open", container_id="c"))[0] == 404
 
 
+async def test_a_node_has_no_more_places_than_it_may(
+    managers: Managers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "_MOST", 2)
+    _, place = await managers.post("/attachments/n1", network="open", container_id="c1")
+    held = [
+        {"container_id": f"h{number}", "network_id": place["network_id"], "address": f"10.0.1.{number}/24"}
+        for number in (50, 51)
+    ]
+    places = [("c1", place["network_id"]), *((each["container_id"], each["network_id"]) for each in held)]
+    assert (await managers.post("/attachments/n1/keep", places=places, held=held))[0] == 400
+    assert (await managers.post("/attachments/n1/keep", places=places, held=held[:1]))[0] == 200
+    assert (await managers.post("/attachments/n1", network="open", container_id="c2"))[0] == 400
+
+
 async def test_after_a_restore_what_runs_keeps_its_address(managers: Managers) -> None:
     """Managers that went back to an older state know nothing of some places, and hear of them in time, or too
     late: then they say so."""
