@@ -40,11 +40,8 @@ def check_ipam(ipam: IPAM | None, *, ipv6: bool) -> None:
 
 
 def _complaints(config: IPAMConfig, seen: list[IPNetwork], *, ipv6: bool) -> Iterator[str]:
-    try:
-        subnet = ipaddress.ip_network(config.subnet, strict=False)
-    except ValueError:
-        subnet = None
-    if subnet is None or "/" not in config.subnet:
+    subnet = _block(config.subnet)
+    if subnet is None:
         yield f"invalid subnet {config.subnet}: invalid CIDR block notation"
         return
     if subnet.version == 6 and not ipv6:
@@ -66,12 +63,20 @@ def _complaints(config: IPAMConfig, seen: list[IPNetwork], *, ipv6: bool) -> Ite
         yield from (f"invalid auxiliary address {name}: {why}" for why in _misplaced(address, subnet))
 
 
-def _range_complaints(text: str, subnet: IPNetwork) -> Iterator[str]:
+def _block(text: str) -> IPNetwork | None:
+    """A subnet in CIDR notation: with a length, no mask, and without a zone, which may be any text."""
+    address, _, length = text.partition("/")
+    if "%" in address or not (length.isascii() and length.isdigit() and len(length) <= 3):
+        return None
     try:
-        part = ipaddress.ip_network(text, strict=False)
+        return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        part = None
-    if part is None or "/" not in text:
+        return None
+
+
+def _range_complaints(text: str, subnet: IPNetwork) -> Iterator[str]:
+    part = _block(text)
+    if part is None:
         yield f"invalid ip-range {text}: invalid CIDR block notation"
     elif part.version != subnet.version:
         yield f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"
@@ -85,6 +90,8 @@ def _range_complaints(text: str, subnet: IPNetwork) -> Iterator[str]:
 
 def _misplaced(text: str, subnet: IPNetwork) -> Iterator[str]:
     try:
+        if "%" in text:  # a zone
+            raise ValueError(text)
         address = ipaddress.ip_address(text)
     except ValueError:
         yield "invalid address"
@@ -146,7 +153,7 @@ def check_cluster_subnets(spec: NetworkSpec) -> None:
     if spec.ingress and len(configs) - len(own) > 1:
         raise InvalidArgument("the ingress network takes one subnet")
     mtu = (spec.options or {}).get(MTU_OPTION, "")
-    if mtu and mtu != "0" and not (mtu.isdecimal() and MIN_MTU <= int(mtu) <= MAX_MTU):
+    if mtu and mtu != "0" and not (mtu.isdecimal() and len(mtu) <= 5 and MIN_MTU <= int(mtu) <= MAX_MTU):
         raise InvalidArgument(
             f"invalid network config: {MTU_OPTION}={mtu}: write a number of bytes from {MIN_MTU} to "
             f"{MAX_MTU}, or leave it out to have what fits the nodes' links"

@@ -101,7 +101,7 @@ def _vni(network: Network, state: Allocations) -> int:
         if vni is None:
             raise Unavailable("no VXLAN network identifier is left")
         return vni
-    if not wanted.isdecimal() or not 0 < int(wanted) <= addresses.LAST_VNI:
+    if not wanted.isdecimal() or len(wanted) > 8 or not 0 < int(wanted) <= addresses.LAST_VNI:
         raise InvalidArgument(f"{_VNI_OPTION}={wanted} is no VXLAN network identifier")
     if state.holder((VNI, "", int(wanted))) not in (None, network.id):
         raise InvalidArgument(f"VXLAN network identifier {wanted} is in use")

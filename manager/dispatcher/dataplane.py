@@ -48,7 +48,7 @@ def network_record(network: Network, epochs: tuple[int, ...] = ()) -> NetworkRec
         subnets=network.subnets,
         subnets6=network.subnets6,
         vni=network.vni,
-        mtu=int(mtu) if mtu.isdecimal() else 0,
+        mtu=int(mtu) if mtu.isdecimal() and len(mtu) <= 5 else 0,
         internal=network.spec.internal,
         ingress=network.spec.ingress,
         attachable=network.spec.attachable,

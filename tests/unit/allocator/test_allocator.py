@@ -313,6 +313,14 @@ async def test_an_overlap_that_the_api_missed_is_explained(world: World) -> None
     assert world.addresses("t") == {"b": "10.5.0.3/16"}
 
 
+@pytest.mark.parametrize("wanted", ["0", "16777216", "9" * 5000, "\u00b2"])
+async def test_an_identifier_that_is_none_stops_nobody_else(world: World, wanted: str) -> None:
+    spec = NetworkSpec(name="odd", options={_VNI: wanted})
+    await world.create(Network(id="odd", spec=spec), network("next"))
+    assert not world.network("odd").subnets
+    assert world.network("next").subnets
+
+
 async def test_a_network_that_does_not_exist_yet(world: World) -> None:
     web = service("s", "web", "later")
     await world.create(web, task("t", web))

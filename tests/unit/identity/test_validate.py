@@ -196,6 +196,18 @@ def test_no_pattern_can_be_made_slow() -> None:
         ({"Name": "a", "Options": {"com.docker.network.driver.mtu": "67"}}, 400),
         ({"Name": "a", "Options": {"com.docker.network.driver.mtu": "big"}}, 400),
         ({"Name": "a", "Options": {"com.docker.network.driver.mtu": "65536"}}, 400),
+        ({"Name": "a", "Options": {"com.docker.network.driver.mtu": "9" * 5000}}, 400),
+        ({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.0.0.0/255.255.255.0"}]}}, 400),
+        ({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.0.0.0/24", "IPRange": "10.0.0.0/0.0.0.7"}]}}, 400),
+        (
+            {
+                "Name": "a",
+                "EnableIPv6": True,
+                "IPAM": {"Config": [{"Subnet": "fd00::/64", "Gateway": "fd00::1%x }\nflush ruleset\n#"}]},
+            },
+            400,
+        ),
+        ({"Name": "a", "EnableIPv6": True, "IPAM": {"Config": [{"Subnet": "fd00::%x/64"}]}}, 400),
         ({"Name": "a", "IPAM": {"Driver": "custom"}}, 501),
         ({"Name": "a", "IPAM": {"Config": [{"Gateway": "1.2.3.4"}]}}, 400),
         ({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.0.0.0/24", "IPRange": "10.1.0.0/25"}]}}, 400),
