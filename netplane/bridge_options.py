@@ -90,7 +90,7 @@ def read_mtu(options: Mapping[str, str]) -> int:
     text = options.get(MTU, "")
     if text in ("", "0"):
         return 0
-    if not text.isascii() or not text.isdigit() or not 68 <= int(text) <= 65535:
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 68 <= int(text) <= 65535:
         raise InvalidNetwork(f"{MTU} must be a number of bytes from 68 to 65535, not {text!r}")
     return int(text)
 

@@ -164,11 +164,11 @@ class Kernel:
 
     def read(self, device: str) -> Device:
         """What the device knows."""
-        with WireGuard() as generic:
-            try:
+        try:
+            with WireGuard() as generic:
                 parts = list(generic.info(device))
-            except RouteError as error:
-                raise NetworkError(f"asking {device}: {error}") from error
+        except RouteError as error:
+            raise NetworkError(f"asking {device}: {error}") from error
         found = Device(b"", 0)
         for part in parts:
             if public := part.get_attr("WGDEVICE_A_PUBLIC_KEY"):
@@ -184,11 +184,11 @@ class Kernel:
 
     @staticmethod
     def _set(device: str, **settings: Any) -> None:
-        with WireGuard() as generic:
-            try:
+        try:
+            with WireGuard() as generic:
                 generic.set(device, **settings)
-            except RouteError as error:
-                raise NetworkError(f"setting up {device}: {error}") from error
+        except RouteError as error:
+            raise NetworkError(f"setting up {device}: {error}") from error
 
 
 class Userspace:

@@ -63,7 +63,7 @@ def parse_target(text: str) -> Target:
         port = rest.removeprefix(":")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
-    if not host or (port and not (port.isdecimal() and 0 < int(port) < 65536)):
+    if not host or (port and not (port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536)):
         raise InvalidNetwork(f"invalid destination {text!r}: write NAME, NAME:PORT, ADDRESS or ADDRESS:PORT")
     return Target(host, int(port or 0))
 

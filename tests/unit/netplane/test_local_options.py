@@ -56,6 +56,7 @@ def test_options_are_read() -> None:
         (f"{BRIDGE}gateway_mode_ipv4", "nosuch", InvalidArgument),
         ("com.docker.network.driver.mtu", "many", InvalidArgument),
         ("com.docker.network.driver.mtu", "10", InvalidArgument),
+        ("com.docker.network.driver.mtu", "9" * 5000, InvalidArgument),
         ("com.docker.network.container_iface_prefix", "../x", InvalidArgument),
     ],
 )
