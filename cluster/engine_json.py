@@ -190,8 +190,11 @@ def endpoint_json(endpoint: Endpoint | None, network: NetworkOf) -> Json:
 
 
 def _six(network: Network | None, address: str) -> tuple[str, ...]:
-    """The IPv6 address that goes with an address in the network, if it has IPv6."""
-    if network is None or not network.subnets6:
+    """The IPv6 address that goes with an address in the network, if it has IPv6 as somebody asked for it.
+
+    The ingress network has it unasked: Prometheus takes each address that it finds for a target of its own.
+    """
+    if network is None or network.spec.ingress or not network.subnets6:
         return ()
     return (address6_for(network.subnets6[0].subnet, address),)
 

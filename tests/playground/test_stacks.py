@@ -268,9 +268,10 @@ def test_order_secrets_and_plans(cluster: Cluster, files: Path) -> None:
     )
     cluster.docker("service", "rollback", "--detach", "o_web")
     eventually(
-        "both tasks have the version before",
-        lambda: {cluster.enter(t, "cat /run/secrets/key") for t in cluster.running("o_web", 2)} == {"two"},
+        "it is rolled back",
+        lambda: cluster.inspect("service", "o_web")["UpdateStatus"]["State"] == "rollback_completed",
     )
+    assert {cluster.enter(task, "cat /run/secrets/key") for task in cluster.running("o_web", 2)} == {"two"}
     row = next(line for line in shoal(cluster, "secret", "ls").splitlines() if " o_key " in line)
     assert row.split()[2] == "3"
 
