@@ -146,7 +146,7 @@ async def test_addresses_take_turns_and_no_answer_outlives_its_zone(served: Serv
 
 async def test_queries_over_one_connection_need_not_wait(served: Served) -> None:
     reader, writer = await asyncio.open_connection(*served.tcp_address)
-    queries = [dns.message.make_query("web" if n % 2 else "other", "A") for n in range(100)]
+    queries = [dns.message.make_query("web" if n % 2 else "other", "A", id=n) for n in range(100)]
     stream = b"".join(struct.pack(">H", len(q.to_wire())) + q.to_wire() for q in queries)
     for start in range(0, len(stream), 17):  # in pieces that mean nothing
         writer.write(stream[start : start + 17])
