@@ -16,7 +16,7 @@ from manager.store import Transaction, View
 
 def prepare_encryption(tx: Transaction, now: int) -> None:
     """Before an encrypted network is made: refuse it where no node could have it; begin the first epoch."""
-    nodes = tx.all(Node)
+    nodes = list(tx.all(Node))
     if not any(node.description.encryption.works for node in nodes):
         reasons = sorted(
             f"{node.description.hostname or node.id}: {said.trouble or 'an older version'}"
