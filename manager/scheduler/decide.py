@@ -48,12 +48,15 @@ def decide(table: NodeTable, group: Sequence[Task], now: int) -> Decision:
     preferences = _spread_keys(first)
     tree = _Branch()
     refusals: Counter[int] = Counter()
+    troubles: set[str] = set()
     faulty = 0
     for info in table:
         refused = filters.refusal(info, needs)
         values = [constraint.attribute(info.node, key) or "" for key in preferences]
         if refused is not None:
             refusals[refused] += 1
+            if refused == filters.ENCRYPTION:
+                troubles.add(filters.unencrypted(info.node))
             tree.count(values, info.active_by_service[first.service_id])
             continue
         failures = info.recent_failures((first.service_id, first.spec_version), now)
@@ -67,7 +70,7 @@ def decide(table: NodeTable, group: Sequence[Task], now: int) -> Decision:
         candidate = tree.take(refusals)
         if candidate is None:
             unplaced = tuple(group[len(placements) :])
-            return Decision(tuple(placements), unplaced, filters.explain(refusals), refusals)
+            return Decision(tuple(placements), unplaced, filters.explain(refusals, troubles), refusals)
         reason = f"{fitted}; {_why_there(candidate, preferences)}"
         placements.append(Placement(task, candidate.info.node.id, candidate.claim(), reason))
     return Decision(tuple(placements))
@@ -94,7 +97,8 @@ def confirm(table: NodeTable, task: Task) -> Decision:
         return Decision((), (task,), f"no suitable node ({error})")
     refused = filters.refusal(info, needs)
     if refused is not None:
-        return Decision((), (task,), filters.explain({refused: 1}), {refused: 1})
+        explanation = filters.explain({refused: 1}, (filters.unencrypted(info.node),))
+        return Decision((), (task,), explanation, {refused: 1})
     reason = "the service runs one task on each node that may run it"
     return Decision((Placement(task, task.node_id, _Candidate(info, needs, 0).claim(), reason),))
 

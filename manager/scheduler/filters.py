@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from textwrap import shorten
 
-from cluster.objects import Task
+from cluster.objects import Node, Task
 from cluster.spec import Platform
 from cluster.states import Availability, NodeState
 from manager.scheduler import constraint
@@ -35,6 +36,8 @@ _WORDS = {
     HOST_PORTS: ("host-mode port already in use on 1 node", "host-mode port already in use on {} nodes"),
     MAX_REPLICAS: ("max replicas per node limit exceed", "max replicas per node limit exceed"),
 }
+_MOST_TROUBLES, _LONGEST_TROUBLE = 2, 160
+"""How much of what nodes say is in a task's error, and how long each may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +157,26 @@ def _architecture(platform: Platform) -> str:
     return constraint.architecture(platform.architecture)
 
 
-def explain(refusals: Mapping[int, int]) -> str:
-    """Why no node is suitable, in Swarm's words: the commonest reason first, then in filter order."""
+def unencrypted(node: Node) -> str:
+    """Why the node can't encrypt networks."""
+    return node.description.encryption.trouble or "its version of Shoal knows no encryption"
+
+
+def explain(refusals: Mapping[int, int], troubles: Collection[str] = ()) -> str:
+    """Why no node is suitable, in Swarm's words: the commonest reason first, then in filter order.
+
+    `troubles`: what nodes that can't encrypt say of it.
+    """
     reasons = sorted(Counter(refusals).items(), key=lambda item: (-item[1], item[0]))
-    words = [_WORDS[filter][0 if nodes == 1 else 1].format(nodes) for filter, nodes in reasons if nodes]
+    words = [
+        _WORDS[filter][0 if nodes == 1 else 1].format(nodes)
+        + (_why(troubles) if filter == ENCRYPTION else "")
+        for filter, nodes in reasons
+        if nodes
+    ]
     return f"no suitable node ({'; '.join(words)})" if words else "no suitable node"
+
+
+def _why(troubles: Collection[str]) -> str:
+    said = [shorten(trouble, _LONGEST_TROUBLE, placeholder=" …") for trouble in sorted(troubles)]
+    return f": {', and '.join(said[:_MOST_TROUBLES])}" if said else ""

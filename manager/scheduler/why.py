@@ -69,7 +69,7 @@ def _reason(info: NodeInfo, needs: Requirements, refused: int) -> str:
             missing = ", ".join(f"{kind.lower()} {name}" for kind, name in sorted(needs.plugins - set(have)))
             return f"it lacks the driver for {missing}"
         case filters.ENCRYPTION:
-            return _unencrypted(info.node)
+            return f"it can't encrypt networks: {filters.unencrypted(info.node)}"
         case filters.CONSTRAINTS:
             return "; ".join(
                 _unmet(each, info.node) for each in needs.constraints if not each.matches(info.node)
@@ -95,11 +95,6 @@ def _unavailable(node: Node) -> str:
             f" ({node.status.message})" if node.status.message else ""
         )
     return f"its availability is {node.spec.availability.value}"
-
-
-def _unencrypted(node: Node) -> str:
-    trouble = node.description.encryption.trouble or "its version of Shoal knows no encryption"
-    return f"it can't encrypt networks: {trouble}"
 
 
 def _short_of(info: NodeInfo, needs: Requirements) -> str:

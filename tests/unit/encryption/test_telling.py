@@ -21,6 +21,7 @@ from cluster.states import NodeState, TaskState
 from manager.dispatcher.assignments import Told
 from manager.dispatcher.dataplane import DataplaneIndex, Delta
 from manager.scheduler import filters
+from manager.scheduler.decide import confirm, decide
 from manager.scheduler.nodes import NodeTable
 from manager.store import Transaction, View
 
@@ -102,6 +103,14 @@ def test_tasks_go_only_where_networks_can_be_encrypted() -> None:
     needs = filters.Requirements.of(task("t3", ""), table.drivers, table.encrypted)
     refusals = {info.node.id: filters.refusal(info, needs) for info in table}
     assert refusals == {"able": None, "old": filters.ENCRYPTION}
-    assert filters.explain({filters.ENCRYPTION: 1}) == (
-        "no suitable node (encrypted networks not possible on 1 node)"
+    said = "no suitable node (encrypted networks not possible on 1 node: no)"
+    assert confirm(table, replace(task("t3", "old"), networks=task("t3", "").networks)).explanation == said
+    lacking = NodeTable((node("old", ""), node("older", "")), (), state.all(Network))
+    words = "encrypted networks not possible on 2 nodes: no"
+    assert decide(lacking, [task("t3", "")], 0).explanation == f"no suitable node ({words})"
+    several = filters.explain({filters.ENCRYPTION: 3, filters.READY: 1}, ("b " * 99, "a c", "z"))
+    assert several == (
+        "no suitable node (encrypted networks not possible on 3 nodes: "
+        f"a c, and {' '.join('b' * 79)} …; "
+        "1 node not available for new tasks)"
     )
