@@ -189,6 +189,7 @@ class Encryption:
         epochs = max(each.key_epochs for each in records.networks.values() if each.encrypted)
         wanted = {device_name(end.node_id, number): number for number in epochs}
         stale = [number for number in self._epochs if number not in epochs]
+        failure: Exception | None = None
         if missing := [number for number in epochs if number not in self._epochs]:
             present = tunnel_links.present()
             for name in present.keys() - wanted.keys():
@@ -199,13 +200,19 @@ class Encryption:
                 for older in [each for each in stale if each % 2 == number % 2]:
                     tunnel_links.delete(self._epochs.pop(older).name)
                     stale.remove(older)
-                self._epochs[number] = self._make(method, end, number, present)
+                try:
+                    self._epochs[number] = self._make(method, end, number, present)
+                except (NetworkError, OSError, subprocess.SubprocessError) as error:
+                    failure = error  # no reason to keep a key that is over, or a peer that was removed
         peers = [peer for peer in records.peers.values() if peer.node_id != end.node_id and peer.address]
-        for number in epochs:
+        made = tuple(number for number in epochs if number in self._epochs)
+        for number in made:
             self._introduce(end, number, peers)
-        self._lead(end, peers, epochs)
+        self._lead(end, peers, made)
         for number in stale:
             tunnel_links.delete(self._epochs.pop(number).name)
+        if failure is not None:
+            raise failure
 
     def _make(self, method: Method, end: End, number: int, present: Mapping[str, tuple[int, str]]) -> _Epoch:
         """An epoch's device: the one that an earlier run left, if it still serves, or a new one."""

@@ -10,7 +10,7 @@ from cluster.errors import InvalidArgument
 from cluster.objects import Network, Node
 from manager.api.access import ACCESS, cluster_of
 from manager.api.request import answer
-from manager.encryption.rotation import awaited, first
+from manager.encryption.rotation import awaited, cut_off, first
 from manager.store import Transaction, View
 
 
@@ -41,7 +41,8 @@ def encryption_details(view: View) -> dict[str, Any]:
         "OldestEpoch": epochs.oldest,
         "Since": rfc3339(epochs.since),
         "Because": epochs.because,
-        "WaitsFor": awaited(view, epochs, late=False) if rotating else [],
+        "WaitsFor": awaited(view, epochs) if rotating else [],
+        "CutOff": cut_off(view, epochs),
         "Nodes": [
             {
                 "ID": node.id,

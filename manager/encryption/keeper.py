@@ -64,6 +64,11 @@ class EpochKeeper(Controller):
                 "keys of encrypted networks are rotated",
                 extra={"newest": decision.epochs.newest, "oldest": decision.epochs.oldest},
             )
+            if decision.left_behind:
+                self.log.warning(
+                    "nodes without the newest keys are cut off from encrypted networks until they have them",
+                    extra={"nodes": list(decision.left_behind)},
+                )
             plan.do(SetEpochs(cluster.key_epochs, decision.epochs))
         if decision.wake is not None:
             plan.wake(*decision.wake)

@@ -3,6 +3,8 @@
 A new epoch comes beside the old one: every node makes keys for it, and each pair of nodes moves over when
 they have shaken hands. When all are through, the old one is over. So at any time all nodes that are there
 share an epoch: a node has what it was told is in force, and one alone is in force only when everyone has it.
+Except one that can't get the newest: after a while nobody waits for it, as a key that a removed node knows
+must not stay in force for its sake. It is cut off from encrypted networks then, until it can.
 """
 
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from cluster.states import NodeState
 from manager.store import View
 
 PATIENCE = 3600 * SECOND
-"""So long a rotation waits for nodes that are down, and for pairs that can't reach each other."""
+"""So long a rotation waits for nodes that don't get the newest epoch, and for pairs that can't reach each
+other."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Decision:
     epochs: KeyEpochs | None = None
     wake: tuple[int, int] | None = None
     note: str = ""
+    left_behind: tuple[str, ...] = ()  # ids of nodes that are there, and waited for no longer
 
 
 def first(now: int, removed: int) -> KeyEpochs:
@@ -44,13 +48,11 @@ def decide(view: View, now: int) -> Decision:
     if not epochs.newest:
         return Decision(first(now, removed))
     if epochs.oldest < epochs.newest:
-        late = now >= epochs.since + PATIENCE
-        if waiting := awaited(view, epochs, late=late):
-            return Decision(
-                wake=None if late else (epochs.since + PATIENCE, PATIENCE),
-                note=f"waits for {', '.join(waiting)}",
-            )
-        return Decision(replace(epochs, oldest=epochs.newest))
+        waiting, until = awaited(view, epochs), epochs.since + PATIENCE
+        if waiting and now < until:
+            return Decision(wake=(until, PATIENCE), note=f"waits for {', '.join(waiting)}")
+        after = replace(epochs, oldest=epochs.newest)
+        return Decision(after, left_behind=tuple(cut_off(view, after)))
     period = min(_period(network) for network in networks)
     if epochs.asked:
         because = "somebody asked for it"
@@ -66,23 +68,29 @@ def decide(view: View, now: int) -> Decision:
     return Decision(begun)
 
 
-def awaited(view: View, epochs: KeyEpochs, *, late: bool) -> list[str]:
-    """The nodes that may still need an epoch older than the newest, by id.
-
-    One that is there is always waited for until it has the newest. Others, and who can't reach whom, only
-    until it is late: they have lost what they had in common already, and find each other by the newest.
-    """
+def awaited(view: View, epochs: KeyEpochs) -> list[str]:
+    """The nodes that may still need an epoch older than the newest, by id."""
     found = []
     nodes = {node.id: node for node in view.all(Node) if node.description.encryption.keys}
     for node in nodes.values():
         said = node.description.encryption
         there = node.status.state != NodeState.DOWN
-        if epochs.newest not in said.keys:
-            if there or not late:
-                found.append(node.id)
-        elif there and not late and any(peer in nodes for peer in said.behind):
+        if epochs.newest not in said.keys or (there and any(peer in nodes for peer in said.behind)):
             found.append(node.id)
     return sorted(found)
+
+
+def cut_off(view: View, epochs: KeyEpochs) -> list[str]:
+    """The nodes that are there, but have no epoch that is in force, though they could encrypt: by id. Nothing
+    of encrypted networks reaches them, nor leaves them."""
+    return sorted(
+        node.id
+        for node in view.all(Node)
+        if (said := node.description.encryption).method
+        and (said.keys or said.trouble)
+        and node.status.state != NodeState.DOWN
+        and said.keys.keys().isdisjoint(epochs.in_force)
+    )
 
 
 def _period(network: Network) -> int:

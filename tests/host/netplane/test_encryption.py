@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cluster.dataplane import DataplaneChanges, EndpointRecord, NetworkRecord, PeerRecord
-from cluster.encryption import tunnel_address
+from cluster.encryption import tunnel_address, tunnel_port
 from cluster.objects import NodeEncryption, Subnet
 from netplane import wireguard
 from netplane.model import Attachment, SandboxSpec
@@ -360,6 +361,15 @@ def test_a_restart_of_the_daemon_disturbs_nothing(cluster: Cluster) -> None:
     assert " 0% packet loss" in cluster.ping(1, 3)
 
 
+TAKE_PORT = """
+import socket, sys, time
+taken = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+taken.bind(("::", int(sys.argv[1])))
+print("taken", flush=True)
+time.sleep(600)
+"""
+
+
 def programs(host: Host) -> list[int]:
     """The wireguard-go processes in a host's network namespace."""
     namespace = Path(f"/proc/{host.pid}/ns/net").readlink()
@@ -383,6 +393,39 @@ def test_without_its_device_a_node_is_cut_off_and_never_plain(cluster: Cluster) 
     cluster.send(1, 2, SECRET)
     assert not any(MARK.encode() in frame for frame in tap.frames())
     eventually("there is another", lambda: cluster.said(host).keys not in ({}, before), 20)
+    cluster.tell()
+    eventually("traffic goes on", lambda: " 0% packet loss" in cluster.ping(1, 2))
+
+
+def test_a_node_that_cannot_make_the_newest_keys_keeps_none_that_are_over(cluster: Cluster) -> None:
+    host = cluster.hosts[0]
+    (old,) = cluster.said(host).keys
+    port = tunnel_port(4789, old + 1)
+    taken = cluster.lab.spawn(
+        cluster.lab.inside(
+            host.pid,
+            [sys.executable, "-c", TAKE_PORT, str(port)],
+        ),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert taken.stdout is not None
+    assert taken.stdout.readline() == "taken\n"
+    tap = Tap(host)
+    cluster.epochs = (old, old + 1)
+    cluster.tell()
+    assert (list(cluster.said(host).keys), bool(cluster.said(host).trouble)) == ([old], True)
+    assert " 0% packet loss" in cluster.ping(1, 2), "by the keys that all have"
+    cluster.epochs = (old + 1,)
+    cluster.tell()
+    assert cluster.said(host).keys == {}
+    assert devices(host) == []
+    cluster.send(1, 2, SECRET)
+    assert not any(MARK.encode() in frame for frame in tap.frames())
+    assert " 0% packet loss" in cluster.ping(2, 3)
+    taken.kill()
+    taken.wait()
+    eventually("it has the newest", lambda: list(cluster.said(host).keys) == [old + 1], 20)
     cluster.tell()
     eventually("traffic goes on", lambda: " 0% packet loss" in cluster.ping(1, 2))
 

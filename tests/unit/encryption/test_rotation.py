@@ -109,9 +109,20 @@ def test_no_third_epoch_while_one_is_under_way() -> None:
     assert (over.in_force, over.asked) == ((2,), True)
 
 
-def test_who_is_there_is_waited_for_without_end() -> None:
-    late = NOW + 100 * PATIENCE
-    assert decide(state(both(), node("a", 1), node("b", 1, 2)), late).epochs is None
+def test_who_is_there_but_never_gets_the_newest_is_cut_off_after_a_while() -> None:
+    """Else the key that a removed node knows stays in force for ever."""
+    stuck = node("a", 1)
+    trouble = replace(stuck.description.encryption, trouble="no WireGuard")
+    for said in (stuck, replace(stuck, description=replace(stuck.description, encryption=trouble))):
+        view = state(both(), said, node("b", 1, 2))
+        waiting = decide(view, NOW + PATIENCE - 1)
+        assert (waiting.epochs, waiting.note) == (None, "waits for a")
+        over = decide(view, NOW + PATIENCE)
+        assert over.epochs is not None
+        assert over.epochs.in_force == (2,)
+        assert over.left_behind == ("a",)
+    away = decide(state(both(), node("a", 1, down=True), node("b", 1, 2)), NOW + PATIENCE)
+    assert away.left_behind == (), "it catches up when it comes back"
 
 
 def test_who_is_away_is_waited_for_for_a_while() -> None:
@@ -141,7 +152,8 @@ def test_the_newest_with_a_handshake_leads() -> None:
 class Rotation(RuleBasedStateMachine):
     """Managers and nodes, with every delay in between: what nodes were told, made, said; who is there.
 
-    A node that is there hears everything in time, however late; one that is down hears nothing so long.
+    A node that is there hears everything in time, or is left behind until it hears; one that is down hears
+    nothing so long.
     """
 
     def __init__(self) -> None:
@@ -152,6 +164,7 @@ class Rotation(RuleBasedStateMachine):
         self.said: dict[str, Node] = {}  # as the managers know it
         self.behind: dict[str, set[str]] = {}
         self.down: set[str] = set()
+        self.left_behind: set[str] = set()  # did not say in time that they have the newest
 
     @initialize(count=st.integers(2, 4))
     def begin(self, count: int) -> None:
@@ -168,7 +181,9 @@ class Rotation(RuleBasedStateMachine):
     def hears(self, pick: Random) -> None:
         """A node learns what is in force, and makes it so."""
         if there := sorted(self.told.keys() - self.down):
-            self.told[pick.choice(there)] = self.epochs.in_force
+            name = pick.choice(there)
+            self.told[name] = self.epochs.in_force
+            self.left_behind.discard(name)
 
     @rule(pick=st.randoms())
     def says(self, pick: Random) -> None:
@@ -190,6 +205,7 @@ class Rotation(RuleBasedStateMachine):
         """Its session begins with all that is in force, and it says what it made of that."""
         name = pick.choice(sorted(self.down))
         self.down.discard(name)
+        self.left_behind.discard(name)
         self.told[name] = self.epochs.in_force
         self.say(name)
 
@@ -214,10 +230,12 @@ class Rotation(RuleBasedStateMachine):
             assert len(decision.epochs.in_force) <= 2
             assert decision.epochs.newest - self.epochs.newest in (0, 1)
             self.epochs = decision.epochs
+            self.left_behind.update(decision.left_behind)
+            assert not decision.left_behind or self.now >= self.epochs.since + PATIENCE
 
     @invariant()
     def two_that_are_there_share_an_epoch(self) -> None:
-        there = [set(self.told[name]) for name in self.told.keys() - self.down]
+        there = [set(self.told[name]) for name in self.told.keys() - self.down - self.left_behind]
         assert all(one & other for one in there for other in there)
 
     @invariant()
