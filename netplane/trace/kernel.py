@@ -2,12 +2,16 @@
 
 import asyncio
 import errno
+import ipaddress
 import os
 import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+from pyroute2 import DiagSocket
+from pyroute2.netlink.exceptions import NetlinkError
 
 from netplane import links, netns
 from netplane.errors import NetworkError
@@ -19,6 +23,8 @@ T = TypeVar("T")
 CONNECT_SECONDS = 3.0
 _LISTEN, _UNCONNECTED = "0A", "07"
 _PER_PROTOCOL = {"tcp": _LISTEN, "udp": _UNCONNECTED}
+_SCTP_LISTEN = "10"
+_MAPPED = bytes(10) + b"\xff\xff"
 _TABLE = "shoal"
 
 
@@ -56,29 +62,20 @@ class SystemKernel:
 
         return await _within(netns, read)
 
-    async def published(self, protocol: str, port: int) -> Sequence[str] | None:
+    async def published(self, protocol: str, port: int, *, ipv6: bool = False) -> Sequence[str] | None:
         """See Kernel."""
-        text = await asyncio.to_thread(_list, f"chain ip {_TABLE} port_{protocol}_{port}")
+        family = "ip6" if ipv6 else "ip"
+        text = await asyncio.to_thread(_list, f"chain {family} {_TABLE} port_{protocol}_{port}")
         return destinations(text) if text is not None else None
 
     async def tunnels(self, index: int) -> Mapping[str, str]:
         """See Kernel."""
         return await asyncio.to_thread(links.tunnel_entries, index)
 
-    async def listening(self, netns: Path | None, protocol: str, port: int) -> Collection[str]:
+    async def listening(self, netns: Path | None, protocol: str, port: int) -> Collection[str] | None:
         """See Kernel."""
 
-        def read() -> Collection[str]:
-            found: set[str] = set()
-            for name in (protocol, f"{protocol}6"):
-                try:
-                    text = Path(f"/proc/thread-self/net/{name}").read_text()
-                except FileNotFoundError:  # SCTP has another form, and IPv6 may be off
-                    continue
-                found |= listeners(text, port, _PER_PROTOCOL.get(protocol, ""))
-            return found
-
-        return await _within(netns, read)
+        return await _within(netns, lambda: _listening(protocol, port))
 
     async def connect(self, netns: Path | None, address: str, port: int) -> str:
         """See Kernel."""
@@ -112,6 +109,44 @@ def _list(what: str) -> str | None:
         rules.close()
 
 
+def _listening(protocol: str, port: int) -> set[str] | None:
+    """Of the calling thread's namespace; see Kernel."""
+    here = Path("/proc/thread-self/net")
+    if protocol == "sctp":
+        try:
+            return associations(here.joinpath("sctp/eps").read_text(), port)
+        except OSError:  # without the module there is no such file, and no such socket
+            return set() if not here.joinpath("sctp").exists() else None
+    found: set[str] = set()
+    for name in (protocol, f"{protocol}6"):
+        try:
+            found |= listeners(here.joinpath(name).read_text(), port, _PER_PROTOCOL[protocol])
+        except FileNotFoundError:  # IPv6 may be off
+            continue
+    if "::" in found and not _ipv6_only(protocol, port):
+        found.add("0.0.0.0")
+    return found
+
+
+def _ipv6_only(protocol: str, port: int) -> bool:
+    """Whether what listens on a port at :: takes no IPv4; False, the usual, where the kernel can't tell."""
+    with DiagSocket() as diag:
+        try:
+            sockets = diag.get_sock_stats(
+                family=socket.AF_INET6,
+                protocol=getattr(socket, f"IPPROTO_{protocol.upper()}"),
+                states=1 << int(_PER_PROTOCOL[protocol], 16),
+            )
+        except NetlinkError:
+            return False
+        found = [
+            each.get_attr("INET_DIAG_SKV6ONLY")
+            for each in sockets
+            if each["idiag_sport"] == port and each["idiag_src"] == "::"
+        ]
+    return bool(found) and all(found)
+
+
 def slots(text: str, address: str) -> tuple[str, ...]:
     """The backends of a service's address in `nft list map … backends`, each once."""
     found = re.findall(rf"(?<![\d.:a-f]){re.escape(address)} \. \S+ : ([\da-f.:]+)", text)
@@ -121,7 +156,9 @@ def slots(text: str, address: str) -> tuple[str, ...]:
 def destinations(text: str) -> tuple[str, ...]:
     """The addresses that a chain's rules lead to."""
     places = "\n".join(line.partition("dnat")[2] for line in text.splitlines())
-    return tuple(dict.fromkeys(re.findall(r"\d+\.\d+\.\d+\.\d+", places)))
+    # Elements are "0 : ADDRESS . PORT", the rule for one alone is "to ADDRESS:PORT" or "to [ADDRESS]:PORT".
+    pattern = r"\d+ : ([\da-f.:]+) \. |\[([\da-f.:]+)\]:|to (\d+\.\d+\.\d+\.\d+)"
+    return tuple(dict.fromkeys("".join(found) for found in re.findall(pattern, places)))
 
 
 def listeners(text: str, port: int, state: str) -> set[str]:
@@ -135,5 +172,17 @@ def listeners(text: str, port: int, state: str) -> set[str]:
             packed = b"".join(
                 int(address[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(address), 8)
             )
+            if packed[:12] == _MAPPED:  # an IPv6 socket that was bound to an IPv4 address
+                packed = packed[12:]
             found.add(socket.inet_ntop(socket.AF_INET6 if len(packed) == 16 else socket.AF_INET, packed))
     return found
+
+
+def associations(text: str, port: int) -> set[str]:
+    """The same of /proc/net/sctp/eps: a line has an end point's port, and then its addresses."""
+    found: set[str] = set()
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        if words[3] == _SCTP_LISTEN and words[5] == str(port):
+            found.update(str(ipaddress.ip_address(each.lstrip("*"))) for each in words[8:])
+    return found | {"0.0.0.0"} if "::" in found else found

@@ -17,12 +17,14 @@ from netplane.records import ClusterRecords, bare
 
 
 class Step(msgspec.Struct, frozen=True, rename="pascal"):
-    """One station. `good` False: the packet gets no further here; then `advice` says what to do."""
+    """One station. `good` False: the packet gets no further here; then `advice` says what to do. `checked`
+    False: nothing speaks against it, but this node could not look."""
 
     stage: str  # source, name, balance, way, arrival, probe
     good: bool
     text: str
     advice: str = ""
+    checked: bool = True
 
 
 class Trace(msgspec.Struct, frozen=True, rename="pascal"):
@@ -68,6 +70,11 @@ def parse_target(text: str) -> Target:
     return Target(host, int(port or 0))
 
 
+def listens(found: Collection[str], address: str) -> bool:
+    """Whether one of these listeners takes connections to an address."""
+    return address in found or ("::" if ":" in address else "0.0.0.0") in found
+
+
 class Kernel(Protocol):
     """What is read from the kernel while tracing."""
 
@@ -86,14 +93,15 @@ class Kernel(Protocol):
     async def at_connect(self, network_id: str, address: str) -> Sequence[str] | None:
         """Where the programs at connect() lead TCP to a service's address; None: they don't."""
 
-    async def published(self, protocol: str, port: int) -> Sequence[str] | None:
+    async def published(self, protocol: str, port: int, *, ipv6: bool = False) -> Sequence[str] | None:
         """Where the host's rules lead connections to a published port; None: they don't know it."""
 
     async def tunnels(self, index: int) -> Mapping[str, str]:
         """What a VXLAN device holds: address in the network → its node's address."""
 
-    async def listening(self, netns: Path | None, protocol: str, port: int) -> Collection[str]:
-        """The addresses at which something listens on a port; None: in the host's namespace."""
+    async def listening(self, netns: Path | None, protocol: str, port: int) -> Collection[str] | None:
+        """The addresses at which something listens on a port, with 0.0.0.0 where a socket at :: takes IPv4
+        too; None: it can't be told. `netns` None: in the host's namespace."""
 
     async def connect(self, netns: Path | None, address: str, port: int) -> str:
         """Connect by TCP and close again: "" when it worked, else why not."""

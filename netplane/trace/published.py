@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from cluster.dataplane import PublishedPort, ServiceRecord
 from cluster.publish_at import is_interface
 from netplane.model import HostPort, SandboxRecord
-from netplane.trace.model import Target
+from netplane.trace.model import Target, listens
 from netplane.trace.progress import Walk
 from netplane.trace.source import Source
 from netplane.trace.way import Way
@@ -36,7 +36,16 @@ async def to_this_node(walk: Walk, address: str) -> Target | None:
                     f"port {port}/{mapped.protocol} of {mapped.host_ip or 'all addresses'} leads to "
                     f"{scene.title(record)}, port {mapped.target}",
                 )
-                await Way(walk, Source("this node")).to(record.interfaces[0].address, mapped.target)
+                address = _leads_to(record, here)
+                if not address:
+                    walk.bad(
+                        "balance",
+                        f"{scene.title(record)} has no {'IPv6' if ':' in here else 'IPv4'} address, and its "
+                        f"port is not open at {here}",
+                        "connect by the other kind of address, or put it into a network that has both",
+                    )
+                    return None
+                await Way(walk, Source("this node")).to(address, mapped.target)
                 return Target(here, mapped.published)
             walk.bad(
                 "balance",
@@ -44,7 +53,8 @@ async def to_this_node(walk: Walk, address: str) -> Target | None:
                 f"connect to {mapped.host_ip}, or publish it at all addresses",
             )
             return None
-    if walk.target.address and port and await walk.kernel.listening(None, walk.protocol, port):
+    own_programs = await walk.kernel.listening(None, walk.protocol, port) if port else ()
+    if walk.target.address and own_programs and listens(own_programs, here):
         walk.good("arrival", f"no port of Shoal's: a program of this node itself listens on port {port}")
         return Target(here, port)
     known = sorted({f"{each.published}/{each.protocol}" for _, _, each in _mesh_ports(walk)})
@@ -56,6 +66,14 @@ async def to_this_node(walk: Walk, address: str) -> Target | None:
         "publish it: `docker service update --publish-add PUBLISHED:TARGET SERVICE`, or name the right one",
     )
     return None
+
+
+def _leads_to(record: SandboxRecord, here: str) -> str:
+    """The address of a sandbox that connections to one of the host's are led to; "" if none."""
+    six = ":" in here
+    return next(
+        (found for each in record.interfaces if (found := each.address6 if six else each.address)), ""
+    )
 
 
 def _numbers(walk: Walk, published: PublishedPort) -> tuple[int, ...]:
@@ -115,12 +133,22 @@ async def _mesh(walk: Walk, network_id: str, service: ServiceRecord, port: Publi
             f"see why with `shoal service explain {service.name}`",
         )
         return
-    held = await walk.kernel.published(port.protocol, port.published)
+    wanted = tuple(filter(None, (scene.like(here, network_id, each) for each in wanted)))
+    if not wanted:
+        walk.bad(
+            "balance",
+            f"{title}, but by IPv4 only: network {scene.network_name(network_id)} has no IPv6",
+            "connect to an IPv4 address of the node, or make the ingress network anew with --ipv6",
+        )
+        return
+    family = "ip6" if ":" in here else "ip"
+    held = await walk.kernel.published(port.protocol, port.published, ipv6=":" in here)
     if held is None:
         walk.bad(
             "balance",
             f"{title}, but this node's rules don't know it",
-            "somebody flushed them (see `nft list table ip shoal`): shoald writes them again when it notices",
+            f"somebody flushed them (see `nft list table {family} shoal`): shoald writes them again when it "
+            "notices",
         )
         return
     if not held:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cluster.dataplane import ServiceRecord
 from netplane.names import links_of
-from netplane.trace.model import Kernel, Scene, Target, Trace
+from netplane.trace.model import Kernel, Scene, Target, Trace, listens
 from netplane.trace.progress import Walk
 from netplane.trace.published import to_this_node
 from netplane.trace.source import HOST, OUTSIDE, Source, find_source
@@ -39,7 +39,14 @@ async def trace(
 
 def _told(walk: Walk, sender: Source) -> Trace:
     stops = [step for step in walk.steps if not step.good]
-    if not stops:
+    unchecked = [step.text for step in walk.steps if not step.checked]
+    if not stops and unchecked:
+        more = f", and {len(unchecked) - 1} more" if len(unchecked) > 1 else ""
+        summary = (
+            f"Nothing found in the way from {sender.title} to {walk.target}, as far as this node could look. "
+            f"{unchecked[0][:1].upper()}{unchecked[0][1:]}{more}"
+        )
+    elif not stops:
         summary = f"Nothing in the way from {sender.title} to {walk.target}."
     elif len(stops) == 1:
         summary = f"It stops here: {stops[0].text}"
@@ -235,7 +242,10 @@ async def _own_loopback(walk: Walk, sender: Source) -> None:
     netns = sender.sandbox.sandbox.netns if sender.sandbox is not None else None
     if netns is not None and walk.target.port:
         found = await walk.kernel.listening(netns, walk.protocol, walk.target.port)
-        if found:
+        if found is None:
+            walk.unchecked("arrival", f"whether {sender.title} listens there: this kernel does not tell")
+            return
+        if listens(found, walk.target.address):
             walk.good("arrival", f"{sender.title} itself listens on port {walk.target.port}")
             return
         walk.bad(

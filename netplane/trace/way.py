@@ -8,10 +8,9 @@ from netplane.links import VXLAN_OVERHEAD, Link
 from netplane.model import Interface, SandboxRecord, way_out, way_out6
 from netplane.names import served_networks
 from netplane.records import bare
+from netplane.trace.model import Target, listens
 from netplane.trace.progress import Walk
 from netplane.trace.source import Source
-
-_ANY = frozenset(("0.0.0.0", "::"))
 
 
 class Way:
@@ -199,11 +198,12 @@ class Way:
                 f"see `shoal task explain {endpoint.task_name}`",
             )
             return
-        listens = f" whether port {port} is listened on" if port else " what it does with packets"
-        walk.good(
+        what = f"port {port} is listened on" if port else "it answers"
+        command = f"shoal network trace host {Target(address, port)}"
+        walk.unchecked(
             "arrival",
-            f"{endpoint.task_name} serves; that node knows{listens}: there, `shoal network trace host "
-            f"{address}{f':{port}' if port else ''}`",
+            f"whether {what}, which its node knows: there, `{command}`",
+            f"{endpoint.task_name} serves",
         )
 
     # --- outwards -----------------------------------------------------------------------------------------
@@ -275,13 +275,16 @@ class Way:
             return
         found = await walk.kernel.listening(other.sandbox.netns, walk.protocol, port)
         where = f"port {port}/{walk.protocol}"
-        if _ANY & set(found) or address in found:
+        if found is None:
+            walk.unchecked("arrival", f"whether {title} listens on {where}: this kernel does not tell")
+        elif listens(found, address):
             walk.good("arrival", f"{title} listens on {where}")
         elif found:
+            every = "[::]" if ":" in address else "0.0.0.0"
             walk.bad(
                 "arrival",
                 f"{title} listens on {where} only at {', '.join(sorted(found))}, not at {address}",
-                "make the program listen on all addresses (0.0.0.0), not on loopback alone",
+                f"make the program listen on all addresses, {every} too",
             )
         else:
             walk.bad(

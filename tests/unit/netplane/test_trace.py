@@ -1,6 +1,7 @@
 """Traces on what a node knows, with a kernel that agrees or not."""
 
 import ipaddress
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from cluster.dataplane import (
     Protocol,
     PublishedPort,
     ServiceRecord,
+    address6_for,
 )
 from cluster.encryption import tunnel_address
 from cluster.errors import NotFound
@@ -25,7 +27,7 @@ from netplane.errors import InvalidNetwork
 from netplane.links import Link
 from netplane.model import Attachment, HostPort, Interface, Mode, Sandbox, SandboxRecord, SandboxSpec, Segment
 from netplane.records import ClusterRecords
-from netplane.trace.kernel import destinations, listeners, slots
+from netplane.trace.kernel import SystemKernel, associations, destinations, listeners, slots
 from netplane.trace.model import Scene, Target, Trace, parse_target
 from netplane.trace.walk import trace
 
@@ -45,8 +47,9 @@ class FakeKernel:
     vips: dict[str, Sequence[str]] = field(default_factory=lambda: {VIP: (HERE, THERE)})
     programs: dict[str, Sequence[str]] = field(default_factory=dict)
     ports: dict[int, Sequence[str]] = field(default_factory=lambda: {8080: ("10.9.0.10",)})
+    ports6: dict[int, Sequence[str]] = field(default_factory=dict)
     entries: dict[str, str] = field(default_factory=lambda: {THERE: "192.0.2.2"})
-    open: dict[int, Collection[str]] = field(default_factory=lambda: {80: {"0.0.0.0"}})
+    open: dict[int, Collection[str] | None] = field(default_factory=lambda: {80: {"0.0.0.0"}})
     mtu: int = 1500
     connected: list[tuple[Path | None, str, int]] = field(default_factory=list)
 
@@ -54,7 +57,7 @@ class FakeKernel:
         return self.up
 
     async def addresses(self) -> Collection[str]:
-        return {"127.0.0.1", "192.0.2.1"}
+        return {"127.0.0.1", "192.0.2.1", "2001:db8::1"}
 
     async def mtu_of(self, address: str) -> int:
         return self.mtu
@@ -65,13 +68,13 @@ class FakeKernel:
     async def at_connect(self, network_id: str, address: str) -> Sequence[str] | None:
         return self.programs.get(address) if network_id == "app" else None
 
-    async def published(self, protocol: str, port: int) -> Sequence[str] | None:
-        return self.ports.get(port)
+    async def published(self, protocol: str, port: int, *, ipv6: bool = False) -> Sequence[str] | None:
+        return (self.ports6 if ipv6 else self.ports).get(port)
 
     async def tunnels(self, index: int) -> Mapping[str, str]:
         return self.entries
 
-    async def listening(self, netns: Path | None, protocol: str, port: int) -> Collection[str]:
+    async def listening(self, netns: Path | None, protocol: str, port: int) -> Collection[str] | None:
         return self.open.get(port, ()) if netns is not None else ()
 
     async def connect(self, netns: Path | None, address: str, port: int) -> str:
@@ -165,6 +168,34 @@ def scene(*endpoints: EndpointRecord, warnings: Sequence[str] = ()) -> Scene:
         warnings=warnings,
         device_names=lambda network: (f"br-{network}", f"vx-{network}"),
     )
+
+
+SUBNETS6 = {"app": "fd00:1::/64", "ing": "fd00:9::/64"}
+
+
+def six_of(address: str, network: str = "app") -> str:
+    return address6_for(SUBNETS6[network], address).partition("/")[0]
+
+
+def with_ipv6(at: Scene) -> Scene:
+    """The same with IPv6 in the networks app and ingress."""
+    for network, subnet in SUBNETS6.items():
+        record = at.records.networks[network]
+        wider = msgspec.structs.replace(record, subnets6=(Subnet(subnet, ""),))
+        at.records.apply(DataplaneChanges(networks=(wider,)))
+    sandboxes = {
+        sandbox_id: msgspec.structs.replace(
+            record,
+            interfaces=tuple(
+                msgspec.structs.replace(each, address6=six_of(each.address, each.network_id))
+                if each.network_id in SUBNETS6
+                else each
+                for each in record.interfaces
+            ),
+        )
+        for sandbox_id, record in at.sandboxes.items()
+    }
+    return replace(at, sandboxes=sandboxes)
 
 
 async def walked(
@@ -302,12 +333,65 @@ def test_destinations_are_read() -> None:
             parse_target(wrong)
 
 
+async def test_listeners_are_those_of_the_address_family() -> None:
+    at = with_ipv6(scene())
+    six = f"[{six_of(HERE)}]:80"
+    assert "only at 0.0.0.0, not at" in stops(await walked("client", six, FakeKernel(), at))
+    assert (await walked("client", six, FakeKernel(open={80: {"::"}}), at)).arrives
+    assert "only at ::" in stops(await walked("client", f"{HERE}:80", FakeKernel(open={80: {"::"}}), at))
+    untold = await walked("client", six, FakeKernel(open={80: None}), at)
+    assert untold.arrives
+    assert "this kernel does not tell" in untold.summary
+
+
+async def test_a_published_port_by_ipv6() -> None:
+    kernel = FakeKernel(ports6={8080: ("fd00:9::a09:a",)}, open={80: {"::", "0.0.0.0"}})
+    found = await walked("outside", "[2001:db8::1]:8080", kernel, with_ipv6(scene()))
+    assert found.arrives, found.summary
+    told = "\n".join(step.text for step in found.steps)
+    assert "here to fd00:9::a09:a" in told
+    assert "10.9.0.10" not in told
+    assert "by IPv4 only" in stops(await walked("outside", "[2001:db8::1]:8080", kernel))
+    flushed = await walked("outside", "[2001:db8::1]:8080", FakeKernel(), with_ipv6(scene()))
+    assert "nft list table ip6 shoal" in flushed.advice
+
+
+async def test_what_a_node_elsewhere_knows_is_not_claimed() -> None:
+    at, kernel = with_ipv6(scene()), FakeKernel(open={80: {"::"}})
+    far = six_of(THERE)
+    found = await walked("client", f"[{far}]:80", kernel, at)
+    assert found.arrives
+    assert f"`shoal network trace host [{far}]:80`" in found.steps[-1].text
+    assert "Nothing in the way" not in found.summary
+    assert "not checked: whether port 80 is listened on" in found.summary
+    assert "Nothing in the way" in (await walked("client", f"{HERE}:80")).summary
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+@pytest.mark.parametrize("alone", [0, 1])
+async def test_an_ipv6_socket_takes_ipv4_unless_it_says_otherwise(kind: int, alone: int) -> None:
+    with socket.socket(socket.AF_INET6, kind) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, alone)
+        sock.bind(("::", 0))
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+
+        async def at_connect(network_id: str, address: str) -> None:
+            return None
+
+        protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
+        found = await SystemKernel(at_connect).listening(None, protocol, sock.getsockname()[1])
+        assert found == ({"::"} if alone else {"::", "0.0.0.0"})
+
+
 def test_what_the_kernel_prints() -> None:
     text = "elements = { 10.0.1.2 . 0x00000000 : 10.0.1.10, 10.0.1.2 . 0x00000001 : 10.0.1.11,\n"
     text += "110.0.1.2 . 0x00000000 : 10.0.1.12 }"
     assert slots(text, VIP) == (HERE, THERE)
     chain = "dnat ip to numgen inc mod 2 map { 0 : 10.9.0.10 . 80, 1 : 10.9.0.11 . 80 }\ndnat to 10.9.0.10:80"
     assert destinations(f"ip daddr != {{ 192.0.2.1 }} return\n{chain}") == ("10.9.0.10", "10.9.0.11")
+    six = "dnat ip6 to numgen inc mod 2 map { 0 : fd00::a . 80, 1 : fd00::b . 80 }\ndnat to [fd00::a]:80"
+    assert destinations(six) == ("fd00::a", "fd00::b")
     table = (
         "  sl  local_address rem_address   st\n"
         "   0: 0100007F:0050 00000000:0000 0A\n"
@@ -316,3 +400,8 @@ def test_what_the_kernel_prints() -> None:
     )
     assert listeners(table, 80, "0A") == {"127.0.0.1", "::"}
     assert listeners(table, 81, "0A") == set()
+    mapped = "sl\n 0: 0000000000000000FFFF00000100007F:0050 0:0 0A\n"
+    assert listeners(mapped, 80, "0A") == {"127.0.0.1"}
+    ends = " ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS\n e s 2 10 29 80 0 7 *10.0.1.10 10.0.2.10 \n"
+    assert associations(ends, 80) == {"10.0.1.10", "10.0.2.10"}
+    assert associations(ends, 81) == set()
