@@ -7,6 +7,7 @@ built anew from the view.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from cluster.errors import Conflict, InvalidArgument
 from cluster.objects import Network, Node, Service, StoreObject, Task
 from cluster.seams import Clock
 from cluster.states import TaskState
@@ -164,13 +165,15 @@ class Allocations:
                 return found
         return None
 
-    def wanted_address(self, network_id: str, text: str) -> str | None:
-        """The address of the network that somebody wants, if it can be handed out and is free. One that
-        rests is, too: who names it wants to be taken for its last holder."""
+    def wanted_address(self, network_id: str, text: str) -> str:
+        """The address of the network that somebody wants. One that rests is free, too: who names it wants to
+        be taken for its last holder. Raises Conflict when it is taken, InvalidArgument when it is none."""
         pool = self._pools.get(network_id)
         address = pool.this_one(text) if pool is not None else None
-        if address is None or address_number(address) in self._used.get(network_id, ()):
-            return None
+        if address is None:
+            raise InvalidArgument(f"address {text} is not one that the network's subnets have to give")
+        if address_number(address) in self._used.get(network_id, ()):
+            raise Conflict(f"address {text} is taken: leave it out, or name a free one")
         return address
 
     def capacity(self, network_id: str) -> int:

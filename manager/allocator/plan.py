@@ -108,10 +108,7 @@ class Plan:
                 raise Unavailable("the network was removed")
             if not container.wanted:
                 return replace(container, address=self._address(network, None))
-            address = self.state.wanted_address(network.id, container.wanted)
-            if address is None:
-                raise Unavailable(f"address {container.wanted} is taken, or not one of the network's")
-            return replace(container, address=address)
+            return replace(container, address=self.state.wanted_address(network.id, container.wanted))
         except ShoalError as error:
             return replace(container, error=str(error))
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from cluster.attaching import Attached, AttachRequest, DetachRequest, FindRequest, Held, KeepRequest, Kept
-from cluster.errors import Forbidden, InvalidArgument, NotFound, Unavailable
+from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound, ShoalError, Unavailable
 from cluster.objects import ContainerAttachment, Network, Node
 from cluster.seams import MILLISECOND, SECOND
 from manager.allocator.networks import has_addresses
@@ -58,7 +58,7 @@ async def attach(request: web.Request) -> web.Response:
         network, node = _attachable(tx, wanted.network), _node(tx, node_id)
         network_id = network.id
         if network.encrypted and not node.description.encryption.works:
-            raise Unavailable(
+            raise Forbidden(
                 f"network {network.spec.name} is encrypted, and this node can't encrypt: "
                 f"{node.description.encryption.trouble or 'it is of an older version'}"
             )
@@ -79,8 +79,9 @@ async def attach(request: web.Request) -> web.Response:
 
 
 async def _address(access: Access, node_id: str, container_id: str, network_id: str) -> str:
-    """Wait for the allocator; what it can't place is forgotten."""
+    """Wait for the allocator; what it can't place is forgotten. Raises Conflict, Unavailable."""
     deadline = access.clock.monotonic() + PATIENCE
+    kind: type[ShoalError] = Unavailable
     reason = "its address was not allocated in time"
     while access.clock.monotonic() < deadline:
         node = access.store.view().get(Node, node_id)
@@ -90,11 +91,13 @@ async def _address(access: Access, node_id: str, container_id: str, network_id: 
         if place.address:
             return place.address
         if place.error:
-            reason = place.error
+            kind, reason = Conflict, place.error
             break
         await access.clock.sleep(_POLL)
     await _forget(access, node_id, lambda each: _is(each, container_id, network_id))
-    raise Unavailable(f"could not attach to network {network_id}: {reason}")
+    network = access.store.view().get(Network, network_id)
+    name = network.spec.name if network is not None else network_id
+    raise kind(f"could not attach to network {name}: {reason}")
 
 
 async def detach(request: web.Request) -> web.Response:
@@ -117,7 +120,7 @@ async def keep(request: web.Request) -> web.Response:
     for held in await _take_up(access, node_id, said.held):
         try:
             await _address(access, node_id, held.container_id, held.network_id)
-        except Unavailable as error:
+        except (Conflict, Unavailable) as error:
             lost.append((held.container_id, held.network_id))
             log.error(
                 "a container's address was given to another before it was known to be in use",

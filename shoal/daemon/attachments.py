@@ -190,7 +190,7 @@ class Attachments:
         membership = self._membership()
         if membership is None:
             raise Unavailable("this node is in no cluster")
-        reason = "no manager is known"
+        reason, answered = "no manager is known", ""
         content = msgspec.json.encode(request)
         try:
             identity = self._store.identity()
@@ -208,8 +208,8 @@ class Attachments:
                     return msgspec.json.decode(said.text, type=kind)
                 if said.status < 500 and not said.not_done:
                     raise RemoteError(said.status, _message(said.text))
-                reason = _message(said.text)
-        raise Unavailable(f"no manager could be asked: {reason}")
+                answered = _message(said.text)
+        raise Unavailable(answered or f"no manager could be asked: {reason}")
 
 
 def _message(text: str) -> str:

@@ -1,13 +1,19 @@
 """Places in cluster networks: a manager that does not answer keeps nobody else waiting."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
+import pytest
 
 from cluster.attaching import Attached, AttachRequest, DetachRequest, KeepRequest
+from cluster.errors import ShoalError
 from cluster.seams import SECOND
+from manager.rpc.join import Answered, Post
+from shoal.daemon import attachments
 from shoal.daemon.attachments import Attachments
 from tests.fakes.clock import ManualClock, settle
 from worker.endpoints import EndpointSettings
@@ -70,3 +76,42 @@ async def test_what_is_used_is_told_only_while_nothing_is_being_given() -> None:
     assert managers.asked == ["AttachRequest a", "keep ['a']"]
     telling.cancel()
     await asyncio.gather(telling, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "status", "words"),
+    [
+        (
+            [Answered(409, '{"message": "address 10.0.3.3 is taken"}', False)],
+            409,
+            "address 10.0.3.3 is taken",
+        ),
+        ([Answered(503, '{"message": "no leader"}', True), OSError("refused")], 503, "no leader"),
+        ([OSError("refused")], 503, "no manager could be asked: 10.0.0.1:1: refused"),
+        ([], 503, "no manager could be asked: no manager is known"),
+    ],
+)
+async def test_what_a_manager_says_is_passed_on_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, answers: list[Answered | OSError], status: int, words: str
+) -> None:
+    there = {f"10.0.0.{number}:1": answer for number, answer in enumerate(answers, 1)}
+
+    async def post(manager: str, path: str, content: bytes) -> Answered:
+        if isinstance(said := there[manager], OSError):
+            raise said
+        return said
+
+    @asynccontextmanager
+    async def posting(identity: object) -> AsyncIterator[Post]:
+        yield post
+
+    monkeypatch.setattr(attachments, "posting", posting)
+    membership: Any = SimpleNamespace(
+        managers=[SimpleNamespace(address=each) for each in there], node_id="node"
+    )
+    engine: Any = SimpleNamespace(network=SimpleNamespace(sandboxes=dict))
+    store: Any = SimpleNamespace(identity=lambda: None)
+    asking = Attachments(engine, store, lambda: membership, ManualClock())
+    with pytest.raises(ShoalError) as refused:
+        await asking.find("six")
+    assert (refused.value.status, str(refused.value)) == (status, words)

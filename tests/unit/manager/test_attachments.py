@@ -65,7 +65,20 @@ async def test_a_container_gets_an_address_and_keeps_it(managers: Managers) -> N
     status, answer = await managers.post(
         "/attachments/n1", network="open", container_id="c3", address=first["address"].partition("/")[0]
     )
-    assert (status, "is taken" in answer["message"]) == (503, True)
+    taken = first["address"].partition("/")[0]
+    assert (status, answer["message"]) == (
+        409,
+        f"could not attach to network open: address {taken} is taken: leave it out, or name a free one",
+    )
+    for wanted in ("10.9.9.9", "10.0.1.0", "fd00::1"):  # elsewhere, the subnet's own, and no IPv4 address
+        status, answer = await managers.post(
+            "/attachments/n1", network="open", container_id="c4", address=wanted
+        )
+        assert (status, answer["message"]) == (
+            409,
+            f"could not attach to network open: address {wanted} is not one that the network's subnets have "
+            "to give",
+        )
     assert [container for container, _ in managers.places()] == ["c1", "c2"]
 
 
@@ -124,6 +137,6 @@ async def test_after_a_restore_what_runs_keeps_its_address(managers: Managers) -
     assert (await managers.post("/attachments/n1/keep", places=places, held=[moved]))[1] == {"lost": []}
     assert managers.places() == [("c1", place["address"]), ("old", "10.0.1.60/24")]
     wanted = await managers.post("/attachments/n1", network="open", container_id="c9", address="10.0.1.60")
-    assert wanted[0] == 503
+    assert wanted[0] == 409
     await managers.post("/attachments/n1", network="open", container_id="c9", address="10.0.1.50")
     assert ("c9", "10.0.1.50/24") in managers.places()
