@@ -155,6 +155,14 @@ class ClusterNetworks(EncryptedNetworks):
                 self._overlays.apply, self._tunnel, self._records, touched, self._networks_in_use()
             )
 
+    async def _retry(self, network_id: str) -> str:
+        """Make a network that could not be made here, in case the host's links have changed; why it still
+        can't be, or ""."""
+        async with self._lock:
+            self._touched.add_whole({network_id})
+            await self._settle()
+            return self._overlays.objection(network_id)
+
     def _lead(self, touched: Touched) -> Lost:
         """Connections to who serves. All in one visit to the worker thread: each may wait for a CPU twice."""
         self._balancers.apply(touched, self._segments())

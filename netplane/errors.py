@@ -25,6 +25,10 @@ class NetworkNotReady(NetworkError, Unavailable):
     """A cluster network has not reached this node, or the node is in no cluster."""
 
 
+class NetworkUnfit(NetworkError, Conflict):
+    """A cluster network can't be on this node, because of the links that the node has."""
+
+
 class NamespaceTaken(NetworkError, Conflict):
     """Another shoald keeps the network of this network namespace."""
 

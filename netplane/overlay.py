@@ -23,6 +23,7 @@ from netplane.model import Segment
 from netplane.netlink import route
 from netplane.netlink.wire import NetlinkSocket
 from netplane.records import ClusterRecords, Touched, bare
+from netplane.underlay import Underlay
 
 log = logging.getLogger("shoal.netplane")
 
@@ -61,6 +62,11 @@ def device_names(network_id: str) -> tuple[str, str]:
     """Bridge and VXLAN device of a network."""
     digest = hashlib.blake2b(network_id.encode(), digest_size=5).hexdigest()
     return BRIDGE_PREFIX + digest, VXLAN_PREFIX + digest
+
+
+def _is_own(link: str) -> bool:
+    """Whether a link is an overlay's, by its name."""
+    return link.startswith((BRIDGE_PREFIX, VXLAN_PREFIX)) and len(link) == 13
 
 
 def _clash(one: NetworkRecord, other: NetworkRecord) -> bool:
@@ -107,6 +113,7 @@ class Overlays:
     def __init__(self, host: NetlinkSocket) -> None:
         self._host = host
         self._overlays: dict[str, _Overlay] = {}
+        self._objections: dict[str, str] = {}
 
     def segments(self) -> Iterable[Segment]:
         """The bridges."""
@@ -117,19 +124,27 @@ class Overlays:
         overlay = self._overlays.get(network_id)
         return overlay.segment if overlay else None
 
+    def objection(self, network_id: str) -> str:
+        """Why a network could not be made here when that was last tried; empty if it could."""
+        return self._objections.get(network_id, "")
+
     def apply(self, tunnel: Tunnel, records: ClusterRecords, touched: Touched, in_use: Iterable[str]) -> None:
         """Bring the devices of the touched networks in line; a network in use stays until it is not."""
         keep = set(in_use)
         whole = sorted(touched.whole)
+        nodes = {tunnel.address, *(peer.address for peer in records.peers.values())}
+        underlay = Underlay(nodes - {""}, _is_own)
         for network_id in whole:
             record = records.networks.get(network_id)
             if record is not None:
                 ready = bool(record.subnets and record.vni and (record.key_epochs or not record.encrypted))
                 if record.driver == "overlay" and ready:
-                    self._ensure(tunnel, record, records)
+                    self._ensure(tunnel, record, records, underlay)
                 else:  # another node-local driver's, or not allocated yet: then it comes again
                     log.debug("network %s needs no overlay here", record.name)
-            elif network_id in self._overlays and network_id not in keep:
+                continue
+            self._objections.pop(network_id, None)
+            if network_id in self._overlays and network_id not in keep:
                 self._remove(network_id)
         for network_id in whole:
             if network_id in self._overlays and network_id in records.networks:
@@ -149,11 +164,7 @@ class Overlays:
             if network_id not in keep:
                 self._remove(network_id)
         wanted = {name for network_id in keep for name in device_names(network_id)}
-        stale = [
-            name
-            for name in links.list_links()
-            if name.startswith((BRIDGE_PREFIX, VXLAN_PREFIX)) and len(name) == 13 and name not in wanted
-        ]
+        stale = [name for name in links.list_links() if _is_own(name) and name not in wanted]
         if stale:
             links.delete_links(stale)
 
@@ -161,7 +172,9 @@ class Overlays:
         """The VXLAN identifiers of the encrypted networks that are here."""
         return {overlay.record.vni for overlay in self._overlays.values() if overlay.record.encrypted}
 
-    def _ensure(self, tunnel: Tunnel, record: NetworkRecord, records: ClusterRecords) -> None:
+    def _ensure(
+        self, tunnel: Tunnel, record: NetworkRecord, records: ClusterRecords, underlay: Underlay
+    ) -> None:
         record = replace(record, key_epochs=())  # the tunnels' affair
         if record.encrypted:
             tunnel = tunnel.within_wireguard()
@@ -184,6 +197,14 @@ class Overlays:
             if other.record.id not in records.networks and _clash(other.record, record):
                 self._retire(other)
         bridge, vxlan = device_names(record.id)
+        if present is None and (
+            objection := underlay.objection(record, bridge, tunnel.mtu - tunnel.overhead)
+        ):
+            if objection != self._objections.get(record.id):
+                log.warning(objection)
+            self._objections[record.id] = objection
+            return
+        self._objections.pop(record.id, None)
         mtu = record.mtu or tunnel.mtu - tunnel.overhead
         without_ipv6 = _without_ipv6(record, mtu)
         if without_ipv6:

@@ -412,3 +412,47 @@ def test_power_loss_is_noticed(lab: Lab) -> None:
     assert set(again.call("networks")) == networks
     assert not list((again.directory / "run/netns").iterdir())
     assert again.create(SandboxSpec(id="c1", attachments=(Attachment("bridge"),)))["netns"]
+
+
+def test_an_overlay_leaves_the_hosts_own_links_alone(lab: Lab) -> None:
+    """One that would take a link's subnet, or carry more than the underlay does, is not made there."""
+    cluster = Cluster(lab, 1)
+    host = cluster.hosts[0]
+    host.run("ip link add spare type bridge && ip addr add 10.0.9.1/24 dev spare && ip link set spare up")
+    fit = next(network for network in cluster.base.networks if network.id == APP)
+    plain = host.create(SandboxSpec(id="plain", attachments=(Attachment("bridge"),)))
+    (gateway,) = plain["gateways"].values()
+    local = str(ipaddress.ip_network(f"{gateway}/24", strict=False))
+    unfit = {
+        "underlay": replace(fit, subnets=(Subnet(subnet="192.0.2.0/25", gateway="192.0.2.1"),)),
+        "local": replace(fit, subnets=(Subnet(subnet=local, gateway=gateway),)),
+        "spare": replace(fit, subnets=(Subnet(subnet="10.0.9.0/25", gateway="10.0.9.3"),)),
+        "large": replace(fit, subnets=(Subnet(subnet="10.0.8.0/24", gateway="10.0.8.1"),), mtu=1451),
+    }
+    networks = tuple(
+        replace(network, id=name, name=name, vni=5000 + number, subnets6=())
+        for number, (name, network) in enumerate(unfit.items())
+    )
+    cluster.tell(DataplaneChanges(networks=networks))
+
+    def create(name: str) -> None:
+        address = unfit[name].subnets[0].subnet.partition("/")[0].removesuffix(".0") + ".20/24"
+        host.create(SandboxSpec(id=f"{name}-box", attachments=(Attachment(name, address),)))
+
+    for name, reason in (
+        ("underlay", r"overlaps 192\.0\.2\.0/24, which the node has on its link eth0; .* another --subnet"),
+        ("local", "overlaps 172.*, which the node has on its link"),
+        ("spare", "on its link spare"),
+        ("large", "1450 at most"),
+    ):
+        with pytest.raises(PlaneError, match=reason):
+            create(name)
+    assert host.run("ip -o -4 addr").count("192.0.2.") == 1
+    host.run("ip link del spare")
+    create("spare")  # it is looked at again
+    host.kill_plane()
+    host.start_plane()
+    host.call("join", "node1", host.address, 4789)
+    host.apply(replace(cluster.base, networks=(*cluster.base.networks, *networks)))
+    assert "10.0.9.3/25" in host.run("ip -o -4 addr")
+    host.call("remove", "spare-box")
