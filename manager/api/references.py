@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from cluster.errors import InvalidArgument
+from cluster.errors import InvalidArgument, NotFound
 from cluster.objects import Config, Network, Secret
 from cluster.spec import (
     ConfigReference,
@@ -83,7 +83,13 @@ def _refuse(kind: str, missing: Sequence[str]) -> None:
 
 
 def _network(view: View, attachment: NetworkAttachmentConfig) -> Network:
-    network = find_network(view, attachment.target)
+    try:
+        network = find_network(view, attachment.target)
+    except NotFound as error:
+        raise NotFound(
+            f"network {attachment.target} not found among the swarm's networks; a node's own networks "
+            "can't be used by services"
+        ) from error
     if network.spec.ingress:
         raise InvalidArgument(
             f'Service cannot be explicitly attached to the ingress network "{network.spec.name}"'

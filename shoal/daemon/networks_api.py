@@ -132,10 +132,21 @@ class NetworksAPI:
         if local is None and scope in ("", "local"):
             local = self._local(name, prefix=True)
         if local is None:
-            raise NetworkNotFound(name)
+            raise self._no_such(name)
         own = await details_json(self._engine, local.id, verbose=verbose)
         containers = containers_json(self._engine, local.id)
         return answer({**network_json(local), "Containers": containers, **own})
+
+    def _no_such(self, name: str) -> NotFound:
+        """For a network of this node where one of the swarm is asked for, as docker does for a service's, with
+        dockerd's words for it."""
+        if (own := self._local(name)) is None:
+            return NetworkNotFound(name)
+        return NotFound(
+            f"network {own.name} not found in the swarm: it is this node's own. The network {own.name} cannot "
+            "be used with services. Only networks scoped to the swarm can be used, such as those created with "
+            "the overlay driver."
+        )
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
         """DELETE /networks/{id}."""

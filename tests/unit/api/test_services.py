@@ -158,7 +158,11 @@ async def test_networks_are_resolved_to_ids(api: Api) -> None:
         return service_body(TaskTemplate=template)
 
     status, problem = await api("POST", "/services/create", with_network("missing"))
-    assert (status, problem["message"]) == (404, "network missing not found")
+    assert (status, problem["message"]) == (
+        404,
+        "network missing not found among the swarm's networks; "
+        "a node's own networks can't be used by services",
+    )
     status, problem = await api("POST", "/services/create", with_network("ingress"))
     assert status == 400
     assert "ingress" in problem["message"]
