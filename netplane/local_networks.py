@@ -83,7 +83,7 @@ class LocalNetworks:
 
     def segments(self) -> Iterable[Segment]:
         """The bridges: what the host's rules speak of."""
-        found = [each.segment for each in self._open.values()]
+        found = [each.segment for each in list(self._open.values())]  # another thread may add some
         return [segment for segment in found if segment is not None and segment.child is None]
 
     def segment(self, network_id: str) -> Segment | None:

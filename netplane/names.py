@@ -1,8 +1,10 @@
 """Brings names and sandboxes together: each network's zone, kept until something in it changes."""
 
 import dataclasses
+import errno
 import functools
 import ipaddress
+import logging
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -13,8 +15,10 @@ from netplane.dns import upstream
 from netplane.dns.server import Sight
 from netplane.dns.services import build_services
 from netplane.dns.zone import Resident, Zone, by_service, containers_part, merge, prefix_of, service_part
-from netplane.model import SandboxRecord, way_out, way_out6
-from netplane.records import ClusterRecords, Touched
+from netplane.model import SandboxRecord, Segment, way_out, way_out6
+from netplane.records import ClusterRecords, Touched, bare
+
+log = logging.getLogger("shoal.netplane")
 
 
 class Names:
@@ -26,8 +30,12 @@ class Names:
         sandboxes: Mapping[str, SandboxRecord],
         network_name: Callable[[str], str],
         withdrawn: Collection[str],
+        bridges: Callable[[], Iterable[Segment]] = tuple,
     ) -> None:
+        """`bridges`: those of this node's own networks."""
         self._records = records
+        self._bridges = bridges
+        self._warned: set[tuple[str, str]] = set()  # server, network
         self._sandboxes = sandboxes
         self._network_name = network_name
         self._withdrawn = withdrawn
@@ -115,7 +123,68 @@ class Names:
             links=links_of(record),
             upstreams=servers_of(record),
             inside=any(_within(record, server) for server in record.upstreams),
-            make_socket=functools.partial(_socket_towards, record),
+            make_socket=functools.partial(self._socket_towards, record),
+        )
+
+    async def _socket_towards(
+        self, record: SandboxRecord, server: str, family: int, kind: int
+    ) -> socket.socket:
+        """A socket in the host's namespace; in the sandbox's if only that reaches the server. Raises OSError
+        for one in a network that the sandbox is not in: the host reaches all of them, its packets don't."""
+        if not _within(record, server):
+            if network_id := self._behind_a_wall(server):
+                self._warn(record, server, network_id)
+                raise OSError(errno.EHOSTUNREACH, "in a network that the container is not in")
+            return await upstream.host_socket(server, family, kind)
+        path = record.sandbox.netns
+        if path is None:
+            return await upstream.host_socket(server, family, kind)
+        return await netns.inside(path, lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK))
+
+    def _behind_a_wall(self, server: str) -> str:
+        """The network of this node whose other members alone reach a server, by id; "" if there is none.
+
+        A network's gateway is the host itself, which every container may ask.
+        """
+        address = _address(server)
+        if address is None or self._opened_to_all(address):
+            return ""
+        for network_id, subnet, gateway in self._subnets():
+            if address in ipaddress.ip_network(subnet, strict=False):
+                return network_id if not gateway or address != _address(gateway) else ""
+        return ""
+
+    def _subnets(self) -> Iterable[tuple[str, str, str]]:
+        """(network id, subnet, the host's own address in it) of all networks of this node that have walls."""
+        for segment in self._bridges():
+            for subnet, gateway in segment.subnets:
+                yield segment.network_id, str(subnet), gateway
+            if segment.subnet6 is not None:
+                yield segment.network_id, str(segment.subnet6), segment.gateway6
+        for record in self._records.networks.values():
+            if record.driver == "overlay":
+                for each in (*record.subnets, *record.subnets6):
+                    yield record.id, each.subnet, bare(each.gateway)
+
+    def _opened_to_all(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        """Whether a container here publishes a name server at its own address, in the mode for that."""
+        return any(
+            (each.direct and address == _address(each.address))
+            or (each.direct6 and address == _address(each.address6))
+            for record in self._sandboxes.values()
+            if any(port.target == upstream.PORT for port in record.sandbox.ports)
+            for each in record.interfaces
+        )
+
+    def _warn(self, record: SandboxRecord, server: str, network_id: str) -> None:
+        if (server, network_id) in self._warned:
+            return
+        self._warned.add((server, network_id))
+        log.warning(
+            "name server %s of container %s is not asked: it is in network %s, which the container is not in",
+            server,
+            record.sandbox.id[:12],
+            self._network_name(network_id),
         )
 
 
@@ -145,11 +214,8 @@ def servers_of(record: SandboxRecord) -> tuple[str, ...]:
 
 def _within(record: SandboxRecord, server: str) -> bool:
     """Whether a server is in one of the sandbox's networks, and only from there to be reached."""
-    try:
-        address = ipaddress.ip_address(server.partition("%")[0])
-    except ValueError:  # whatever the host's resolv.conf says: asking it will fail
-        return False
-    return any(
+    address = _address(server)
+    return address is not None and any(
         address in ipaddress.ip_network(cidr, strict=False)
         for each in record.interfaces
         for cidr in (each.cidr, each.cidr6, *each.neighbours)
@@ -157,12 +223,12 @@ def _within(record: SandboxRecord, server: str) -> bool:
     )
 
 
-async def _socket_towards(record: SandboxRecord, server: str, family: int, kind: int) -> socket.socket:
-    """A socket in the host's namespace; in the sandbox's if only that reaches the server."""
-    path = record.sandbox.netns
-    if path is None or not _within(record, server):
-        return await upstream.host_socket(server, family, kind)
-    return await netns.inside(path, lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK))
+def _address(server: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None for whatever else the host's resolv.conf says: asking it will fail."""
+    try:
+        return ipaddress.ip_address(server.partition("%")[0])
+    except ValueError:
+        return None
 
 
 def _names_in(record: SandboxRecord, network_id: str) -> tuple[str, ...]:

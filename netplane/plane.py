@@ -114,7 +114,9 @@ class NetPlane(ClusterNetworks, Tracing):
         self._handles: dict[str, builder.Handles] = {}
         self.encryption_changed = asyncio.Event()
         self._handshaking = asyncio.Event()
-        self._names = Names(self._records, self._sandboxes, self._network_name, self._withdrawn)
+        self._names = Names(
+            self._records, self._sandboxes, self._network_name, self._withdrawn, self._local.segments
+        )
         self._servers = NameServers(self._names)
         self._watching = Watching(self._restore, self._look_around)
         self._warned: set[str] = set()

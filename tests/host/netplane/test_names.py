@@ -65,3 +65,21 @@ def test_other_servers(lab: Lab) -> None:
     listening = host.run("cat /proc/net/udp", spaces["open"]).splitlines()[1:]
     assert listening
     assert all(line.split()[1].startswith("0B00007F:") for line in listening)
+
+
+def test_servers_behind_walls(lab: Lab) -> None:
+    """A name server in a network that the container is not in gets no question, as no other packet of it."""
+    host = lab.host("host1", "192.0.2.1")
+    for name in ("mine", "tenant"):
+        host.call("create_network", msgspec.json.encode(NetworkSpec(name=name)).decode())
+    secret = host.create(SandboxSpec(id="secret", attachments=(Attachment("tenant", names=("secret",)),)))
+    (address,) = (each.partition("/")[0] for each in secret["addresses"].values())
+    lab.serve(host.pid, "192.0.2.77", verb="name_server", netns=secret["netns"])
+
+    def ask(name: str, network: str, server: str) -> object:
+        attachment = Attachment(network, names=(name,))
+        box = host.create(SandboxSpec(id=name, attachments=(attachment,), dns=DNS(servers=(server,))))
+        return lab.peer(host.pid, "resolve", "www.example.com", "A", "udp", netns=box["netns"])
+
+    assert ask("neighbour", "tenant", address) == {"code": "NOERROR", "records": ["192.0.2.77"]}
+    assert ask("stranger", "mine", address) == {"code": "SERVFAIL", "records": []}

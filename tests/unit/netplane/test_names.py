@@ -1,8 +1,11 @@
 """Zones that are kept in parts are what they would be if put together from nothing; what a sandbox sees."""
 
+import ipaddress
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +19,7 @@ from cluster.dataplane import (
     ServiceRecord,
 )
 from cluster.objects import Subnet
-from netplane.model import Interface, Sandbox, SandboxRecord, SandboxSpec
+from netplane.model import Interface, Sandbox, SandboxRecord, SandboxSpec, Segment
 from netplane.names import Names, servers_of
 from netplane.records import ClusterRecords
 
@@ -133,3 +136,18 @@ def test_whom_a_sandbox_may_ask() -> None:
     assert sight.inside
     assert sight.networks == ("app",)
     assert not names_of(ClusterRecords(), ()).sight(sandbox("192.0.2.1", gateway="10.0.0.1")).inside
+
+
+async def test_servers_in_networks_of_others_are_not_asked(caplog: pytest.LogCaptureFixture) -> None:
+    records = ClusterRecords()
+    records.apply(full())
+    bridge = Segment("local", "br", 7, 1500, ipaddress.IPv4Network("172.18.0.0/16"), "172.18.0.1")
+    names = Names(records, {}, lambda network_id: network_id, (), lambda: [bridge])
+    make_socket = names.sight(sandbox("10.1.0.9", gateway="10.0.0.1")).make_socket
+    for server in ("10.1.0.9", "10.1.0.9", "fd00:1::9", "172.18.0.9"):
+        with pytest.raises(OSError, match="not in"):
+            await make_socket(server, socket.AF_INET, socket.SOCK_DGRAM)
+    assert len(caplog.records) == 3, "said once of each"
+    assert "name server 172.18.0.9 of container box is not asked: it is in network local" in caplog.text
+    for server in ("172.18.0.1", "192.0.2.53"):  # the host itself; the world
+        (await make_socket(server, socket.AF_INET, socket.SOCK_DGRAM)).close()
