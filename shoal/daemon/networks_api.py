@@ -138,14 +138,14 @@ class NetworksAPI:
         return answer({**network_json(local), "Containers": containers, **own})
 
     def _no_such(self, name: str) -> NotFound:
-        """For a network of this node where one of the swarm is asked for, as docker does for a service's, with
-        dockerd's words for it."""
+        """For a network of this node where one of the swarm is asked for, as docker does for a service's,
+        with dockerd's words for it."""
         if (own := self._local(name)) is None:
             return NetworkNotFound(name)
         return NotFound(
-            f"network {own.name} not found in the swarm: it is this node's own. The network {own.name} cannot "
-            "be used with services. Only networks scoped to the swarm can be used, such as those created with "
-            "the overlay driver."
+            f"network {own.name} not found in the swarm: it is this node's own. The network {own.name} "
+            "cannot be used with services. Only networks scoped to the swarm can be used, such as those "
+            "created with the overlay driver."
         )
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
