@@ -75,6 +75,14 @@ def listens(found: Collection[str], address: str) -> bool:
     return address in found or ("::" if ":" in address else "0.0.0.0") in found
 
 
+def within(address: str, subnet: str) -> bool:
+    """Whether an address is of a subnet; False for what is neither."""
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
+    except ValueError:
+        return False
+
+
 class Kernel(Protocol):
     """What is read from the kernel while tracing."""
 

@@ -19,6 +19,7 @@ class Source:
     networks: tuple[str, ...] = ()
     sandbox: SandboxRecord | None = None
     elsewhere: EndpointRecord | None = None
+    outside: bool = False  # no container, and not this node either
 
     @property
     def resolvable(self) -> tuple[str, ...]:
@@ -29,7 +30,7 @@ class Source:
 def find_source(scene: Scene, name: str) -> Source:
     """Raises NotFound: nobody here is called so."""
     if name in (HOST, OUTSIDE):
-        return Source("this node" if name == HOST else "a client outside")
+        return Source("this node") if name == HOST else Source("a client outside", outside=True)
     matches = [record for record in scene.sandboxes.values() if name in _names(scene, record)]
     matches = matches or [
         record

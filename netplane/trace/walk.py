@@ -11,6 +11,7 @@ from netplane.trace.progress import Walk
 from netplane.trace.published import to_this_node
 from netplane.trace.source import HOST, OUTSIDE, Source, find_source
 from netplane.trace.way import Way
+from netplane.trace.wire import own_host, wire_of
 
 _MOST = 8
 """Backends of one address that are looked at."""
@@ -24,7 +25,9 @@ async def trace(
     sender = find_source(scene, source)
     end: Target | None = target if target.address else None
     if await _source(walk, sender, source):
-        if source == OUTSIDE or (source == HOST and not target.address):
+        if sender.outside and wire_of(scene, tuple(scene.local), target.address):
+            await Way(walk, sender).to(target.address)
+        elif sender.outside or (source == HOST and not target.address):
             end = await to_this_node(walk, target.address if source == OUTSIDE else "")
         else:
             addresses = [target.address] if target.address else _resolve(walk, sender)
@@ -153,6 +156,8 @@ async def _onwards(walk: Walk, sender: Source, address: str, way: Way) -> None:
         await _own_loopback(walk, sender)
         return
     if address in await walk.kernel.addresses():
+        if own_host(walk, sender, address):
+            return
         await to_this_node(walk, address)
         return
     for network_id in scene.records.networks if alone else sender.networks:

@@ -1,14 +1,14 @@
 """From a source to one address: devices, tunnel, node, and whether somebody listens there."""
 
-import ipaddress
 from collections.abc import Mapping
 
 from cluster.dataplane import EndpointRecord
 from netplane.links import VXLAN_OVERHEAD, Link
-from netplane.model import Interface, SandboxRecord, way_out, way_out6
+from netplane.model import Interface, LocalNetwork, SandboxRecord, way_out, way_out6
 from netplane.names import served_networks
 from netplane.records import bare
-from netplane.trace.model import Target, listens
+from netplane.trace import wire
+from netplane.trace.model import Target, listens, within
 from netplane.trace.progress import Walk
 from netplane.trace.source import Source
 
@@ -25,13 +25,17 @@ class Way:
         """Walk to an address. Args: port: there, if it is another than the target's."""
         walk, scene = self._walk, self._walk.scene
         for network_id in self._networks():
+            on_wire = wire.wire_of(scene, (network_id,), address)
+            if on_wire is not None:
+                await self._on_wire(on_wire, address, port or walk.target.port)
+                return
             segment, record = scene.segments.get(network_id), scene.records.networks.get(network_id)
             subnets = [str(each) for each, _ in segment.subnets] if segment is not None else []
             if segment is not None and segment.subnet6 is not None:
                 subnets.append(str(segment.subnet6))
             if record is not None:
                 subnets += [each.subnet for each in (*record.subnets, *record.subnets6)]
-            if any(_within(address, subnet) for subnet in subnets):
+            if any(within(address, subnet) for subnet in subnets):
                 await self._in_network(network_id, address, port or walk.target.port)
                 return
         await self._outwards(address)
@@ -39,7 +43,7 @@ class Way:
     def _networks(self) -> tuple[str, ...]:
         source = self._source
         if source.sandbox is None and source.elsewhere is None:
-            return tuple(self._walk.scene.segments)
+            return (*self._walk.scene.segments, *self._walk.scene.local)
         return source.networks
 
     # --- inside one network -------------------------------------------------------------------------------
@@ -52,15 +56,7 @@ class Way:
         interface = self._interface(network_id)
         if interface is not None and not self._leaves(links, interface, network_id):
             return
-        resident = next(
-            (
-                (each, end)
-                for each in scene.sandboxes.values()
-                for end in each.interfaces
-                if end.network_id == network_id and address in (end.address, end.address6)
-            ),
-            None,
-        )
+        resident = self._resident(network_id, address)
         endpoint = scene.endpoint(network_id, address)
         if resident is not None:
             other, end = resident
@@ -94,6 +90,33 @@ class Way:
                 f"nobody has {address} in network {name}, as far as this node knows",
                 "the task may be gone: use its service's name instead of an address",
             )
+
+    async def _on_wire(self, network: LocalNetwork, address: str, port: int) -> None:
+        walk, scene = self._walk, self._walk.scene
+        links = await walk.kernel.links()
+        if not wire.leaves(walk, self._source, self._interface(network.id), links, network):
+            return
+        resident = self._resident(network.id, address)
+        endpoint = scene.endpoint(network.id, address)
+        if resident is not None:
+            if wire.meets(walk, self._source, resident[0], network, address):
+                await self._arrive(resident[0], endpoint, address, port)
+        elif endpoint is not None:
+            await self._through_tunnel(network.id, endpoint, address, links, port)
+        else:
+            wire.unknown(walk, network, address)
+
+    def _resident(self, network_id: str, address: str) -> tuple[SandboxRecord, Interface] | None:
+        """The sandbox of this node that has an address."""
+        return next(
+            (
+                (each, end)
+                for each in self._walk.scene.sandboxes.values()
+                for end in each.interfaces
+                if end.network_id == network_id and address in (end.address, end.address6)
+            ),
+            None,
+        )
 
     def _interface(self, network_id: str) -> Interface | None:
         sandbox = self._source.sandbox
@@ -146,7 +169,7 @@ class Way:
         record = scene.records.networks[network_id]
         if record.driver != "overlay":
             walk.good("way", f"{title} ({peer.address}), on the wire of this node's network {record.name}")
-            self._serves(endpoint, address, port)
+            self._serves(endpoint, address, port, endpoint.task_name)
             return
         _, vxlan = scene.device_names(network_id)
         link = links.get(vxlan)
@@ -188,8 +211,8 @@ class Way:
             return
         self._serves(endpoint, address, port)
 
-    def _serves(self, endpoint: EndpointRecord, address: str, port: int) -> None:
-        """As far as is known here of a task elsewhere."""
+    def _serves(self, endpoint: EndpointRecord, address: str, port: int, from_there: str = "host") -> None:
+        """As far as is known here of a task elsewhere. `from_there`: who reaches it on its node."""
         walk = self._walk
         if not endpoint.serving:
             walk.bad(
@@ -199,7 +222,7 @@ class Way:
             )
             return
         what = f"port {port} is listened on" if port else "it answers"
-        command = f"shoal network trace host {Target(address, port)}"
+        command = f"shoal network trace {from_there} {Target(address, port)}"
         walk.unchecked(
             "arrival",
             f"whether {what}, which its node knows: there, `{command}`",
@@ -239,10 +262,19 @@ class Way:
                 + ": add a network that is not",
             )
             return
+        local = scene.local.get(leading.network_id)
+        gateway = leading.gateway6 if ":" in address else leading.gateway
+        if leading.kind and local is not None:  # nothing of this host's is in its way
+            walk.unchecked(
+                "way",
+                "what lies behind, which is outside what Shoal knows",
+                f"{address} is outside: {leading.device} → {local.parent}"
+                + (f" → router {gateway} of that wire" if gateway else ""),
+            )
+            return
         for warning in scene.warnings:
             walk.bad("way", warning, "accept the traffic of Shoal's bridges there")
             return
-        gateway = leading.gateway6 if ":" in address else leading.gateway
         walk.good(
             "way",
             f"{address} is outside: {leading.device} → gateway {gateway} of network "
@@ -255,7 +287,7 @@ class Way:
         subnets = [each.subnet for each in (*record.subnets, *record.subnets6)] if record is not None else []
         if local is not None:
             subnets += [local.subnet, local.subnet6]
-        return any(_within(address, each) for each in subnets if each)
+        return any(within(address, each) for each in subnets if each)
 
     # --- arrival ------------------------------------------------------------------------------------------
 
@@ -292,10 +324,3 @@ class Way:
                 f"nothing listens on {where} in {title}: connections are refused",
                 f"see its log (`docker logs {other.sandbox.id[:12]}`) and which port the program uses",
             )
-
-
-def _within(address: str, subnet: str) -> bool:
-    try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
-    except ValueError:
-        return False
