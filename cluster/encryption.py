@@ -8,6 +8,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 
 from cluster.errors import InvalidArgument
@@ -29,6 +30,8 @@ VXLAN_OVERHEAD = 70
 
 _YES = frozenset({"", "1", "t", "true"})
 _NO = frozenset({"0", "f", "false"})
+_SPELT, _ALIKE = (OPTION, "encrypt", "encryption"), 0.8
+"""How users might write the option, and how like one of them what they meant is, from 0 to 1."""
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
 _UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 24 * 3600 * SECOND}
 
@@ -58,7 +61,17 @@ def check_encryption(options: Mapping[str, str] | None, labels: Mapping[str, str
     value = (options or {}).get(OPTION, "")
     if value.strip().lower() not in _YES | _NO:
         raise InvalidArgument(f"invalid option {OPTION}={value}: give it alone, or true or false")
+    for key in options or {}:
+        if key != OPTION and _meant(key):
+            raise InvalidArgument(
+                f"unknown option {key}: for an encrypted network write --opt {OPTION}; it would be plain"
+            )
     rotation(labels)
+
+
+def _meant(key: str) -> bool:
+    """Whether an option is that of encryption, misspelt: what is unknown is left alone otherwise."""
+    return bool(get_close_matches(key.strip().lower().lstrip("-"), _SPELT, 1, _ALIKE))
 
 
 @lru_cache(4096)
