@@ -4,6 +4,7 @@ Frozen: a change is a new object (`msgspec.structs.replace`). Timestamps are nan
 `version` is the Raft index of the object's last write; a write names the version it read.
 """
 
+import ipaddress
 from typing import ClassVar
 
 import msgspec
@@ -140,6 +141,19 @@ class Node(StoreObject, frozen=True):
     attachments: dict[str, str] = {}  # network id → this node's own address in it (the ingress address)
     tls: NodeTLSInfo = NodeTLSInfo()
     containers: tuple[ContainerAttachment, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Its IP addresses as far as the managers know them: where others reach it, and VXLAN frames go."""
+        return tuple(sorted(filter(_is_ip, {self.status.address, self.data_path_address})))
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 # --- service ------------------------------------------------------------------------------------------

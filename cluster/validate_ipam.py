@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 
 from cluster.errors import Forbidden, InvalidArgument, NotImplementedHere
-from cluster.objects import Network
+from cluster.objects import Network, Node
 from cluster.spec import IPAM, IPAMConfig, NetworkSpec
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -123,6 +123,11 @@ def check_nodes_own(spec: NetworkSpec) -> None:
             f"the addresses of swarm-scoped {spec.driver} networks are each node's own: create a network "
             "with --config-only and these subnets on each node, and name it with --config-from"
         )
+    if spec.driver in ("ipvlan", "macvlan") and not source and not spec.config_only:
+        raise InvalidArgument(
+            f"a swarm-scoped {spec.driver} network has its settings from a network of each node's own: "
+            "create one with --config-only, --subnet and -o parent= on each, and name it with --config-from"
+        )
     if spec.enable_ipv6 or spec.enable_ipv4 is False:
         raise InvalidArgument(
             "address families are each node's own: set them in the network of --config-from"
@@ -192,6 +197,20 @@ def check_subnets_free(spec: NetworkSpec, others: Iterable[Network]) -> None:
             if any(taken.version == subnet.version and taken.overlaps(subnet) for subnet in wanted):
                 raise Forbidden(
                     f"Pool overlaps with other one on this address space: {taken} of {other.spec.name}"
+                )
+
+
+def check_nodes_apart(spec: NetworkSpec, nodes: Iterable[Node]) -> None:
+    """Refuse a subnet that a node's own address is in (InvalidArgument): the node would be cut off."""
+    wanted = _configured(spec)
+    for node in nodes if wanted else ():
+        for address in node.addresses:
+            subnet = next((each for each in wanted if ipaddress.ip_address(address) in each), None)
+            if subnet is not None:
+                name = node.description.hostname or node.id
+                raise InvalidArgument(
+                    f"invalid network config: subnet {subnet} contains {address}, the address of node "
+                    f"{name}, which would be cut off: give another --subnet, or none to have one chosen"
                 )
 
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import ipaddress
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
 from cluster.errors import InvalidArgument, Unavailable
 from cluster.ids import new_id
-from cluster.objects import Cluster, Network, Subnet
+from cluster.objects import Cluster, Network, Node, Subnet
 from cluster.seams import Random
 from cluster.spec import IPAMConfig, NetworkSpec
 from manager.allocator import addresses
@@ -53,8 +54,11 @@ def first_networks(random: Random, *, ipv6: bool) -> list[Network]:
     ]
 
 
-def allocated(network: Network, cluster: Cluster, state: Allocations) -> Network:
-    """The network with subnets and VNI. Raises InvalidArgument or Unavailable with the reason why not."""
+def allocated(network: Network, cluster: Cluster, nodes: Iterable[Node], state: Allocations) -> Network:
+    """The network with subnets and VNI. Raises InvalidArgument or Unavailable with the reason why not.
+
+    Args: nodes: whose own addresses no chosen subnet contains.
+    """
     given4, given6 = _configs(network.spec)
     taken = state.subnets
     subnets: list[Subnet] = []
@@ -62,7 +66,8 @@ def allocated(network: Network, cluster: Cluster, state: Allocations) -> Network
         subnets.append(_given(config, taken))
         taken.append(subnets[-1].subnet)
     if not subnets:
-        subnets.append(_chosen(cluster, taken, state.resting.subnets))
+        held = [address for node in nodes for address in node.addresses]
+        subnets.append(_chosen(cluster, [*taken, *held], state.resting.subnets))
     vni = _vni(network, state)
     subnets6: tuple[Subnet, ...] = ()
     if network.spec.enable_ipv6:

@@ -69,7 +69,8 @@ class Plan:
             if cluster is None or network is None or network.subnets or not networks.has_addresses(network):
                 continue
             try:
-                self._allocate(network, networks.allocated(network, cluster, self.state), _write_network)
+                found = networks.allocated(network, cluster, self.view.all(Node), self.state)
+                self._allocate(network, found, _write_network)
             except ShoalError as error:
                 self.blocked[(Network, id)] = str(error)
 

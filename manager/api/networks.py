@@ -9,7 +9,7 @@ from cluster.objects import Network, Node, Service
 from cluster.spec import NetworkSpec
 from cluster.states import TaskState
 from cluster.validate import check_network
-from cluster.validate_ipam import check_subnets_free
+from cluster.validate_ipam import check_nodes_apart, check_subnets_free
 from manager.api.access import ACCESS
 from manager.api.filters import Filters, parse_filters
 from manager.api.lookup import find_network
@@ -65,6 +65,7 @@ async def create_network(request: web.Request) -> web.Response:
         if spec.ingress and (other := next((n for n in tx.all(Network) if n.spec.ingress), None)):
             raise Conflict(f"ingress network ({other.spec.name}) is already present")
         check_subnets_free(spec, tx.all(Network))
+        check_nodes_apart(spec, tx.all(Node))
         network = Network(id=id, spec=spec, driver=spec.driver or "overlay")
         if network.encrypted:
             prepare_encryption(tx, access.clock.now())

@@ -7,7 +7,7 @@ from cluster.codec import carried
 from cluster.defaults import stored_service
 from cluster.errors import InvalidArgument
 from cluster.ids import new_id
-from cluster.objects import Config, Network, Secret, Service
+from cluster.objects import Config, Network, Node, Secret, Service
 from cluster.seams import Random
 from cluster.spec import ConfigReference, ConfigSpec, NetworkSpec, SecretReference, SecretSpec, ServiceSpec
 from cluster.validate import (
@@ -17,7 +17,7 @@ from cluster.validate import (
     check_service,
     check_service_update,
 )
-from cluster.validate_ipam import check_subnets_free
+from cluster.validate_ipam import check_nodes_apart, check_subnets_free
 from manager.allocator import check_conflicts
 from manager.api.lookup import find_service
 from manager.api.references import resolve
@@ -72,6 +72,7 @@ def _network(tx: Transaction, spec: NetworkSpec, applied: Applied, rng: Random) 
         return
     check_network(spec)
     check_subnets_free(spec, tx.all(Network))
+    check_nodes_apart(spec, tx.all(Node))
     tx.create(Network(id=new_id(rng), spec=spec, driver=spec.driver or "overlay"))
     applied.objects.append(("network", spec.name, "create"))
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.errors import InvalidArgument
-from cluster.objects import Cluster, Network, Node, Service, Subnet, Task
+from cluster.objects import Cluster, Network, Node, NodeStatus, Service, Subnet, Task
 from cluster.spec import IPAM, EndpointSpec, IPAMConfig, NetworkAttachmentConfig, NetworkSpec
 from cluster.states import TaskState
 from manager.allocator import check_conflicts
@@ -66,6 +66,12 @@ async def test_networks_are_numbered_in_turn_and_numbers_are_free_again(world: W
     await world.clock.advance(REST)
     await world.create(network("e"))
     assert world.network("e").subnets[0].subnet == "10.0.1.0/24"
+
+
+async def test_no_chosen_subnet_contains_a_nodes_address(world: World) -> None:
+    await world.create(Node(id="n1", status=NodeStatus(address="10.0.1.9"), data_path_address="10.0.2.9"))
+    await world.create(network("a"))
+    assert world.network("a").subnets[0].subnet == "10.0.3.0/24"
 
 
 async def test_a_network_with_ipv6_gets_a_subnet_of_the_clusters(world: World) -> None:

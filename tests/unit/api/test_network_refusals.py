@@ -29,3 +29,26 @@ async def test_an_encrypted_network_that_no_node_can_have_is_refused_with_each_n
     assert "old: an older version" in reasons
     await encrypting(api, "able", NodeEncryption(method="kernel"))
     assert (await create(api, "vault", encrypted=""))[0] == 201
+
+
+async def test_a_subnet_with_a_nodes_own_address_is_refused(api: Api) -> None:
+    status = NodeStatus(state=NodeState.READY, address="192.0.2.11")
+    description = NodeDescription(hostname="first")
+    await api.put(Node(id="n1", description=description, status=status, data_path_address="198.51.100.7"))
+    for number, (subnet, address) in enumerate(
+        [("192.0.2.0/24", "192.0.2.11"), ("198.51.100.0/29", "198.51.100.7")]
+    ):
+        wanted = {"Name": f"over{number}", "Driver": "overlay", "IPAM": {"Config": [{"Subnet": subnet}]}}
+        code, problem = await api("POST", "/networks/create", wanted)
+        assert code == 400
+        assert f"contains {address}, the address of node first" in problem["message"]
+    free = {"Name": "over", "Driver": "overlay", "IPAM": {"Config": [{"Subnet": "198.51.100.8/29"}]}}
+    assert (await api("POST", "/networks/create", free))[0] == 201
+
+
+async def test_a_macvlan_of_the_swarm_names_the_nodes_settings(api: Api) -> None:
+    wanted: dict[str, Any] = {"Name": "lan", "Driver": "macvlan", "Scope": "swarm"}
+    code, problem = await api("POST", "/networks/create", wanted)
+    assert (code, "name it with --config-from" in problem["message"]) == (400, True)
+    wanted["ConfigFrom"] = {"Network": "wires"}
+    assert (await api("POST", "/networks/create", wanted))[0] == 201
