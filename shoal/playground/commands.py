@@ -42,7 +42,10 @@ def playground() -> None:
 @_directory
 @click.option("--hosts", default=3, show_default=True, help="How many hosts.")
 @click.option(
-    "--managers", default=3, show_default=True, help="How many of them manage; 0 starts plain engines."
+    "--managers",
+    type=int,
+    default=None,
+    help="How many of them manage; 0 starts plain engines. Default: 3, or all if there are fewer.",
 )
 @click.option(
     "--shoald-arg", "arguments", multiple=True, help="A further argument for every shoald; repeatable."
@@ -60,7 +63,7 @@ def playground() -> None:
 def up(
     directory: Path | None,
     hosts: int,
-    managers: int,
+    managers: int | None,
     arguments: tuple[str, ...],
     registries: tuple[str, ...],
     log_level: str,
@@ -69,7 +72,7 @@ def up(
     """Start the hosts and make them a cluster."""
     settings = Settings(
         hosts=hosts,
-        managers=managers,
+        managers=min(3, hosts) if managers is None else managers,
         daemon=tuple(shlex.split(daemon)) if daemon else default_daemon(),
         daemon_args=arguments,
         insecure_registries=(f"{REGISTRY_NAME}:5000", *registries),
@@ -168,7 +171,10 @@ def start(directory: Path | None, hosts: tuple[str, ...]) -> None:
 @_directory
 @click.argument("host")
 def restart_daemon(directory: Path | None, host: str) -> None:
-    """Stop the daemon of HOST and start it again; its containers go on."""
+    """Stop the daemon of HOST and start it again; its containers go on.
+
+    In a cluster it has 10 s to come back: then its tasks are replaced elsewhere.
+    """
     _open(directory).restart_daemon(host)
     say(f"the daemon of {host} has been restarted")
 
@@ -177,7 +183,10 @@ def restart_daemon(directory: Path | None, host: str) -> None:
 @_directory
 @click.argument("host")
 def stop_daemon(directory: Path | None, host: str) -> None:
-    """Stop the daemon of HOST; its containers go on."""
+    """Stop the daemon of HOST; its containers go on.
+
+    In a cluster its node counts as down after 10 s, and its tasks are replaced elsewhere.
+    """
     _open(directory).stop_daemon(host)
     say(f"the daemon of {host} is stopped; `restart-daemon` starts it")
 
