@@ -9,7 +9,7 @@ a connection that came to a node: what Kubernetes calls the external traffic pol
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from ipaddress import ip_network
 
@@ -21,7 +21,7 @@ PROXY_LABEL = "shoal.publish.proxy-protocol"
 PROXY_VERSIONS = ("v1", "v2")
 
 _KEY = re.compile(
-    r"shoal\.publish(?P<kind>\.policy|\.proxy-protocol)?(?:\.(?P<port>[1-9][0-9]{0,4})(?:/(?:tcp|udp|sctp))?)?"
+    r"shoal\.publish(?P<kind>\.policy|\.proxy-protocol)?(?:\.(?P<port>[1-9][0-9]{0,4})(?:/(?P<protocol>tcp|udp|sctp))?)?"
 )
 _INTERFACE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-]{0,14}")
 _MOST = 32
@@ -85,6 +85,30 @@ def check_publish_labels(labels: Mapping[str, str] | None) -> None:
             _check_proxy(key, value)
         else:
             _check_places(key, value)
+
+
+def check_ports_published(
+    labels: Mapping[str, str] | None, known: Mapping[str, str] | None, published: Collection[tuple[str, int]]
+) -> None:
+    """Refuse new labels for a port that is none of those that the service publishes, (protocol, number).
+
+    Those in `known` were there before: one may be left when its port goes. A number of 0 is chosen later, so
+    it may be any. Raises InvalidArgument.
+    """
+    if any(number == 0 for _, number in published):
+        return
+    for key in sorted((labels or {}).keys() - (known or {}).keys()):
+        match = _KEY.fullmatch(key)
+        if match is None or match["port"] is None:
+            continue
+        port, protocol = int(match["port"]), match["protocol"]
+        if not any(number == port and protocol in (None, each) for each, number in published):
+            there = ", ".join(
+                f"{number}/{each}" for each, number in sorted(published, key=lambda one: one[1])
+            )
+            raise InvalidArgument(
+                f"label {key}: the service does not publish this port (it publishes {there or 'none'})"
+            )
 
 
 def _check_policy(key: str, value: str) -> None:

@@ -6,7 +6,7 @@ Messages follow SwarmKit's controlapi; where it says nothing, they say what is w
 
 import re
 from binascii import Error as Base64Error
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from cluster.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotIm
 from cluster.log_options import check_log_options
 from cluster.objects import Service
 from cluster.payload import GO_TEMPLATE, is_template, payload_bytes
-from cluster.publish_at import check_publish_labels
+from cluster.publish_at import check_ports_published, check_publish_labels
 from cluster.spec import (
     ClusterSpec,
     ConfigSpec,
@@ -55,8 +55,9 @@ _CONSTRAINT_VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE
 # --- services -------------------------------------------------------------------------------------------
 
 
-def check_service(spec: ServiceSpec) -> None:
-    """A spec for POST /services/create. Raises InvalidArgument or NotImplementedHere."""
+def check_service(spec: ServiceSpec, known_labels: Mapping[str, str] | None = None) -> None:
+    """A spec for POST /services/create; `known_labels` has it already. Raises InvalidArgument or
+    NotImplementedHere."""
     check_values(spec)
     if not spec.name:
         raise InvalidArgument("meta: name must be provided")
@@ -70,11 +71,14 @@ def check_service(spec: ServiceSpec) -> None:
     _check_update("rollback", spec.rollback_config)
     _check_endpoint(spec.endpoint_spec)
     check_publish_labels(spec.labels)
+    ports = (spec.endpoint_spec.ports if spec.endpoint_spec else None) or ()
+    published = {(port.protocol or "tcp", port.published_port) for port in ports}
+    check_ports_published(spec.labels, known_labels, published)
 
 
 def check_service_update(old: Service, spec: ServiceSpec) -> None:
     """A spec for POST /services/{id}/update: besides, what may not change."""
-    check_service(spec)
+    check_service(spec, old.spec.labels)
     if spec.name != old.spec.name:
         raise NotImplementedHere("renaming services is not supported")
     if mode_word(spec) != mode_word(old.spec):

@@ -3,7 +3,14 @@
 import pytest
 
 from cluster.errors import InvalidArgument
-from cluster.publish_at import Policy, check_publish_labels, places, policy, proxy_protocol
+from cluster.publish_at import (
+    Policy,
+    check_ports_published,
+    check_publish_labels,
+    places,
+    policy,
+    proxy_protocol,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +83,36 @@ def test_the_proxy_protocol_is_for_tcp() -> None:
     assert proxy_protocol(labels, "tcp", 80) == "v2"
     assert proxy_protocol(labels, "tcp", 81) == "v1"
     assert proxy_protocol(labels, "udp", 80) == proxy_protocol(None, "tcp", 80) == ""
+
+
+PUBLISHED = {("tcp", 8080), ("udp", 53)}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "shoal.publish.policy.9999",
+        "shoal.publish.9999",
+        "shoal.publish.8080/udp",
+        "shoal.publish.proxy-protocol.53/tcp",
+    ],
+)
+def test_a_label_of_a_port_that_is_not_published_is_refused(key: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"label {key}: .* not publish .*53/udp, 8080/tcp"):
+        check_ports_published({key: "local"}, {}, PUBLISHED)
+    with pytest.raises(InvalidArgument, match="it publishes none"):
+        check_ports_published({key: "local"}, None, ())
+    check_ports_published({key: "local"}, {key: ""}, PUBLISHED)  # it was there while the port was
+    check_ports_published({key: "local"}, {}, {*PUBLISHED, ("tcp", 0)})  # whose number is not known yet
+
+
+def test_labels_of_published_ports_and_of_all_ports_are_taken() -> None:
+    labels = (
+        "shoal.publish",
+        "shoal.publish.policy",
+        "shoal.publish.policy.8080",
+        "shoal.publish.53/udp",
+        "a",
+    )
+    check_ports_published(dict.fromkeys(labels, "x"), None, PUBLISHED)
+    check_ports_published({"shoal.publish.policy": "local"}, None, ())
