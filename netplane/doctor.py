@@ -1,25 +1,67 @@
 """What in this host's own set-up would get in the way. Reported, never changed."""
 
+from dataclasses import dataclass
+
 from netplane.errors import NetworkError
 from netplane.libnftables import Rules
 
 _TABLE = "shoal"
 
 
+@dataclass(frozen=True)
+class Dropping:
+    """A chain of somebody else's that drops what it has no rule for. `empty`: it has none at all."""
+
+    family: str  # ip, ip6, inet
+    table: str
+    chain: str
+    hook: str
+    empty: bool = False
+
+    def concerns(self, address: str) -> bool:
+        """Whether packets to an address come through it."""
+        return self.family in ("inet", "ip6" if ":" in address else "ip")
+
+    @property
+    def where(self) -> str:
+        """Its name, for a sentence."""
+        return f"the chain {self.chain} of the nftables table {self.family} {self.table}"
+
+    @property
+    def warning(self) -> str:
+        """What it does, and what to do."""
+        return _warning(self)
+
+
 def warnings(rules: Rules) -> list[str]:
     """Sentences about other people's rules that drop what Shoal forwards, or what nodes send each other."""
-    found: list[str] = []
+    return [each.warning for each in dropping(rules)]
+
+
+def dropping(rules: Rules) -> list[Dropping]:
+    """Other people's chains that drop what comes to this host or is forwarded by it."""
+    found: list[Dropping] = []
     for family in ("ip", "ip6", "inet"):
         try:
             listed = rules.list(f"chains {family}")
         except NetworkError:  # the kernel has no such family
             continue
         found += [
-            _warning(family, table, chain, hook)
+            Dropping(family, table, chain, hook, empty=_is_empty(rules, f"{family} {table} {chain}"))
             for table, chain, hook, policy in base_chains(listed)
             if table != _TABLE and policy == "drop" and hook in ("forward", "input")
         ]
     return found
+
+
+def _is_empty(rules: Rules, chain: str) -> bool:
+    try:
+        listed = rules.list(f"chain {chain}")
+    except NetworkError:  # gone meanwhile, or of a kind that nft does not show
+        return False
+    # "table … {", "chain … {" and "type …"; what is left are rules.
+    lines = (line.strip() for line in listed.splitlines())
+    return not any(line.strip("}") and not line.startswith(("table ", "chain ", "type ")) for line in lines)
 
 
 def base_chains(listed: str) -> list[tuple[str, str, str, str]]:
@@ -38,9 +80,9 @@ def base_chains(listed: str) -> list[tuple[str, str, str, str]]:
     return found
 
 
-def _warning(family: str, table: str, chain: str, hook: str) -> str:
-    where = f"the chain {chain} of the nftables table {family} {table}"
-    if hook == "input":
+def _warning(found: Dropping) -> str:
+    family, table, chain, where = found.family, found.table, found.chain, found.where
+    if found.hook == "input":
         return (
             f"{where} drops what comes to this host unless a rule of it says otherwise: it must accept what "
             "the other nodes send on the data path (UDP 4789), and on managers TCP 2377"

@@ -10,6 +10,7 @@ import msgspec
 
 from cluster.dataplane import EndpointRecord, ServiceRecord, address6_for
 from netplane.dns.zone import Zone
+from netplane.doctor import Dropping
 from netplane.errors import InvalidNetwork
 from netplane.links import Link
 from netplane.model import LocalNetwork, SandboxRecord, Segment
@@ -128,7 +129,7 @@ class Scene:
     local: Mapping[str, LocalNetwork]
     zone_of: Callable[[str], Zone]
     withdrawn: Collection[str] = ()
-    warnings: Sequence[str] = ()  # what in the host's own set-up gets in the way
+    firewalls: Sequence[Dropping] = ()  # other people's, of this host
     device_names: Callable[[str], tuple[str, str]] = field(default=lambda network_id: ("", ""))
 
     def network_name(self, network_id: str) -> str:

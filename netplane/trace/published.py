@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from cluster.dataplane import PublishedPort, ServiceRecord
 from cluster.publish_at import is_interface
 from netplane.model import HostPort, SandboxRecord
+from netplane.trace import firewalls
 from netplane.trace.model import Target, listens
 from netplane.trace.progress import Walk
 from netplane.trace.source import Source
@@ -14,7 +15,7 @@ from netplane.trace.way import Way
 _MOST = 8
 
 
-async def to_this_node(walk: Walk, address: str) -> Target | None:
+async def to_this_node(walk: Walk, sender: Source, address: str) -> Target | None:
     """Walk to a published port of this node. `address`: one of it, or "" if the target is a service by its
     published port or the container's. Returns where a probe should connect to."""
     scene, port = walk.scene, walk.target.port
@@ -25,7 +26,7 @@ async def to_this_node(walk: Walk, address: str) -> Target | None:
     for service_network, service, published in _mesh_ports(walk):
         own = walk.target.address or host in (service.name, service.service_id)
         if own and published.protocol == walk.protocol and port in _numbers(walk, published):
-            await _mesh(walk, service_network, service, published, here)
+            await _mesh(walk, sender, service_network, service, published, here)
             return Target(here, published.published)
     for record, mapped in _host_ports(walk):
         named = host in (scene.title(record), record.sandbox.id[:12], record.spec.hostname)
@@ -45,6 +46,8 @@ async def to_this_node(walk: Walk, address: str) -> Target | None:
                         "connect by the other kind of address, or put it into a network that has both",
                     )
                     return None
+                if not sender.is_host and not firewalls.forwards(walk, "way", address):
+                    return None
                 await Way(walk, Source("this node")).to(address, mapped.target)
                 return Target(here, mapped.published)
             walk.bad(
@@ -55,6 +58,8 @@ async def to_this_node(walk: Walk, address: str) -> Target | None:
             return None
     own_programs = await walk.kernel.listening(None, walk.protocol, port) if port else ()
     if walk.target.address and own_programs and listens(own_programs, here):
+        if not sender.is_host and not firewalls.lets_in(walk, here, f"port {port}/{walk.protocol}"):
+            return None
         walk.good("arrival", f"no port of Shoal's: a program of this node itself listens on port {port}")
         return Target(here, port)
     known = sorted({f"{each.published}/{each.protocol}" for _, _, each in _mesh_ports(walk)})
@@ -115,7 +120,9 @@ def _host_ports(walk: Walk) -> Iterator[tuple[SandboxRecord, HostPort]]:
                 yield record, port
 
 
-async def _mesh(walk: Walk, network_id: str, service: ServiceRecord, port: PublishedPort, here: str) -> None:
+async def _mesh(
+    walk: Walk, sender: Source, network_id: str, service: ServiceRecord, port: PublishedPort, here: str
+) -> None:
     scene = walk.scene
     title = f"port {port.published}/{port.protocol} of every node leads to service {service.name}"
     if port.at and walk.target.address and not any(_at(place, here) for place in port.at):
@@ -164,8 +171,7 @@ async def _mesh(walk: Walk, network_id: str, service: ServiceRecord, port: Publi
             f"{title}; the kernel still sends connections to {', '.join(extra)}, which serve no more",
             "the next change corrects it; if it stays, see the log of shoald on this node",
         )
-    for warning in scene.warnings:
-        walk.bad("balance", warning, "accept the traffic of Shoal's bridges there")
+    if not sender.is_host and not firewalls.forwards(walk, "balance", here):
         return
     walk.good("balance", f"{title}, here to {', '.join(held)}, port {port.target} (so the kernel has it)")
     way = Way(walk, Source("this node"))

@@ -22,6 +22,11 @@ class Source:
     outside: bool = False  # no container, and not this node either
 
     @property
+    def is_host(self) -> bool:
+        """Whether this node itself sends."""
+        return self.sandbox is None and self.elsewhere is None and not self.outside
+
+    @property
     def resolvable(self) -> tuple[str, ...]:
         """The networks that names come from."""
         return served_networks(self.sandbox) if self.sandbox is not None else self.networks

@@ -90,15 +90,15 @@ class Tracing:
             local=self._local.all(),
             zone_of=self._names.zone,
             withdrawn=self._withdrawn,
-            warnings=await asyncio.to_thread(_warnings),
+            firewalls=await asyncio.to_thread(_firewalls),
             device_names=device_names,
         )
         return await trace(scene, SystemKernel(self._at_connect), source, target, protocol, probe=probe)
 
 
-def _warnings() -> list[str]:
+def _firewalls() -> list[doctor.Dropping]:
     rules = LibNftables()
     try:
-        return doctor.warnings(rules)
+        return doctor.dropping(rules)
     finally:
         rules.close()

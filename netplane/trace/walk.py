@@ -9,7 +9,7 @@ from netplane.names import links_of
 from netplane.trace.model import Kernel, Scene, Target, Trace, listens
 from netplane.trace.progress import Walk
 from netplane.trace.published import to_this_node
-from netplane.trace.source import HOST, OUTSIDE, Source, find_source
+from netplane.trace.source import HOST, Source, find_source
 from netplane.trace.way import Way
 from netplane.trace.wire import own_host, wire_of
 
@@ -28,14 +28,14 @@ async def trace(
         if sender.outside and wire_of(scene, tuple(scene.local), target.address):
             await Way(walk, sender).to(target.address)
         elif sender.outside or (source == HOST and not target.address):
-            end = await to_this_node(walk, target.address if source == OUTSIDE else "")
+            end = await to_this_node(walk, sender, target.address if sender.outside else "")
         else:
             addresses = [target.address] if target.address else _resolve(walk, sender)
             way = Way(walk, sender)
             for address in addresses:
                 await _onwards(walk, sender, address, way)
             end = Target(addresses[0], target.port) if addresses else None
-    if probe and source != OUTSIDE:
+    if probe:
         await _probe(walk, sender, end)
     return _told(walk, sender)
 
@@ -158,7 +158,7 @@ async def _onwards(walk: Walk, sender: Source, address: str, way: Way) -> None:
     if address in await walk.kernel.addresses():
         if own_host(walk, sender, address):
             return
-        await to_this_node(walk, address)
+        await to_this_node(walk, sender, address)
         return
     for network_id in scene.records.networks if alone else sender.networks:
         service = scene.service_at(network_id, address)
@@ -264,8 +264,17 @@ async def _own_loopback(walk: Walk, sender: Source) -> None:
 
 
 async def _probe(walk: Walk, sender: Source, end: Target | None) -> None:
+    if sender.outside:
+        walk.unchecked(
+            "probe",
+            "whether it connects, as this node can't try from outside: connect from another machine, or try "
+            "`--probe` from host",
+        )
+        return
     if end is None or not end.port or walk.protocol != "tcp" or sender.elsewhere is not None:
-        walk.good("probe", "not tried: it needs a source on this node, an address and a TCP port")
+        walk.unchecked(
+            "probe", "whether it connects, which needs a source on this node, an address and a TCP port"
+        )
         return
     netns = sender.sandbox.sandbox.netns if sender.sandbox is not None else None
     problem = await walk.kernel.connect(netns, end.host, end.port)

@@ -7,7 +7,7 @@ from netplane.links import VXLAN_OVERHEAD, Link
 from netplane.model import Interface, LocalNetwork, SandboxRecord, way_out, way_out6
 from netplane.names import served_networks
 from netplane.records import bare
-from netplane.trace import wire
+from netplane.trace import firewalls, wire
 from netplane.trace.model import Target, listens, within
 from netplane.trace.progress import Walk
 from netplane.trace.source import Source
@@ -209,7 +209,8 @@ class Way:
                 "see `docker node ls`, and whether it can be reached",
             )
             return
-        self._serves(endpoint, address, port)
+        if firewalls.lets_in(walk, peer.address, "what other nodes send on the data path"):
+            self._serves(endpoint, address, port)
 
     def _serves(self, endpoint: EndpointRecord, address: str, port: int, from_there: str = "host") -> None:
         """As far as is known here of a task elsewhere. `from_there`: who reaches it on its node."""
@@ -272,8 +273,7 @@ class Way:
                 + (f" → router {gateway} of that wire" if gateway else ""),
             )
             return
-        for warning in scene.warnings:
-            walk.bad("way", warning, "accept the traffic of Shoal's bridges there")
+        if not firewalls.forwards(walk, "way", address):
             return
         walk.good(
             "way",

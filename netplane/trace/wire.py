@@ -43,7 +43,7 @@ def leaves(
             else "make it, and restart the container",
         )
         return False
-    if source.sandbox is None and source.elsewhere is None and not source.outside:
+    if source.is_host:
         walk.bad(
             "way",
             f"network {network.name} is on this node's device {network.parent}: the kernel carries nothing "

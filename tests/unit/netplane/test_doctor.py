@@ -1,6 +1,6 @@
 """Other people's rules that are in the way are named."""
 
-from netplane.doctor import base_chains, warnings
+from netplane.doctor import base_chains, dropping, warnings
 from netplane.errors import NetworkError
 
 LISTED = {
@@ -14,6 +14,19 @@ LISTED = {
 table ip shoal {
 	chain forward {
 		type filter hook forward priority filter; policy drop;
+	}
+}
+""",
+    "chain ip filter FORWARD": """table ip filter {
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+		iifname "eth0" accept
+	}
+}
+""",
+    "chain inet firewall input": """table inet firewall {
+	chain input {
+		type filter hook input priority filter; policy drop;
 	}
 }
 """,
@@ -57,6 +70,13 @@ def test_policies_that_drop_are_named_with_what_to_do() -> None:
     assert "`iptables -P FORWARD ACCEPT`" in found[0]
     assert "UDP 4789" in found[1]
     assert "nft add chain inet firewall forward '{ policy accept; }'" in found[2]
+
+
+def test_whether_such_a_chain_has_rules_is_known() -> None:
+    found = dropping(Host())
+    assert [each.empty for each in found] == [False, True, False]  # the last one went meanwhile
+    assert [each.concerns("fd00::1") for each in found] == [False, True, True]
+    assert all(each.concerns("192.0.2.1") for each in found)
 
 
 def test_only_chains_at_hooks_have_a_policy() -> None:

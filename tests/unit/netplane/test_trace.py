@@ -23,6 +23,7 @@ from cluster.encryption import tunnel_address
 from cluster.errors import NotFound
 from cluster.objects import Subnet
 from netplane.dns.zone import build_zone
+from netplane.doctor import Dropping
 from netplane.errors import InvalidNetwork
 from netplane.links import Link
 from netplane.model import Attachment, HostPort, Interface, Mode, Sandbox, SandboxRecord, SandboxSpec, Segment
@@ -31,6 +32,8 @@ from netplane.trace.kernel import SystemKernel, associations, destinations, list
 from netplane.trace.model import Scene, Target, Trace, parse_target
 from netplane.trace.walk import trace
 
+FORWARD = Dropping("inet", "other", "f", "forward")
+INPUT = Dropping("ip", "other", "i", "input")
 VIP, HERE, THERE = "10.0.1.2", "10.0.1.10", "10.0.1.11"
 
 
@@ -50,6 +53,7 @@ class FakeKernel:
     ports6: dict[int, Sequence[str]] = field(default_factory=dict)
     entries: dict[str, str] = field(default_factory=lambda: {THERE: "192.0.2.2"})
     open: dict[int, Collection[str] | None] = field(default_factory=lambda: {80: {"0.0.0.0"}})
+    open_on_host: dict[int, Collection[str]] = field(default_factory=dict)
     mtu: int = 1500
     connected: list[tuple[Path | None, str, int]] = field(default_factory=list)
 
@@ -75,7 +79,7 @@ class FakeKernel:
         return self.entries
 
     async def listening(self, netns: Path | None, protocol: str, port: int) -> Collection[str] | None:
-        return self.open.get(port, ()) if netns is not None else ()
+        return (self.open if netns is not None else self.open_on_host).get(port, ())
 
     async def connect(self, netns: Path | None, address: str, port: int) -> str:
         self.connected.append((netns, address, port))
@@ -105,7 +109,7 @@ def endpoint(
     return EndpointRecord(network, task, f"web.1.{task}", "s", node, f"{address}/24", serving=serving)
 
 
-def scene(*endpoints: EndpointRecord, warnings: Sequence[str] = ()) -> Scene:
+def scene(*endpoints: EndpointRecord, firewalls: Sequence[Dropping] = ()) -> Scene:
     records = ClusterRecords()
     port = PublishedPort(Protocol.TCP, 8080, 80)
     records.apply(
@@ -165,7 +169,7 @@ def scene(*endpoints: EndpointRecord, warnings: Sequence[str] = ()) -> Scene:
             (),
             lambda service: records.serving(network, service),
         ),
-        warnings=warnings,
+        firewalls=firewalls,
         device_names=lambda network: (f"br-{network}", f"vx-{network}"),
     )
 
@@ -267,8 +271,35 @@ async def test_addresses() -> None:
     assert "networks don't reach each other" in stops(await walked("client", "10.0.2.7"))
     assert "is outside: eth0 → gateway" in (await walked("client", "203.0.113.1")).steps[-1].text
     assert "only in containers" in stops(await walked("host", f"{VIP}:80"))
-    blocked = scene(warnings=("the FORWARD policy is DROP",))
-    assert "policy is DROP" in stops(await walked("client", "203.0.113.1", at=blocked))
+    blocked = scene(firewalls=(FORWARD,))
+    assert "table inet other" in stops(await walked("client", "203.0.113.1", at=blocked))
+
+
+async def test_foreign_firewalls() -> None:
+    blocked = scene(firewalls=(FORWARD, INPUT))
+    for target in ("192.0.2.1:8080", "192.0.2.1:9000", "web:80"):
+        assert "the chain f of the nftables table inet other drops what" in stops(
+            await walked("outside", target, at=blocked)
+        )
+    assert (
+        await walked("host", "192.0.2.1:9000", at=blocked)
+    ).arrives  # what the host sends, it does not forward
+    assert (await walked("outside", "192.0.2.1:9000", at=scene(firewalls=(INPUT,)))).arrives  # led elsewhere
+    ipv6 = scene(firewalls=(replace(FORWARD, family="ip6"),))
+    assert (await walked("outside", "192.0.2.1:9000", at=ipv6)).arrives
+
+
+async def test_foreign_firewalls_before_the_host_itself_and_its_tunnels() -> None:
+    kernel, at = FakeKernel(open_on_host={22: {"0.0.0.0"}}), scene(firewalls=(INPUT,))
+    found = await walked("outside", "192.0.2.1:22", kernel, at)
+    assert found.arrives
+    assert "the chain i of the nftables table ip other, which drops what it has no rule for" in found.summary
+    shut = scene(firewalls=(replace(INPUT, empty=True),))
+    assert "drops all that comes to this host" in stops(await walked("outside", "192.0.2.1:22", kernel, shut))
+    assert (await walked("host", "192.0.2.1:22", kernel, shut)).arrives
+    far = await walked("client", f"{THERE}:80", at=at)
+    assert "accepts what other nodes send on the data path" in far.summary
+    assert "drops all that comes" in stops(await walked("client", f"{THERE}:80", at=shut))
 
 
 async def test_published_ports() -> None:
@@ -321,6 +352,14 @@ async def test_a_probe_connects_from_the_source() -> None:
     assert found.steps[-1].stage == "probe"
     kernel.open[81] = {"0.0.0.0"}
     assert "Connection refused" in stops(await walked("client", f"{HERE}:81", kernel, probe=True))
+
+
+async def test_a_probe_from_outside_is_not_claimed() -> None:
+    kernel = FakeKernel()
+    found = await walked("outside", "192.0.2.1:9000", kernel, probe=True)
+    assert kernel.connected == []
+    assert found.arrives
+    assert "this node can't try from outside" in found.summary
 
 
 def test_destinations_are_read() -> None:

@@ -12,7 +12,7 @@ from netplane.drivers import parents
 from netplane.links import Link
 from netplane.model import Attachment, Interface, LocalNetwork, Sandbox, SandboxRecord, SandboxSpec
 from netplane.trace.model import Scene
-from tests.unit.netplane.test_trace import FakeKernel, endpoint, scene, stops, walked
+from tests.unit.netplane.test_trace import FORWARD, FakeKernel, endpoint, scene, stops, walked
 
 
 def box(name: str, address: str, address6: str) -> SandboxRecord:
@@ -31,7 +31,7 @@ def wire(driver: str = "macvlan", parent: str = "eth7", **options: str) -> Scene
         "198.51.100.1", "2001:db8:5::/64", "2001:db8:5::1", parent=parent,
     )  # fmt: skip
     boxes = (box("mm1", "198.51.100.10", "2001:db8:5::a"), box("mm2", "198.51.100.11", "2001:db8:5::b"))
-    before = scene(warnings=("the FORWARD policy is DROP",))
+    before = scene(firewalls=(FORWARD,))
     return replace(before, local={"mm": network}, sandboxes={each.sandbox.id: each for each in boxes})
 
 
