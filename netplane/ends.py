@@ -146,8 +146,9 @@ def make_child(
         mac=mac,
         namespace=namespace,
     )
+    article = "an" if settings.kind.startswith("i") else "a"
     try:
-        host.execute([message], f"making a {settings.kind} link on {segment.bridge}")
+        host.execute([message], f"making {article} {settings.kind} link on {segment.bridge}")
     except NetlinkError as error:
         raise NetworkError(f"{error}{_explained(error, settings.kind, segment.bridge)}") from error
 

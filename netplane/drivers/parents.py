@@ -19,7 +19,8 @@ from netplane.model import LocalNetwork
 OWN_PREFIX, UNFINISHED_PREFIX = "shd", "shw"
 _ALIAS = "shoal:"
 _VLAN = re.compile(r"(?P<base>[^/\s]+)\.(?P<tag>[0-9]{1,4})", re.ASCII)
-_NOT_USERS = ("shb", "shv", "sho", "shx", OWN_PREFIX, UNFINISHED_PREFIX)
+_NOT_USERS = ("shoal", "shb", "shv", "sho", "shx", "shs", "shp", OWN_PREFIX, UNFINISHED_PREFIX)
+"""How the names of Shoal's own devices begin."""
 _LONGEST = 15
 _OTHER_END = "p"
 

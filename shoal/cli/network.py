@@ -109,10 +109,16 @@ def inspect(session: Session, names: tuple[str, ...], verbose: bool) -> None:
     print_json([session.engine.get(f"/networks/{name}", verbose=verbose) for name in names])
 
 
-@network.command(name="rotate-keys")
+@network.command(name="rotate-keys", options_metavar="")
+@click.argument("names", nargs=-1, metavar="")
 @pass_session
-def rotate_keys(session: Session) -> None:
-    """Begin new keys for encrypted networks now. No packet is lost; `inspect` shows how far it is."""
+def rotate_keys(session: Session, names: tuple[str, ...]) -> None:
+    """Begin new keys for all encrypted networks now. No packet is lost; `inspect` shows how far it is."""
+    if names:
+        raise click.UsageError(
+            f"keys are the cluster's, not a network's: leave {' '.join(names)} out, "
+            "and all encrypted networks get new ones"
+        )
     epoch = session.engine.post("/shoal/networks/rotate-keys", {})["Epoch"]
     click.echo(f"keys of epoch {epoch + 1} are being made")
 

@@ -278,6 +278,15 @@ def test_network_commands(engine: FakeEngine, run: Run) -> None:
     assert run("network", "rm", "back").out == "back\n"
 
 
+def test_keys_are_rotated_for_all_encrypted_networks(engine: FakeEngine, run: Run) -> None:
+    engine.on("POST", "/shoal/networks/rotate-keys", {"Epoch": 3})
+    refused = run("network", "rotate-keys", "vault")
+    assert refused.status != 0
+    assert "keys are the cluster's, not a network's: leave vault out" in refused.err
+    assert run("network", "rotate-keys").out == "keys of epoch 4 are being made\n"
+    assert len(engine.asked("POST", "/shoal/networks/rotate-keys")) == 1
+
+
 def test_a_network_takes_each_nodes_settings(engine: FakeEngine, run: Run) -> None:
     engine.on("POST", "/networks/create", {"Id": "n1"})
     run("network", "create", "-d", "macvlan", "--scope", "swarm", "--config-from", "wires", "lan")

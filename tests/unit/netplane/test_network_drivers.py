@@ -11,7 +11,7 @@ from netplane.bridge_options import read_mtu, read_options
 from netplane.drivers import DRIVERS, PluginNotFound, chosen
 from netplane.drivers.addressing import mac_of, pools
 from netplane.drivers.children import IpvlanNetworks, MacvlanNetworks, most
-from netplane.drivers.parents import _vlan, mtu_of, own_device
+from netplane.drivers.parents import _users, _vlan, mtu_of, own_device
 from netplane.errors import AddressUnavailable, InvalidNetwork
 from netplane.links import Link
 from netplane.model import HostPort, Interface, LocalNetwork, Segment, way_out, way_out6
@@ -71,6 +71,15 @@ def test_modes_of_links_on_a_device() -> None:
     ):
         with pytest.raises(InvalidNetwork, match="is not valid"):
             driver._child(options, None)
+
+
+def test_parents_that_are_offered_are_the_users() -> None:
+    own = ("lo", "shoal0", "shs3f8a1e4", "sho1", "shx1", "shv1", "shb1", "shp1", own_device("n"))
+    assert [name for name in (*own, "eth0", "wlan0", "docker0") if _users(name)] == [
+        "eth0",
+        "wlan0",
+        "docker0",
+    ]
 
 
 def test_parents_that_are_vlans() -> None:
