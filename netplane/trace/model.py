@@ -62,12 +62,24 @@ def parse_target(text: str) -> Target:
     """`NAME`, `NAME:PORT`, `ADDRESS`, `[IPv6]:PORT`. Raises InvalidNetwork."""
     host, port = text, ""
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if not host or (port and not (port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536)):
+        host, closing, port = text[1:].partition("]")
+        if not closing or port[:1] not in ("", ":") or not Target(host).address:
+            raise InvalidNetwork(
+                f"invalid destination {text!r}: an IPv6 address with a port is [ADDRESS]:PORT"
+            )
+        asked, port = bool(port), port[1:]
+    else:
+        asked = text.count(":") == 1
+        if asked:
+            host, _, port = text.partition(":")
+        elif ":" in text and not Target(text).address:
+            raise InvalidNetwork(
+                f"invalid destination {text!r}: an IPv6 address with a port is [ADDRESS]:PORT"
+            )
+    if not host or (asked and not port):
         raise InvalidNetwork(f"invalid destination {text!r}: write NAME, NAME:PORT, ADDRESS or ADDRESS:PORT")
+    if asked and not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise InvalidNetwork(f"invalid port {port!r} in {text!r}: it is a number from 1 to 65535")
     return Target(host, int(port or 0))
 
 

@@ -69,11 +69,11 @@ async def _source(walk: Walk, sender: Source, asked: str) -> bool:
     scene = walk.scene
     if sender.elsewhere is not None:
         node = scene.records.peers.get(sender.elsewhere.node_id)
-        walk.good(
+        walk.unchecked(
             "source",
+            "what that node's own kernel holds: ask there; what follows is as this node knows it",
             f"{sender.title} runs on node {sender.elsewhere.node_id} "
-            f"({node.address if node else 'unknown'}), in networks {scene.names(sender.networks)}: what "
-            "follows is as this node knows it; ask that node for what its own kernel holds",
+            f"({node.address if node else 'unknown'}), in networks {scene.names(sender.networks)}",
         )
     elif sender.sandbox is None:
         walk.good("source", f"{sender.title} ({scene.node})" if asked == HOST else sender.title)
@@ -100,20 +100,20 @@ def _resolve(walk: Walk, sender: Source) -> list[str]:
     for network_id in asked:
         zone = scene.zone_of(network_id)
         found = zone.names.get(name.encode())
-        if found is None:
+        six = [socket.inet_ntop(socket.AF_INET6, each) for each in zone.names6.get(name.encode(), ())]
+        if found is None and not six:
             continue
         network = scene.network_name(network_id)
-        if not found:
+        if not found and not six:
             walk.bad(
                 "name",
                 f"{name} is known in network {network}, but none of its tasks takes connections",
                 f"see why with `shoal service explain {name.partition('.')[0].removeprefix('tasks.')}`",
             )
             return []
-        addresses = [socket.inet_ntoa(each) for each in found]
-        six = [socket.inet_ntop(socket.AF_INET6, each) for each in zone.names6.get(name.encode(), ())]
+        addresses = [socket.inet_ntoa(each) for each in found or ()]
         walk.good("name", f"{name} → {', '.join((*addresses, *six))}, in network {network}")
-        return addresses[:_MOST]
+        return (addresses or six)[:_MOST]
     elsewhere = [
         network_id
         for network_id in {*scene.records.networks, *scene.local}

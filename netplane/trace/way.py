@@ -250,7 +250,12 @@ class Way:
             return
         sandbox = self._source.sandbox
         if sandbox is None:
-            walk.good("way", f"{address} is in no network of Shoal's: this node's routes decide")
+            whose = "its" if self._source.elsewhere is not None else "this"
+            walk.unchecked(
+                "way",
+                "what lies behind, which is outside what Shoal knows",
+                f"{address} is in no network of Shoal's: {whose} node's routes decide",
+            )
             return
         leading = (way_out6 if ":" in address else way_out)(sandbox.interfaces)
         if leading is None:
@@ -275,8 +280,9 @@ class Way:
             return
         if not firewalls.forwards(walk, "way", address):
             return
-        walk.good(
+        walk.unchecked(
             "way",
+            "what lies behind, which is outside what Shoal knows",
             f"{address} is outside: {leading.device} → gateway {gateway} of network "
             f"{scene.network_name(leading.network_id)} → this node's routes",
         )
@@ -303,7 +309,7 @@ class Way:
             )
             return
         if not port:
-            walk.good("arrival", f"{title} is there; give a port to see whether it is listened on")
+            walk.unchecked("arrival", "whether it listens: give a port to see that", f"{title} is there")
             return
         found = await walk.kernel.listening(other.sandbox.netns, walk.protocol, port)
         where = f"port {port}/{walk.protocol}"

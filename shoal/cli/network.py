@@ -163,6 +163,8 @@ def show_trace(told: Json) -> None:
     """A trace, a station a line, and at last the verdict."""
     for step in told["Steps"]:
         sign, colour = ("✔", "green") if step["Good"] else ("✘", "red")
+        if not step.get("Checked", True):  # older daemons say nothing of it
+            sign, colour = "?", "yellow"
         head = f"{step['Stage']:<9}"
         text = textwrap.fill(step["Text"], 100, initial_indent=head, subsequent_indent=" " * 13)
         click.echo(f"  {click.style(sign, fg=colour)} {text}")

@@ -23,3 +23,10 @@ def test_a_way_that_ends(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_way_that_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     show_trace({"Steps": STEPS[:1], "Arrives": True, "Summary": "Nothing in the way."})
     assert capsys.readouterr().out.splitlines()[-1] == "Nothing in the way."
+
+
+def test_what_was_not_checked_looks_different(capsys: pytest.CaptureFixture[str]) -> None:
+    step = {"Stage": "arrival", "Good": True, "Checked": False, "Text": "not checked: it", "Advice": ""}
+    show_trace({"Steps": [STEPS[0], step], "Arrives": True, "Summary": "Nothing found."})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["✔", "?"]

@@ -367,8 +367,16 @@ def test_destinations_are_read() -> None:
     assert parse_target("[fd00::1]:80") == Target("fd00::1", 80)
     assert str(parse_target("[fd00::1]:80")) == "[fd00::1]:80"
     assert parse_target("fd00::1").address == "fd00::1"
-    for wrong in ("", ":80", "web:0", "web:http", "web:70000"):
-        with pytest.raises(InvalidNetwork):
+    assert parse_target("[fd00::1]") == Target("fd00::1")
+    for wrong in ("", ":80", "web:", "[fd00::1]:"):
+        with pytest.raises(InvalidNetwork, match="write NAME"):
+            parse_target(wrong)
+    for port in ("0", "http", "65536", "70000", "-1", "9" * 5000, "٣"):
+        for host in ("web", "[fd00::1]", "192.0.2.1"):
+            with pytest.raises(InvalidNetwork, match="from 1 to 65535"):
+                parse_target(f"{host}:{port}")
+    for wrong in ("[fd00::1", "[fd00::1]80", "[web]:80", "fd00::zz:80", "fd00::1]:80"):
+        with pytest.raises(InvalidNetwork, match=r"\[ADDRESS\]:PORT"):
             parse_target(wrong)
 
 
@@ -381,6 +389,17 @@ async def test_listeners_are_those_of_the_address_family() -> None:
     untold = await walked("client", six, FakeKernel(open={80: None}), at)
     assert untold.arrives
     assert "this kernel does not tell" in untold.summary
+
+
+async def test_a_name_that_has_ipv6_alone() -> None:
+    at = with_ipv6(scene())
+    six = socket.inet_pton(socket.AF_INET6, six_of(HERE))
+    zone = replace(at.zone_of("app"), names={}, names6={b"six": (six,)})
+    found = await walked(
+        "client", "six:80", FakeKernel(open={80: {"::"}}), replace(at, zone_of=lambda _: zone)
+    )
+    assert found.arrives, found.summary
+    assert f"six → {six_of(HERE)}" in found.steps[1].text
 
 
 async def test_a_published_port_by_ipv6() -> None:
@@ -404,6 +423,10 @@ async def test_what_a_node_elsewhere_knows_is_not_claimed() -> None:
     assert "Nothing in the way" not in found.summary
     assert "not checked: whether port 80 is listened on" in found.summary
     assert "Nothing in the way" in (await walked("client", f"{HERE}:80")).summary
+    for source, target in (("client", HERE), ("client", "203.0.113.1:80"), ("host", "203.0.113.1:80")):
+        looked = await walked(source, target)
+        assert looked.arrives
+        assert "as far as this node could look" in looked.summary
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
