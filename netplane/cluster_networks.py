@@ -23,7 +23,7 @@ log = logging.getLogger("shoal.netplane")
 CLUSTER_PORT = 2377
 # What is under way to an address that is withdrawn is answered by then; TCP tries again after a second.
 _ANSWER_SECONDS = 0.3
-_TRY_AGAIN_SECONDS = 1.0
+_TRY_AGAIN_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 
 class ClusterNetworks(EncryptedNetworks):
@@ -41,6 +41,7 @@ class ClusterNetworks(EncryptedNetworks):
     _overlays: Overlays
     _keeper: ProxyKeeper
     _proxy_end: ProxyEnd | None
+    _trying: bool = False  # to make networks that the kernel refused
 
     def _networks_in_use(self) -> set[str]:
         raise NotImplementedError
@@ -88,7 +89,9 @@ class ClusterNetworks(EncryptedNetworks):
     async def apply(self, changes: DataplaneChanges) -> None:
         """Make the kernel agree with a batch; when this returns, it does.
 
-        Raises NetworkError when the kernel refused; the next call tries again what is still to be done.
+        A network that the kernel refuses keeps nothing else back: it is tried again by itself, and sandboxes
+        in it are refused with the reason. Raises NetworkError when the kernel refused anything else; the next
+        call tries again what is still to be done.
         """
         async with self._lock:
             if self._tunnel is None:
@@ -146,6 +149,26 @@ class ClusterNetworks(EncryptedNetworks):
         if failure is not None:
             raise failure
         self._touched = Touched()
+        self._touched.add_whole(self._overlays.refused)
+        if self._overlays.refused and not self._trying:
+            self._trying = True
+            self._do_later(self._try_again())
+
+    async def _try_again(self) -> None:
+        """Make the networks that the kernel refused, as soon as it lets us."""
+        pause = _TRY_AGAIN_SECONDS
+        try:
+            while self._overlays.refused:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                async with self._lock:
+                    if self._overlays.refused and self._tunnel is not None:
+                        try:
+                            await self._settle()
+                        except NetworkError as error:
+                            log.warning("networks are tried again later: %s", error)
+        finally:
+            self._trying = False
 
     async def _make_ways(self, touched: Touched) -> None:
         if touched.keys or touched.whole:

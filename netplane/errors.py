@@ -26,7 +26,7 @@ class NetworkNotReady(NetworkError, Unavailable):
 
 
 class NetworkUnfit(NetworkError, Conflict):
-    """A cluster network can't be on this node, because of the links that the node has."""
+    """A cluster network can't be on this node, because of the node's links or its kernel."""
 
 
 class NamespaceTaken(NetworkError, Conflict):

@@ -10,7 +10,8 @@ import hashlib
 import ipaddress
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from cluster import encryption
 from cluster.dataplane import NetworkRecord, address6_for, mac_for
 from cluster.validate_ipam import MIN_MTU6
 from netplane import links, sysctl
+from netplane.errors import NetworkError
 from netplane.model import Segment
 from netplane.netlink import route
 from netplane.netlink.wire import NetlinkSocket
@@ -114,6 +116,8 @@ class Overlays:
         self._host = host
         self._overlays: dict[str, _Overlay] = {}
         self._objections: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        """Networks that the kernel refused when that was last tried: id → its reason."""
 
     def segments(self) -> Iterable[Segment]:
         """The bridges."""
@@ -126,12 +130,16 @@ class Overlays:
 
     def objection(self, network_id: str) -> str:
         """Why a network could not be made here when that was last tried; empty if it could."""
-        return self._objections.get(network_id, "")
+        return self._objections.get(network_id) or self.refused.get(network_id, "")
 
     def apply(self, tunnel: Tunnel, records: ClusterRecords, touched: Touched, in_use: Iterable[str]) -> None:
-        """Bring the devices of the touched networks in line; a network in use stays until it is not."""
+        """Bring the devices of the touched networks in line; a network in use stays until it is not.
+
+        One that the kernel refuses keeps none of the others back: it is in `refused` then.
+        """
         keep = set(in_use)
         whole = sorted(touched.whole)
+        before = {each: self.refused.pop(each) for each in whole if each in self.refused}
         nodes = {tunnel.address, *(peer.address for peer in records.peers.values())}
         underlay = Underlay(nodes - {""}, _is_own)
         for network_id in whole:
@@ -139,23 +147,33 @@ class Overlays:
             if record is not None:
                 ready = bool(record.subnets and record.vni and (record.key_epochs or not record.encrypted))
                 if record.driver == "overlay" and ready:
-                    self._ensure(tunnel, record, records, underlay)
+                    with self._alone(record, before):
+                        self._ensure(tunnel, record, records, underlay)
                 else:  # another node-local driver's, or not allocated yet: then it comes again
                     log.debug("network %s needs no overlay here", record.name)
                 continue
             self._objections.pop(network_id, None)
-            if network_id in self._overlays and network_id not in keep:
+            if (network_id in self._overlays or network_id in before) and network_id not in keep:
                 self._remove(network_id)
-        for network_id in whole:
-            if network_id in self._overlays and network_id in records.networks:
-                self._place(self._overlays[network_id], tunnel, records, None)
-        moved: defaultdict[str, set[str]] = defaultdict(set)
+        moved: defaultdict[str, set[str] | None] = defaultdict(set, dict.fromkeys(whole))
         for network_id, address in touched.addresses:
-            if network_id in records.networks and network_id not in touched.whole:
-                moved[network_id].add(address)
+            if (addresses := moved[network_id]) is not None:
+                addresses.add(address)
         for network_id, addresses in moved.items():
-            if network_id in self._overlays:
-                self._place(self._overlays[network_id], tunnel, records, addresses)
+            if network_id in self._overlays and network_id in records.networks:
+                with self._alone(records.networks[network_id], before):
+                    self._place(self._overlays[network_id], tunnel, records, addresses)
+
+    @contextmanager
+    def _alone(self, record: NetworkRecord, before: Mapping[str, str]) -> Iterator[None]:
+        """What fails is this network's affair. `before`: why networks failed the last time, told already."""
+        try:
+            yield
+        except (NetworkError, OSError) as error:
+            reason = f"network {record.name} can't be made on this node: {error}"
+            if reason not in (before.get(record.id), self.refused.get(record.id)):
+                log.error("%s; it is tried again", reason)
+            self.refused.setdefault(record.id, reason)
 
     def prune(self, records: ClusterRecords, in_use: Iterable[str]) -> None:
         """Remove devices of networks that are neither known nor in use, also those of an earlier run."""
@@ -297,7 +315,7 @@ class Overlays:
         links.clear_addresses(bridge)
 
     def _remove(self, network_id: str) -> None:
-        self._overlays.pop(network_id)
+        self._overlays.pop(network_id, None)
         bridge, vxlan = device_names(network_id)
         links.delete_links([vxlan, bridge])
         log.info("network %s removed from this node", network_id)
