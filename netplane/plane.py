@@ -373,8 +373,10 @@ class NetPlane(ClusterNetworks, Tracing):
             overlay = self._overlays.segment(network_id)
             if overlay is not None and (overlay.gateway or not overlay.ingress):
                 return overlay
-            if self._overlays.objection(network_id) and (objection := await self._retry(network_id)):
-                raise NetworkUnfit(objection)
+            if self._overlays.objection(network_id):
+                if objection := await self._retry(network_id):
+                    raise NetworkUnfit(objection)
+                continue
             if (local := self._local.find(network_id)) is not None:
                 raise InvalidNetwork(f"network {local.name} takes no attachments; use its mode instead")
             if self._tunnel is None:
