@@ -5,7 +5,8 @@
 Rules redirect connections to published ports of services that asked for it to this process. It connects to
 where the client wanted to, with a mark by which the same rules lead it to a task, and says first who the
 client is (haproxy's doc/proxy-protocol.txt, versions 1 and 2). It needs no configuration: the rules know
-which service is meant. STATE is written once it listens. SIGTERM: take no more, and end with the last one.
+which service is meant. STATE is written once it listens; then it gives up root, for which a root process
+starts it. SIGTERM: take no more, and end with the last one.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ import struct
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from netplane.privileges import NET_ADMIN, become_nobody, renounce
 
 VERSIONS = ("v1", "v2")
 MARK = 0x53485058
@@ -157,9 +160,11 @@ async def main(state: Path) -> None:
     proxy = Proxy()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, proxy.stopping.set)
     ports = await proxy.listen()
+    renounce()
     written = state.with_suffix(".new")
     written.write_text(json.dumps({"pid": os.getpid(), "ports": ports}))
     written.replace(state)
+    become_nobody(NET_ADMIN)  # for the mark
     await proxy.stopping.wait()
     await proxy.drain()
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -322,6 +323,13 @@ def test_the_proxy_protocol(proxied: Lab) -> None:
         assert f"PROXY TCP{6 if ':' in address else 4} {client} {address} " in found, found
         assert f" {PORT}\\r\\nagain" in found, found
     (pid,) = proxies()
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    rights = dict(line.split(":\t", 1) for line in status if line.startswith(("Cap", "NoNew", "Uid", "Gid")))
+    nobody, nothing, marks = "\t".join(["65534"] * 4), f"{0:016x}", f"{1 << 12:016x}"
+    assert rights == {
+        "Uid": nobody, "Gid": nobody, "NoNewPrivs": "1", "CapEff": marks, "CapPrm": marks,
+        "CapInh": nothing, "CapBnd": nothing, "CapAmb": nothing,
+    }  # fmt: skip
     first = cluster.hosts[0]
     held = lab.directory / "held"
     path = lab.directory / "hold.py"
