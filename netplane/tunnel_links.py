@@ -6,6 +6,7 @@ and none to the rest: what has no tunnel goes nowhere, whatever other routes the
 
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from netplane import sysctl
 from netplane.errors import NetworkError
 
 PREFIX = "shs"
+_OWN = re.compile(PREFIX + r"[0-9a-f]{6}e[0-9]{1,5}")  # netplane.encryption.device_name
+_KINDS = frozenset(("wireguard", "tun"))
 _NO_DETECTION = 0x02  # IFA_F_NODAD
 _LAST = 4096  # the metric of the route that refuses: any other is better
 _EXISTS, _NO_ROUTE, _NO_DEVICE = errno.EEXIST, errno.ESRCH, errno.ENODEV
@@ -51,14 +54,14 @@ def delete(name: str) -> None:
 
 
 def present() -> dict[str, tuple[int, str]]:
-    """WireGuard's links by name: index and kind."""
+    """Shoal's WireGuard links by name: index and kind. A user's, whatever its name begins with, is none."""
     found = {}
     with _route("listing links") as route:
         for each in route.get_links():
             name = each.get_attr("IFLA_IFNAME")
-            if name.startswith(PREFIX):
-                info = each.get_attr("IFLA_LINKINFO")
-                found[name] = each["index"], (info.get_attr("IFLA_INFO_KIND") or "") if info else ""
+            info = each.get_attr("IFLA_LINKINFO") if _OWN.fullmatch(name) else None
+            if info and (kind := info.get_attr("IFLA_INFO_KIND")) in _KINDS:
+                found[name] = each["index"], kind
     return found
 
 

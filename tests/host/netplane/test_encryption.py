@@ -389,10 +389,16 @@ def test_without_its_device_a_node_is_cut_off_and_never_plain(cluster: Cluster) 
     tap = Tap(host)
     before = cluster.said(host).keys
     (device,) = devices(host)
+    theirs = ("shs0", "shsabcdefe1")  # a name like ours, even one of ours on another kind
+    for name in theirs:
+        host.run(f"ip link add {name} type bridge")
     host.run(f"ip link del {device}")
     cluster.send(1, 2, SECRET)
     assert not any(MARK.encode() in frame for frame in tap.frames())
     eventually("there is another", lambda: cluster.said(host).keys not in ({}, before), 20)
+    assert set(theirs) <= set(host.links())
+    for name in theirs:
+        host.run(f"ip link del {name}")
     cluster.tell()
     eventually("traffic goes on", lambda: " 0% packet loss" in cluster.ping(1, 2))
 
