@@ -11,7 +11,7 @@ from netplane.trace.progress import Walk
 from netplane.trace.published import to_this_node
 from netplane.trace.source import HOST, Source, find_source
 from netplane.trace.way import Way
-from netplane.trace.wire import own_host, wire_of
+from netplane.trace.wire import has_container, own_host, wire_of
 
 _MOST = 8
 """Backends of one address that are looked at."""
@@ -25,7 +25,8 @@ async def trace(
     sender = find_source(scene, source)
     end: Target | None = target if target.address else None
     if await _source(walk, sender, source):
-        if sender.outside and wire_of(scene, tuple(scene.local), target.address):
+        wire = wire_of(scene, tuple(scene.local), target.address) if sender.outside else None
+        if wire is not None and has_container(scene, wire, target.address):
             await Way(walk, sender).to(target.address)
         elif sender.outside or (source == HOST and not target.address):
             end = await to_this_node(walk, sender, target.address if sender.outside else "")

@@ -94,7 +94,7 @@ class Way:
     async def _on_wire(self, network: LocalNetwork, address: str, port: int) -> None:
         walk, scene = self._walk, self._walk.scene
         links = await walk.kernel.links()
-        if not wire.leaves(walk, self._source, self._interface(network.id), links, network):
+        if not wire.leaves(walk, self._interface(network.id), links, network):
             return
         resident = self._resident(network.id, address)
         endpoint = scene.endpoint(network.id, address)
@@ -274,7 +274,7 @@ class Way:
             walk.unchecked(
                 "way",
                 "what lies behind, which is outside what Shoal knows",
-                f"{address} is outside: {leading.device} → {local.parent}"
+                f"{address} is outside: {leading.device} → this node's {local.parent}"
                 + (f" → router {gateway} of that wire" if gateway else ""),
             )
             return
@@ -293,6 +293,9 @@ class Way:
         subnets = [each.subnet for each in (*record.subnets, *record.subnets6)] if record is not None else []
         if local is not None:
             subnets += [local.subnet, local.subnet6]
+        if wire.wire_of(scene, (network_id,), address) is not None:
+            # The wire is the host's too: routes lead there, but to no container of this node.
+            return self._resident(network_id, address) is not None
         return any(within(address, each) for each in subnets if each)
 
     # --- arrival ------------------------------------------------------------------------------------------

@@ -28,9 +28,17 @@ def wire_of(scene: Scene, network_ids: Collection[str], address: str) -> LocalNe
     )
 
 
-def leaves(
-    walk: Walk, source: Source, interface: Interface | None, links: Mapping[str, Link], network: LocalNetwork
-) -> bool:
+def has_container(scene: Scene, network: LocalNetwork, address: str) -> bool:
+    """Whether a container that Shoal knows has an address of a wire."""
+    here = any(
+        end.network_id == network.id and address in (end.address, end.address6)
+        for each in scene.sandboxes.values()
+        for end in each.interfaces
+    )
+    return here or scene.endpoint(network.id, address) is not None
+
+
+def leaves(walk: Walk, interface: Interface | None, links: Mapping[str, Link], network: LocalNetwork) -> bool:
     """Whether packets come as far as the wire. `interface`: the sender's in the network, if not told yet."""
     parent = links.get(network.parent)
     if parent is None or not parent.up:
@@ -43,18 +51,11 @@ def leaves(
             else "make it, and restart the container",
         )
         return False
-    if source.is_host:
-        walk.bad(
-            "way",
-            f"network {network.name} is on this node's device {network.parent}: the kernel carries nothing "
-            f"between {network.driver} links and the host that they are on",
-            "try from another machine of that wire, or put the container into a bridge network as well",
-        )
-        return False
     if interface is not None:
         walk.good(
-            "way", f"{interface.device} → {network.parent}, the wire that network {network.name} is on"
-            f" (MTU {interface.mtu})",
+            "way",
+            f"{interface.device} → this node's {network.parent}, the wire that network {network.name} is on "
+            f"(MTU {interface.mtu})",
         )  # fmt: skip
     return True
 
@@ -62,6 +63,14 @@ def leaves(
 def meets(walk: Walk, source: Source, other: SandboxRecord, network: LocalNetwork, address: str) -> bool:
     """Whether a packet comes to a container of this node."""
     title = walk.scene.title(other)
+    if source.is_host:
+        walk.bad(
+            "way",
+            f"{address} is {title}, on a link of this node's device {network.parent}: the kernel carries "
+            f"nothing between {network.driver} links and the host that they are on",
+            "try from another machine of that wire, or put the container into a bridge network as well",
+        )
+        return False
     if other is source.sandbox:
         walk.good("way", f"{address} is {title} itself")
         return True
@@ -95,6 +104,13 @@ def unknown(walk: Walk, network: LocalNetwork, address: str) -> None:
             f"nobody has {address} in network {network.name}, which has no wire outside",
             "the container may be gone: use its name instead of an address",
         )
+        return
+    peer = next((each for each in walk.scene.records.peers.values() if each.address == address), None)
+    if peer is not None:
+        walk.unchecked(
+            "way", "whether it answers, which that node knows",
+            f"{address} is node {peer.node_id}, on the wire of {network.parent}",
+        )  # fmt: skip
         return
     router = address in (network.gateway, network.gateway6)
     walk.unchecked(

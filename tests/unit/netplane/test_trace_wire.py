@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.dataplane import DataplaneChanges, NetworkRecord
+from cluster.dataplane import DataplaneChanges, NetworkRecord, PeerRecord
 from cluster.spec import NetworkSpec
 from netplane.drivers import parents
 from netplane.links import Link
@@ -90,7 +90,7 @@ async def test_what_is_outside_of_what_is_known() -> None:
     for address, said in (
         ("198.51.100.77", "whether anything has 198.51.100.77 on the wire of eth7"),
         ("198.51.100.1", "198.51.100.1 is the router of network mmnet"),
-        ("203.0.113.9", "203.0.113.9 is outside: eth0 → eth7 → router 198.51.100.1 of that wire"),
+        ("203.0.113.9", "203.0.113.9 is outside: eth0 → this node's eth7 → router 198.51.100.1 of that wire"),
     ):
         found = await walked("mm1", address, kernel(), wire())
         assert found.arrives  # what this host's firewall forwards does not matter here
@@ -106,6 +106,27 @@ async def test_from_outside_a_container_on_the_wire_is_reached_by_its_own_addres
     found = await walked("outside", "198.51.100.11:81", kernel(), wire())
     assert found.arrives, found.summary
     assert found.steps[-1].text == "mm2 listens on port 81/tcp"
+
+
+async def test_the_wire_is_the_hosts_too() -> None:
+    """What is not a container of this node is reached over it as over any device."""
+    at = wire()
+    at = replace(at, sandboxes={**at.sandboxes, **scene().sandboxes}, firewalls=())
+    for source in ("host", "client"):
+        found = await walked(source, "198.51.100.77:80", kernel(), at)
+        assert found.arrives, found.summary
+        assert "outside what Shoal knows" in found.summary
+    assert "networks don't reach each other" in stops(
+        await walked("client", "198.51.100.11:81", kernel(), at)
+    )
+    published = await walked("outside", "198.51.100.5:9000", kernel(), at)
+    assert "leads to alone, port 80" in published.steps[1].text
+    assert "is no address of this node" in stops(await walked("outside", "198.51.100.77:80", kernel(), at))
+    at.records.apply(DataplaneChanges(peers=(PeerRecord("node2", "198.51.100.6"),)))
+    assert "is node node2, not this one" in stops(await walked("outside", "198.51.100.6:80", kernel(), at))
+    assert (
+        "198.51.100.6 is node node2" in (await walked("mm1", "198.51.100.6:80", kernel(), at)).steps[-1].text
+    )
 
 
 async def test_a_task_of_another_node_on_the_wire() -> None:
