@@ -28,10 +28,11 @@ async def to_this_node(walk: Walk, sender: Source, address: str) -> Target | Non
         if own and published.protocol == walk.protocol and port in _numbers(walk, published):
             await _mesh(walk, sender, service_network, service, published, here)
             return Target(here, published.published)
+    elsewhere: dict[str, str] = {}
     for record, mapped in _host_ports(walk):
         named = host in (scene.title(record), record.sandbox.id[:12], record.spec.hostname)
         if (walk.target.address or named) and mapped.protocol == walk.protocol and port == mapped.published:
-            if mapped.host_ip in ("", "0.0.0.0", "::", here) or named:
+            if mapped.host_ip in ("", "::" if ":" in here else "0.0.0.0", here) or named:
                 walk.good(
                     "balance",
                     f"port {port}/{mapped.protocol} of {mapped.host_ip or 'all addresses'} leads to "
@@ -50,18 +51,22 @@ async def to_this_node(walk: Walk, sender: Source, address: str) -> Target | Non
                     return None
                 await Way(walk, Source("this node")).to(address, mapped.target)
                 return Target(here, mapped.published)
-            walk.bad(
-                "balance",
-                f"port {port} is published for {scene.title(record)} at {mapped.host_ip} only, not at {here}",
-                f"connect to {mapped.host_ip}, or publish it at all addresses",
-            )
-            return None
+            elsewhere[mapped.host_ip] = scene.title(record)  # the same port may be another's here
     own_programs = await walk.kernel.listening(None, walk.protocol, port) if port else ()
     if walk.target.address and own_programs and listens(own_programs, here):
         if not sender.is_host and not firewalls.lets_in(walk, here, f"port {port}/{walk.protocol}"):
             return None
         walk.good("arrival", f"no port of Shoal's: a program of this node itself listens on port {port}")
         return Target(here, port)
+    if elsewhere:
+        places = ", ".join(elsewhere)
+        walk.bad(
+            "balance",
+            f"port {port} is published for {', '.join(dict.fromkeys(elsewhere.values()))} at {places} only, "
+            f"not at {here}",
+            f"connect to {places}, or publish it at all addresses",
+        )
+        return None
     known = sorted({f"{each.published}/{each.protocol}" for _, _, each in _mesh_ports(walk)})
     known += sorted({f"{each.published}/{each.protocol} (this node only)" for _, each in _host_ports(walk)})
     walk.bad(

@@ -275,6 +275,27 @@ async def test_addresses() -> None:
     assert "table inet other" in stops(await walked("client", "203.0.113.1", at=blocked))
 
 
+async def test_ports_published_at_some_addresses_only() -> None:
+    def at(*places: str) -> Scene:
+        before = scene()
+        boxes = {}
+        for number, place in enumerate(places):
+            box = before.sandboxes["alone-id"]
+            (port,) = box.sandbox.ports
+            held = msgspec.structs.replace(
+                box.sandbox, id=f"box{number}", ports=(msgspec.structs.replace(port, host_ip=place),)
+            )
+            boxes[held.id] = msgspec.structs.replace(box, sandbox=held)
+        return replace(before, sandboxes=boxes)
+
+    for place in ("127.0.0.1", "::"):
+        assert f"at {place} only, not at 192.0.2.1" in stops(
+            await walked("outside", "192.0.2.1:9000", at=at(place))
+        )
+    assert "at 0.0.0.0 only" in stops(await walked("outside", "[2001:db8::1]:9000", at=at("0.0.0.0")))
+    assert (await walked("outside", "192.0.2.1:9000", at=at("127.0.0.1", "192.0.2.1"))).arrives
+
+
 async def test_foreign_firewalls() -> None:
     blocked = scene(firewalls=(FORWARD, INPUT))
     for target in ("192.0.2.1:8080", "192.0.2.1:9000", "web:80"):
