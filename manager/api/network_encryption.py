@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from cluster.engine_json import rfc3339
 from cluster.errors import InvalidArgument
 from cluster.objects import Network, Node
+from cluster.states import Role
 from manager.api.access import ACCESS, cluster_of
 from manager.api.request import answer
 from manager.encryption.rotation import awaited, cut_off, first
@@ -15,7 +16,8 @@ from manager.store import Transaction, View
 
 
 def prepare_encryption(tx: Transaction, now: int) -> None:
-    """Before an encrypted network is made: refuse it where no node could have it; begin the first epoch."""
+    """Before an encrypted network is made: refuse it where no node could have it, or a manager that may lead
+    knows none; begin the first epoch."""
     nodes = list(tx.all(Node))
     if not any(node.description.encryption.works for node in nodes):
         reasons = sorted(
@@ -26,6 +28,18 @@ def prepare_encryption(tx: Transaction, now: int) -> None:
         raise InvalidArgument(
             "no node of this cluster can encrypt networks, and they are never left plain instead "
             f"({'; '.join(reasons)})"
+        )
+    old = sorted(
+        node.description.hostname or node.id
+        for node in nodes
+        if node.role is Role.MANAGER
+        and node.description.engine.version  # it has introduced itself
+        and not (node.description.encryption.method or node.description.encryption.trouble)
+    )
+    if old:
+        raise InvalidArgument(
+            "managers of an older version know no encrypted networks, and would tell nodes no keys: upgrade "
+            f"or remove them first ({', '.join(old)})"
         )
     cluster = cluster_of(tx)
     if not cluster.key_epochs.newest:

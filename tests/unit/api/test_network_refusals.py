@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cluster.objects import Node, NodeDescription, NodeEncryption, NodeStatus
-from cluster.states import NodeState
+from cluster.objects import EngineDescription, Node, NodeDescription, NodeEncryption, NodeStatus
+from cluster.states import NodeState, Role
 from tests.unit.api.manager import Api
 
 NO_WIREGUARD = "`modprobe wireguard`, or install wireguard-go"
@@ -29,6 +29,17 @@ async def test_an_encrypted_network_that_no_node_can_have_is_refused_with_each_n
     assert "old: an older version" in reasons
     await encrypting(api, "able", NodeEncryption(method="kernel"))
     assert (await create(api, "vault", encrypted=""))[0] == 201
+
+
+async def test_an_encrypted_network_is_refused_while_a_manager_is_of_an_older_version(api: Api) -> None:
+    await encrypting(api, "able", NodeEncryption(method="kernel"))
+    for role, status in ((Role.WORKER, 201), (Role.MANAGER, 400)):
+        description = NodeDescription(hostname=f"old-{role}", engine=EngineDescription(version="0.4"))
+        await api.put(Node(id=f"old-{role}", description=description, role=role))
+        answered, said = await create(api, f"vault-{role}", encrypted="")
+        assert answered == status
+    assert "upgrade or remove them first (old-manager)" in said["message"]
+    assert (await create(api, "plain"))[0] == 201
 
 
 async def test_a_subnet_with_a_nodes_own_address_is_refused(api: Api) -> None:
