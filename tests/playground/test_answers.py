@@ -29,6 +29,7 @@ def test_all_that_can_be_asked(cluster: Cluster) -> None:
     cluster.docker("network", "create", "--driver", "overlay", "--label", "a=b", "answers")
     cluster.docker("secret", "create", "answers", "-", stdin="x")
     cluster.docker("config", "create", "answers", "-", stdin="x")
+    cluster.docker("volume", "prune", "--all", "--force")  # other tests' have no labels
     cluster.docker("volume", "create", "--label", "a=b", "answers")
     (task,) = cluster.run("answers", "--network", "answers", "--publish", "8099:80", "--secret", "answers")
     seen: defaultdict[str, Seen] = defaultdict(Seen)

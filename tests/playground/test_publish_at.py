@@ -60,6 +60,7 @@ def test_a_node_leads_connections_to_its_own_tasks(cluster: Cluster, web_image: 
         "global",
         "--label",
         "shoal.publish.policy=local-first",
+        replicas=2,
         image=web_image,
     )
     eventually("every node answers", lambda: all(cluster.fetch(host, 8083) for host in cluster.hosts))
